@@ -1,0 +1,30 @@
+"""Learned optimizers for Keras 3: learning to learn by gradient descent by gradient descent.
+
+`LearnedOptimizer` and `rules` work on every Keras backend. `tasks`, `meta` and `evaluation` need
+TensorFlow and are imported when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+from l2l_keras import presets, rules
+from l2l_keras.optimizer import LearnedOptimizer
+from l2l_keras.presets import list_presets
+
+__version__ = "0.1.0"
+
+_LAZY = ("evaluation", "meta", "tasks")
+
+__all__ = ["LearnedOptimizer", "evaluation", "list_presets", "meta", "presets", "rules", "tasks"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a module of the package that needs TensorFlow."""
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, lazy ones included."""
+    return sorted([*globals(), *_LAZY])

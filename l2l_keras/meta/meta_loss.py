@@ -1,0 +1,59 @@
+"""Meta-losses: what meta-training minimises, as a function of an optimizee's losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+_EPSILON = 1e-8
+
+
+def _mean(losses: Tensor, initial: Tensor) -> Tensor:
+    del initial
+    return losses
+
+
+def _log(losses: Tensor, initial: Tensor) -> Tensor:
+    del initial
+    return tf.math.log(tf.maximum(losses, 0.0) + _EPSILON)
+
+
+def _relative(losses: Tensor, initial: Tensor) -> Tensor:
+    return losses / (tf.abs(initial) + _EPSILON)
+
+
+META_LOSSES = {"mean": _mean, "log": _log, "relative": _relative}
+"""Meta-losses by name. `"mean"`: the loss itself, the paper's choice. `"log"`: its logarithm, for
+losses that fall over orders of magnitude or differ between functions. `"relative"`: the loss
+over the optimizee's initial loss."""
+
+STEP_WEIGHTS = {
+    "uniform": lambda progress: tf.ones_like(progress),
+    "linear": lambda progress: 2.0 * progress,
+}
+"""Weights w_t of an episode's steps by name, functions of t / T in (0, 1], 1 on average.
+`"uniform"`: the paper's w_t = 1. `"linear"`: growing, for a low loss at the end."""
+
+
+def window_loss(
+    name: str, step_weights: str, losses: Tensor, initial: Tensor, progress: Tensor
+) -> Tensor:
+    """Computes the meta-loss of a window: the weighted mean over its steps and functions.
+
+    Args:
+        name: One of `META_LOSSES`.
+        step_weights: One of `STEP_WEIGHTS`.
+        losses: f(θ_t) of the window's steps, float32 `[unroll, functions]`.
+        initial: f(θ_0), float32 `[functions]`.
+        progress: t / T of the window's steps, float32 `[unroll]`.
+
+    Returns:
+        A scalar.
+
+    Source: Andrychowicz et al. (2016), equation 3 (weights); Chen et al. (2020) and others (log).
+    """
+    per_step = tf.reduce_mean(META_LOSSES[name](losses, initial), axis=1)
+    return tf.reduce_mean(STEP_WEIGHTS[step_weights](progress) * per_step)

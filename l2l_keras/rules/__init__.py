@@ -1,0 +1,6 @@
+"""Update rules: the networks that turn gradients into updates."""
+
+from l2l_keras.rules.base import UpdateRule
+from l2l_keras.rules.coordinatewise_lstm import CoordinatewiseLSTM
+
+__all__ = ["CoordinatewiseLSTM", "UpdateRule"]

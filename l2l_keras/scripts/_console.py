@@ -1,0 +1,222 @@
+"""What all scripts share: how they start, and how they say that something is wrong.
+
+A script holds its flags in a `flags.FlagValues()` of its own rather than in `flags.FLAGS`, so that
+several scripts, which have flags of the same names, can be imported into one program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import keras
+import tensorflow as tf
+from absl import app, flags, logging
+
+from l2l_keras import presets, tasks
+from l2l_keras.rules.base import UpdateRule
+
+FAILURE = 1
+USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
+_HELP = {
+    f"{dash}{name}" for dash in ("-", "--") for name in ("?", "h", "help", "helpshort", "helpfull")
+}
+
+
+class UserError(Exception):
+    """Something that the user can put right: it ends a script with one line, not a traceback.
+
+    Args:
+        message: What is wrong, what was expected and what was received.
+        status: Exit status of the script: `FAILURE`, or `USAGE` for what is wrong on the command
+            line itself.
+
+    Example:
+        >>> raise UserError("Unknown preset. Received: 'x'", USAGE)
+        Traceback (most recent call last):
+        l2l_keras.scripts._console.UserError: Unknown preset. Received: 'x'
+    """
+
+    def __init__(self, message: str, status: int = FAILURE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> NoReturn:
+    """Runs a script and exits.
+
+    The exit status is 0 after success and after `--help`, 2 after a mistake on the command line,
+    130 after Ctrl-C, and 1 after any other failure. A `UserError` and Ctrl-C print one line on
+    standard error.
+
+    Args:
+        main: Called with the command line without its flags. The docstring of its module is
+            printed by `--help`.
+        script_flags: The flags that the script defines.
+
+    Raises:
+        SystemExit: Always.
+
+    Example:
+        >>> run(main, FLAGS)  # doctest: +SKIP
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        if _HELP & set(argv[1:]):
+            # Abseil's own --help knows the main module only, which may be a generated one, and
+            # exits with status 1.
+            module = sys.modules[main.__module__]
+            print((module.__doc__ or "").strip())
+            print("\nFlags:", script_flags.module_help(module).split("\n", 2)[-1], sep="\n")
+            sys.exit(0)
+        # Abseil's own flags, such as --verbosity, are flags of every script. Warnings of the
+        # libraries are left out by default: what users must know, the script says itself.
+        for name in flags.FLAGS:
+            flag = flags.FLAGS[name]
+            if flag.name not in script_flags:  # A flag with a short name comes twice.
+                script_flags[flag.name] = flag
+        flags.FLAGS.mark_as_parsed()
+        try:
+            rest = script_flags(argv)
+        except flags.Error as error:
+            raise UserError(f"{error} (--help lists the flags)", USAGE) from error
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = logging.ERROR  # type: ignore[assignment]
+        if len(rest) > 1:
+            raise UserError(f"Expected flags only. Received: {' '.join(rest[1:])!r}", USAGE)
+        return rest
+
+    def checked_main(argv: list[str]) -> None:
+        if keras.config.backend() != "tensorflow":
+            raise UserError(
+                "Scripts need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
+                f"Received: {keras.config.backend()!r}"
+            )
+        main(argv)
+
+    try:
+        app.run(checked_main, flags_parser=parse)
+    except UserError as error:
+        message, status = str(error), error.status
+    except KeyboardInterrupt:
+        message, status = "interrupted", INTERRUPTED
+    print(f"{Path(sys.argv[0]).stem}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def writable_directory(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder where it does not exist, and checks that files can be made in it.
+
+    Args:
+        path: The folder; its parents are made as well.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+
+    Example:
+        >>> writable_directory("report")  # doctest: +SKIP
+        PosixPath('report')
+    """
+    path = Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell: the disk may be full or mounted read-only.
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Expected a folder that can be written to. Received: {str(path)!r} ({error.strerror})"
+        ) from error
+    return path
+
+
+def get_task(name: str, data_dir: str | None = None, download: bool = True) -> tasks.Task:
+    """Returns a task by its name; see `l2l_keras.tasks.get`.
+
+    Args:
+        name: Name of the task, or where to find one's own.
+        data_dir: Folder of data sets, for tasks that read one; None for the default folder.
+        download: Whether to download a data set that is missing.
+
+    Returns:
+        The task.
+
+    Raises:
+        UserError: If there is no such task, or its data are missing.
+
+    Example:
+        >>> get_task("quadratic").size
+        1280
+    """
+    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
+    try:
+        return tasks.get(name, data_dir=data_dir, download=download)
+    except ValueError as error:
+        raise UserError(str(error), USAGE) from error
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+
+
+def load_preset(name: str) -> tuple[UpdateRule, dict[str, Any]]:
+    """Loads a preset; see `l2l_keras.presets.load_preset`.
+
+    Args:
+        name: Name of a shipped preset, or a preset's folder.
+
+    Returns:
+        `(rule, card)`.
+
+    Raises:
+        UserError: If there is none, or it cannot be loaded.
+
+    Example:
+        >>> rule, card = load_preset("quadratic")
+    """
+    try:
+        return presets.load_preset(name)
+    except (ValueError, TypeError) as error:  # TypeError: from Keras, of an unknown class.
+        raise UserError(str(error), USAGE) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: The file.
+        text: What it shall hold.
+
+    Raises:
+        UserError: If it cannot be written.
+
+    Example:
+        >>> write_text(Path("settings.json"), "{}")  # doctest: +SKIP
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{str(path)!r} could not be written: {error.strerror}") from error
+
+
+def set_threads(threads: int) -> None:
+    """Limits TensorFlow to a number of processor threads; call it before anything is computed.
+
+    Args:
+        threads: Threads within and between operations; 0 leaves TensorFlow its defaults.
+
+    Example:
+        >>> set_threads(1)  # doctest: +SKIP
+    """
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)

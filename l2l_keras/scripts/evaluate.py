@@ -1,0 +1,132 @@
+r"""Compares learned optimizers with Adam, RMSprop, NAG and SGD at their best learning rates.
+
+Every optimizer minimises the same fresh optimizees, with the same minibatches. The baselines'
+learning rates are chosen first, on other optimizees, for the best final loss; learned optimizers
+are used as they are. Prints a table; --output_dir also gets the curves and a figure of them.
+
+For example, a preset saved by l2l-meta-train, on random quadratic functions:
+
+  l2l-evaluate --preset=my_rule --task=quadratic
+
+Two presets on a small network for MNIST, for twice the usual steps, with a report:
+
+  l2l-evaluate --preset=my_rule --preset=other_rule --task=mnist_mlp --steps=200 \
+      --data_dir=~/tensorflow_datasets --output_dir=report
+
+The baselines alone:
+
+  l2l-evaluate --task=digits_mlp
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from l2l_keras import evaluation
+from l2l_keras.scripts import _console
+
+FLAGS = flags.FlagValues()
+_PRESET = flags.DEFINE_multi_string(
+    "preset",
+    None,
+    "Learned optimizer: the name of a shipped preset, or a folder",
+    flag_values=FLAGS,
+)
+_TASK = flags.DEFINE_string(
+    "task",
+    "quadratic",
+    "What to minimise: quadratic, digits_mlp, mnist_mlp, or a task of your own as "
+    "package.module:function or path/to/file.py:function.",
+    flag_values=FLAGS,
+)
+_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, flag_values=FLAGS)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    10,
+    "Fresh test optimizees; the task `quadratic` makes each of many functions.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_TUNING_SEEDS = flags.DEFINE_integer(
+    "tuning_seeds",
+    3,
+    "Validation optimizees on which the baselines' learning rates are chosen.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "First seed of either kind of optimizee.", lower_bound=0, flag_values=FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the data sets, for a task that reads one.", flag_values=FLAGS
+)
+_DOWNLOAD = flags.DEFINE_boolean(
+    "download", True, "Whether to download a data set that is not there.", flag_values=FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Folder for table.txt, table.md, curves.csv, curves.png and results.json.",
+    flag_values=FLAGS,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Evaluates what the flags say and prints the table.
+
+    Args:
+        argv: The command line without its flags.
+
+    Raises:
+        UserError: If a flag names something that is not there or cannot be used.
+
+    Example:
+        >>> FLAGS(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
+        >>> main(["l2l-evaluate"])  # doctest: +SKIP
+    """
+    del argv
+    # Before the long work, whose results would be lost.
+    output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
+    learned, cards = _load_presets(_PRESET.value or [])
+    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value)
+    comparison = evaluation.compare(
+        task,
+        learned,
+        steps=_STEPS.value,
+        seeds=range(_SEED.value, _SEED.value + _SEEDS.value),
+        tuning_seeds=range(_SEED.value, _SEED.value + _TUNING_SEEDS.value),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(evaluation.table(comparison), end="")
+    if output_dir is not None:
+        own_flags = {name: FLAGS[name].value for name in FLAGS if name not in flags.FLAGS}
+        settings = {"flags": own_flags, "presets": cards}
+        try:
+            paths = evaluation.write_report(comparison, output_dir, settings)
+        except OSError as error:
+            raise _console.UserError(f"The report could not be written: {error}") from error
+        print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
+
+
+def _load_presets(names: list[str]) -> tuple[dict, dict]:
+    """Returns the rules and the cards of presets, by the name to show."""
+    learned, cards = {}, {}
+    for name in names:
+        rule, card = _console.load_preset(name)
+        shown = Path(name).name
+        if shown in learned:  # Two folders of the same name.
+            shown = name
+        learned[shown], cards[shown] = rule, card
+    return learned, cards
+
+
+def console() -> None:
+    """Entry point of `l2l-evaluate`."""
+    _console.run(main, FLAGS)
+
+
+if __name__ == "__main__":
+    console()

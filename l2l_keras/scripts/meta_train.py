@@ -1,0 +1,393 @@
+r"""Meta-trains an update rule, and compares it with tuned Adam, RMSprop, NAG and SGD.
+
+Without any flag: the paper's LSTM, on small networks for scikit-learn's 8x8 digits, in under three
+minutes and without downloads:
+
+  l2l-meta-train
+
+The paper's quadratics and MNIST:
+
+  l2l-meta-train --task=quadratic --epochs=40
+  l2l-meta-train --task=mnist_mlp --data_dir=~/tensorflow_datasets --output_dir=my_mnist
+
+On your own model: a file with a function that returns an l2l_keras.tasks.KerasTask:
+
+  l2l-meta-train --task=my_task.py:make_task --output_dir=my_rule
+
+An interrupted run goes on, to the same weights, with:
+
+  l2l-meta-train --resume --output_dir=my_rule
+
+The folder then holds the rule as a preset (preset/, with its card), the curves (curves.png and
+curves.csv), the table, results.json, and history.csv of meta-training. Use the rule with
+l2l_keras.LearnedOptimizer.from_preset("my_rule/preset").
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import resource
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+from l2l_keras import evaluation, meta, presets, rules, tasks
+from l2l_keras.scripts import _console
+
+FLAGS = flags.FlagValues()
+
+_SETTINGS = "settings.json"
+_BACKUP = "backup"
+
+
+def _define(kind, name, default, text, **kwargs):
+    return kind(name=name, default=default, help=text, flag_values=FLAGS, **kwargs)
+
+
+_TASK = _define(
+    flags.DEFINE_string,
+    "task",
+    "digits_mlp",
+    "What to train on: digits_mlp, mnist_mlp, quadratic, or a task of your own as "
+    "package.module:function or path/to/file.py:function.",
+)
+_RULE = _define(
+    flags.DEFINE_string,
+    "rule",
+    "coordinatewise_lstm",
+    "The update rule: coordinatewise_lstm, or a preset (name or folder) to go on from.",
+)
+_UNITS = _define(
+    flags.DEFINE_list, "units", "20,20", "Units of the LSTM's layers. Not with a preset."
+)
+_PREPROCESSING = _define(
+    flags.DEFINE_enum,
+    "preprocessing",
+    "log_sign",
+    "What is done to gradients before the LSTM sees them. Not with a preset.",
+    enum_values=["log_sign", "none"],
+)
+_OUTPUT_SCALE = _define(
+    flags.DEFINE_float, "output_scale", 0.1, "Factor of the LSTM's output. Not with a preset."
+)
+_HORIZON = _define(
+    flags.DEFINE_integer, "horizon", 100, "Inner steps of an episode.", lower_bound=1
+)
+_UNROLL = _define(
+    flags.DEFINE_integer,
+    "unroll",
+    20,
+    "Inner steps that back-propagation spans; a divisor of --horizon.",
+    lower_bound=1,
+)
+_EPOCHS = _define(
+    flags.DEFINE_integer, "epochs", 15, "Epochs, each followed by a validation.", lower_bound=1
+)
+_EPISODES = _define(
+    flags.DEFINE_integer, "episodes", 20, "Episodes (fresh optimizees) an epoch.", lower_bound=1
+)
+_VALIDATION = _define(
+    flags.DEFINE_integer,
+    "validation_episodes",
+    5,
+    "Validation optimizees; the rule that does best on them is kept.",
+    lower_bound=1,
+)
+_LEARNING_RATE = _define(
+    flags.DEFINE_float,
+    "meta_learning_rate",
+    3e-3,
+    "Adam's learning rate on the rule's weights at the start; it falls to a hundredth, as a "
+    "cosine.",
+    lower_bound=0.0,
+)
+_CLIP = _define(
+    flags.DEFINE_float,
+    "meta_clip",
+    1.0,
+    "Largest global norm of a meta-gradient.",
+    lower_bound=1e-12,
+)
+_META_LOSS = _define(
+    flags.DEFINE_enum,
+    "meta_loss",
+    "mean",
+    "What is minimised: the mean loss of an episode, that of its logarithm, or the loss relative "
+    "to the initial one.",
+    enum_values=["mean", "log", "relative"],
+)
+_STEP_WEIGHTS = _define(
+    flags.DEFINE_enum,
+    "step_weights",
+    "uniform",
+    "How an episode's steps count: all alike, or growing towards its end.",
+    enum_values=["uniform", "linear"],
+)
+_RANDOM_SCALE = _define(
+    flags.DEFINE_float,
+    "random_scale",
+    0.0,
+    "Largest |log s| of a random rescaling of the optimizee's coordinates, which makes a rule "
+    "more general.",
+    lower_bound=0.0,
+)
+_SECOND = _define(
+    flags.DEFINE_boolean,
+    "second_derivatives",
+    False,
+    "Whether to differentiate the optimizee's gradients too (much slower).",
+)
+_SEED = _define(flags.DEFINE_integer, "seed", 0, "Seed of everything.", lower_bound=0)
+_EVALUATE = _define(
+    flags.DEFINE_boolean, "evaluate", True, "Whether to compare with tuned baselines at the end."
+)
+_SEEDS = _define(
+    flags.DEFINE_integer, "seeds", 10, "Fresh test optimizees to compare on.", lower_bound=1
+)
+_DATA_DIR = _define(
+    flags.DEFINE_string, "data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it."
+)
+_DOWNLOAD = _define(
+    flags.DEFINE_boolean, "download", True, "Whether to download a data set that is not there."
+)
+_OUTPUT_DIR = _define(
+    flags.DEFINE_string,
+    "output_dir",
+    None,
+    "Where everything is written. A new folder in l2l_runs by default.",
+)
+_RESUME = _define(
+    flags.DEFINE_boolean,
+    "resume",
+    False,
+    "Go on with the interrupted run in --output_dir, with its flags.",
+)
+_DESCRIPTION = _define(
+    flags.DEFINE_string, "description", None, "A line that describes the rule, for its card."
+)
+_THREADS = _define(
+    flags.DEFINE_integer, "threads", 0, "Processor threads; all by default.", lower_bound=0
+)
+
+# What a resumed run takes from its folder.
+_OF_THE_RUN = (
+    _TASK,
+    _RULE,
+    _UNITS,
+    _PREPROCESSING,
+    _OUTPUT_SCALE,
+    _HORIZON,
+    _UNROLL,
+    _EPOCHS,
+    _EPISODES,
+    _VALIDATION,
+    _LEARNING_RATE,
+    _CLIP,
+    _META_LOSS,
+    _STEP_WEIGHTS,
+    _RANDOM_SCALE,
+    _SECOND,
+    _SEED,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Meta-trains a rule as the flags say.
+
+    Args:
+        argv: The command line without its flags.
+
+    Raises:
+        UserError: If something that the flags name is missing or cannot be used.
+
+    Example:
+        >>> FLAGS(["l2l-meta-train", "--task=quadratic", "--epochs=1"])  # doctest: +SKIP
+        >>> main(["l2l-meta-train"])  # doctest: +SKIP
+    """
+    del argv
+    output_dir = _resumed_run() if _RESUME.value else _new_run()
+    _console.set_threads(_THREADS.value)
+    keras.utils.set_random_seed(_SEED.value)
+    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value)
+    rule = _make_rule()
+    if not _RESUME.value:
+        _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
+    print(
+        f"Meta-training {type(rule).__name__} ({rule.count_params():,} weights) on {task.name} "
+        f"({task.size:,} coordinates): {_EPOCHS.value} epochs of {_EPISODES.value} episodes of "
+        f"{_HORIZON.value} steps",
+        flush=True,
+    )
+    meta_model = _meta_train(rule, task, output_dir)
+    card = _card(rule, task, meta_model)
+    presets.save_preset(rule, output_dir / "preset", card)
+    if _EVALUATE.value:
+        comparison = evaluation.compare(
+            task,
+            {"learned": rule},
+            steps=_HORIZON.value,
+            seeds=range(_SEEDS.value),
+            tuning_seeds=range(3),
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        evaluation.write_report(comparison, output_dir, {"flags": _settings()})
+        finals = {result.name: result.mean_final for result in comparison.results}
+        card["results"] = {f"final loss on {task.name}, {_HORIZON.value} steps": finals}
+        presets.save_preset(rule, output_dir / "preset", card)
+        print(f"\n{evaluation.table(comparison)}")
+        print(f"The curves: {output_dir / 'curves.png'} and curves.csv")
+    shutil.rmtree(output_dir / _BACKUP, ignore_errors=True)
+    print(f"The rule:   {output_dir / 'preset'}")
+    print(f"All files:  {output_dir}")
+
+
+def _new_run() -> Path:
+    """Makes the folder of a new run."""
+    name = _OUTPUT_DIR.value
+    if name is None:
+        task = Path(_TASK.value.rpartition(":")[0] or _TASK.value).stem
+        name = f"l2l_runs/{task}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    output_dir = Path(name).expanduser()
+    if (output_dir / _SETTINGS).exists():
+        raise _console.UserError(
+            f"{str(output_dir)!r} holds a run already: go on with it (--resume), or name another "
+            "--output_dir"
+        )
+    return _console.writable_directory(output_dir)
+
+
+def _resumed_run() -> Path:
+    """Finds the folder of an interrupted run, and takes its flags over."""
+    if _OUTPUT_DIR.value is None:
+        raise _console.UserError("--resume needs --output_dir", _console.USAGE)
+    output_dir = Path(_OUTPUT_DIR.value).expanduser()
+    try:
+        settings = json.loads((output_dir / _SETTINGS).read_text())
+    except (OSError, ValueError) as error:
+        raise _console.UserError(f"No run to go on with in {str(output_dir)!r}: {error}") from error
+    if (output_dir / "preset").exists() and not (output_dir / _BACKUP).exists():
+        raise _console.UserError(f"The run in {str(output_dir)!r} is finished.")
+    for holder in _OF_THE_RUN:
+        flag = FLAGS[holder.name]
+        if flag.present and flag.value != settings[holder.name]:
+            raise _console.UserError(
+                f"A resumed run keeps its flags. Expected --{holder.name}="
+                f"{settings[holder.name]}. Received: --{holder.name}={flag.value}",
+                _console.USAGE,
+            )
+        flag.value = settings[holder.name]
+    return _console.writable_directory(output_dir)
+
+
+def _settings() -> dict[str, Any]:
+    """Returns the flags that make a run what it is."""
+    return {holder.name: holder.value for holder in _OF_THE_RUN}
+
+
+def _make_rule() -> rules.UpdateRule:
+    """Makes the rule, or loads the one to go on from."""
+    if _RULE.value != "coordinatewise_lstm":
+        return _console.load_preset(_RULE.value)[0]
+    try:
+        return rules.CoordinatewiseLSTM(
+            units=[int(units) for units in _UNITS.value],
+            preprocessing=_PREPROCESSING.value,
+            output_scale=_OUTPUT_SCALE.value,
+            seed=_SEED.value,
+        )
+    except ValueError as error:
+        raise _console.UserError(f"--units: {error}", _console.USAGE) from error
+
+
+def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> meta.MetaModel:
+    """Meta-trains the rule in place, with a backup after every epoch."""
+    try:
+        meta_model = meta.MetaModel(
+            rule,
+            task,
+            horizon=_HORIZON.value,
+            unroll=_UNROLL.value,
+            meta_loss=_META_LOSS.value,
+            step_weights=_STEP_WEIGHTS.value,
+            random_scale=_RANDOM_SCALE.value,
+            second_derivatives=_SECOND.value,
+            seed=_SEED.value,
+        )
+    except ValueError as error:
+        raise _console.UserError(str(error), _console.USAGE) from error
+    windows = _EPISODES.value * (_HORIZON.value // _UNROLL.value)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        _LEARNING_RATE.value, windows * _EPOCHS.value, alpha=0.01
+    )
+    meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=_CLIP.value))
+    try:
+        meta_model.fit(
+            epochs=_EPOCHS.value,
+            windows=windows,
+            validation_episodes=_VALIDATION.value,
+            verbose=0,
+            callbacks=[
+                meta.KeepBest(),
+                meta.Progress(lambda line: print(line, flush=True)),
+                # The folder of the backup goes once everything is written: a run that is
+                # interrupted while it is compared goes on from there.
+                keras.callbacks.BackupAndRestore(
+                    str(output_dir / _BACKUP), double_checkpoint=True, delete_checkpoint=False
+                ),
+                keras.callbacks.CSVLogger(str(output_dir / "history.csv"), append=_RESUME.value),
+                keras.callbacks.TensorBoard(str(output_dir / "tensorboard"), write_graph=False),
+            ],
+        )
+    except KeyboardInterrupt:
+        raise _console.UserError(
+            f"interrupted; go on with: l2l-meta-train --resume --output_dir={output_dir}",
+            _console.INTERRUPTED,
+        ) from None
+    return meta_model
+
+
+def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) -> dict[str, Any]:
+    """Returns what there is to say about the trained rule."""
+    own = _settings() | {"description": _DESCRIPTION.value}
+    command = [
+        f"--{name}={','.join(value) if isinstance(value, list) else value}"
+        for name, value in own.items()
+        if value != FLAGS[name].default
+    ]
+    description = f"{type(rule).__name__} meta-trained on {task.name}"
+    return {
+        "name": task.name,
+        "description": _DESCRIPTION.value or description,
+        "command": shlex.join(["l2l-meta-train", *command]),
+        "task": task.name,
+        "horizon": _HORIZON.value,
+        "seed": _SEED.value,
+        "validation_final_loss": float(meta_model.best_value),
+        "windows_skipped": int(meta_model.skipped),
+        "wall_seconds": round(float(meta_model.seconds)),
+        # Linux counts in KiB, macOS in bytes.
+        "peak_memory_mb": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            / (2**20 if sys.platform == "darwin" else 2**10)
+        ),
+        "processors": os.cpu_count(),
+        "versions": evaluation.versions(),
+        "licence": "Apache-2.0",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def console() -> None:
+    """Entry point of `l2l-meta-train`."""
+    _console.run(main, FLAGS)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,116 @@
+"""The interface of a task: a distribution from which optimizees are drawn."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Literal
+
+import tensorflow as tf
+
+Tensor = Any
+Nest = Any
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Task(abc.ABC):
+    """A task family: what is optimised in meta-training and in evaluation.
+
+    An optimizee is a flat float32 vector of parameters `[size]` and a state: whatever else belongs
+    to it (the coefficients of a quadratic, the moving averages of batch normalisation, the seeds
+    of dropout). Optimizees of the three splits never mix: not their data, nor their
+    initialisations.
+
+    A task may hold several functions side by side, each of its own part of the parameters; the
+    loss is then a vector, and every function follows the gradient of its own loss.
+
+    Attributes:
+        name: Name of the task.
+        functions: Number of functions side by side.
+        jit_compile: Whether to compile the loss with XLA. Right for small dense arithmetic.
+    """
+
+    name: str = "task"
+    functions: int = 1
+    jit_compile: bool = False
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of parameters (coordinates) of an optimizee, over all functions."""
+
+    @abc.abstractmethod
+    def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:
+        """Draws a fresh optimizee. The same split and seed give the same optimizee.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            seed: Non-negative integer.
+
+        Returns:
+            `(parameters, state)`: float32 `[size]`, and a nested structure of tensors.
+        """
+
+    @abc.abstractmethod
+    def batch(self, split: Split, seed: Tensor) -> Nest:
+        """Draws one minibatch. Pure; called inside compiled loops.
+
+        Args:
+            split: As in `sample`.
+            seed: int32 `[2]`, a seed of TensorFlow's stateless random operations.
+
+        Returns:
+            A nested structure of tensors; `()` where a task has no data.
+        """
+
+    @abc.abstractmethod
+    def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
+        """Computes the loss of every function. Pure; called inside compiled loops.
+
+        Args:
+            parameters: float32 `[size]`.
+            state: As returned by `sample`.
+            batch: As returned by `batch`.
+
+        Returns:
+            `(losses, state)`: float32 `[functions]`, and the next state.
+        """
+
+    def loss_and_gradient(
+        self, parameters: Tensor, state: Nest, batch: Nest
+    ) -> tuple[Tensor, Tensor, Nest]:
+        """Computes losses and, for every function, the gradient of its own loss.
+
+        Args:
+            parameters: float32 `[size]`.
+            state: As returned by `sample`.
+            batch: As returned by `batch`.
+
+        Returns:
+            `(losses, gradient, state)`: float32 `[functions]`, float32 `[size]`, the next state.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            losses, state = self.loss(parameters, state, batch)
+            total = tf.reduce_sum(losses)
+        return losses, tape.gradient(total, parameters), state
+
+
+def split_seed(split: Split, seed: int) -> int:
+    """Maps seeds so that those of different splits never meet.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`.
+        seed: Non-negative integer below 2**29.
+
+    Returns:
+        An integer below 2**31.
+
+    Raises:
+        ValueError: If `split` or `seed` is not as described.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}")
+    if not 0 <= seed < 2**29:
+        raise ValueError(f"`seed` must be an integer from 0 to 2**29 - 1. Received: {seed}")
+    return SPLITS.index(split) * 2**29 + seed

@@ -1,0 +1,159 @@
+"""Classifiers of small images: the paper's MNIST network and its embedded little sister."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_keras.tasks.base import Nest, Tensor
+from l2l_keras.tasks.keras_task import KerasTask
+
+
+def digits_mlp(
+    layers: Sequence[int] = (20,), activation: str = "sigmoid", batch_size: int = 128
+) -> KerasTask:
+    """Returns the task of classifying scikit-learn's 8×8 digits, which needs no download.
+
+    Args:
+        layers: Units of the hidden layers. Defaults to one layer of 20.
+        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        batch_size: Examples in a minibatch. Defaults to 128.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss; 80, 10 and 10 % of the 1,797 images belong
+        to the training, validation and test optimizees.
+
+    Example:
+        >>> l2l_keras.tasks.digits_mlp().size
+        1510
+    """
+    # Imported here: scikit-learn takes a second, and only this task needs it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images[..., np.newaxis] / 16.0).astype("float32")
+    return KerasTask(
+        _mlp(pixels.shape[1:], layers, activation),
+        _cross_entropy(),
+        (pixels, digits.target.astype("int32")),
+        batch_size,
+        jit_compile=True,
+        name="digits_mlp",
+    )
+
+
+def mnist_mlp(
+    layers: Sequence[int] = (20,),
+    activation: str = "sigmoid",
+    data_dir: str | None = None,
+    download: bool = True,
+    batch_size: int = 128,
+) -> KerasTask:
+    """Returns the paper's task of classifying MNIST with a multilayer perceptron.
+
+    Args:
+        layers: Units of the hidden layers. Defaults to the paper's one layer of 20.
+        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
+        download: Whether to download MNIST where it is missing. Defaults to True.
+        batch_size: Examples in a minibatch. Defaults to 128.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss. Training optimizees see the first 50,000
+        training images, validation optimizees the other 10,000, test optimizees the test images.
+
+    Raises:
+        FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
+
+    Example:
+        >>> l2l_keras.tasks.mnist_mlp().size  # doctest: +SKIP
+        15910
+
+    Source: Andrychowicz et al. (2016), section 3.2.
+    """
+    parts = {"train": "train[:50000]", "validation": "train[50000:]", "test": "test"}
+    data = load_images("mnist", parts, data_dir, download)
+    return KerasTask(
+        _mlp(data["train"][0].shape[1:], layers, activation),
+        _cross_entropy(),
+        data,
+        batch_size,
+        transform=scale_pixels,
+        jit_compile=True,
+        name="mnist_mlp",
+    )
+
+
+def load_images(
+    name: str, parts: dict[str, str], data_dir: str | None, download: bool
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads labelled images with TensorFlow Datasets.
+
+    Args:
+        name: Name of the data set, such as `"mnist"`.
+        parts: The part of the data set for every split, in TensorFlow Datasets' notation.
+        data_dir: Folder of TensorFlow Datasets, or None for that library's own.
+        download: Whether to download the data set where it is missing.
+
+    Returns:
+        For every split, uint8 images `[examples, height, width, channels]` and integer labels.
+
+    Raises:
+        FileNotFoundError: If the data set is missing and could not be had.
+    """
+    # Imported here: it takes seconds, and most tasks do without.
+    import tensorflow_datasets as tfds
+
+    try:
+        loaded = tfds.load(
+            name,
+            split=list(parts.values()),
+            data_dir=data_dir,
+            download=download,
+            batch_size=-1,
+            as_supervised=True,
+        )
+    except Exception as error:
+        # Whatever goes wrong (no network, no such folder, a damaged file), users need one line.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(
+            f"Data set {name!r} could not be read from {data_dir or 'the default folder'} "
+            f"(download={download}): {reason}"
+        ) from error
+    return {
+        split: (images.numpy(), labels.numpy().astype("int32"))
+        for split, (images, labels) in zip(parts, loaded, strict=True)
+    }
+
+
+def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
+    """Maps uint8 pixels to [0, 1].
+
+    Args:
+        images: uint8 `[batch, height, width, channels]`.
+        labels: Passed on.
+
+    Returns:
+        `(images, labels)`, the images as float32.
+    """
+    return tf.cast(images, "float32") / 255.0, labels
+
+
+def _cross_entropy() -> keras.losses.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _mlp(shape: Any, layers: Sequence[int], activation: str) -> Callable[[], keras.Model]:
+    """Returns a function that makes perceptrons with ten outputs (logits)."""
+
+    def model_fn() -> keras.Model:
+        hidden = [keras.layers.Dense(units, activation) for units in layers]
+        return keras.Sequential(
+            [keras.Input(shape), keras.layers.Flatten(), *hidden, keras.layers.Dense(10)]
+        )
+
+    return model_fn

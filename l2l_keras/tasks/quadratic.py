@@ -1,0 +1,107 @@
+"""Random quadratic functions, the paper's first experiment."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from l2l_keras.tasks.base import Nest, Split, Task, Tensor, split_seed
+
+_DRAWS = {"normal": tf.random.stateless_normal, "uniform": tf.random.stateless_uniform}
+
+
+class Quadratic(Task):
+    """f(θ) = ‖Wθ − y‖², with W `[dimension, dimension]` and y `[dimension]` drawn at random.
+
+    Args:
+        dimension: Coordinates of one function. Defaults to 10.
+        functions: Functions side by side, each following its own gradient. Defaults to 128.
+        draw: How the entries of W and y are drawn: `"normal"` (the default, the paper's) from
+            N(0, 1), or `"uniform"` from [0, 1) (as the paper's published code does).
+        initial_scale: Standard deviation of θ_0, or a pair `(low, high)` between which it is drawn
+            log-uniformly for each function. Defaults to 0.01.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> task = l2l_keras.tasks.Quadratic(dimension=10, functions=4)
+        >>> parameters, state = task.sample("train", seed=0)
+        >>> losses, _ = task.loss(parameters, state, ())
+        >>> losses.shape
+        TensorShape([4])
+
+    Source: Andrychowicz et al. (2016), section 3.1.
+    """
+
+    name = "quadratic"
+    jit_compile = True
+
+    def __init__(
+        self,
+        dimension: int = 10,
+        functions: int = 128,
+        draw: str = "normal",
+        initial_scale: float | tuple[float, float] = 0.01,
+    ) -> None:
+        if dimension < 1 or functions < 1:
+            raise ValueError(
+                "`dimension` and `functions` must be positive. "
+                f"Received: dimension={dimension}, functions={functions}"
+            )
+        if draw not in _DRAWS:
+            raise ValueError(f"`draw` must be one of {sorted(_DRAWS)}. Received: {draw!r}")
+        self.dimension = dimension
+        self.functions = functions
+        self.draw = draw
+        scales = (initial_scale,) * 2 if isinstance(initial_scale, (int, float)) else initial_scale
+        if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+            raise ValueError(
+                "`initial_scale` must be a positive number or a pair of them, the lower one first. "
+                f"Received: {initial_scale}"
+            )
+        self.initial_scale = tuple(float(scale) for scale in scales)
+
+    @property
+    def size(self) -> int:
+        """`functions * dimension`."""
+        return self.functions * self.dimension
+
+    def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:
+        """Draws θ_0 and the state `(W, y)`; see `Task.sample`."""
+        key = tf.constant([split_seed(split, seed), 0], tf.int32)
+        keys = tf.random.split(key, 4)
+        draw = _DRAWS[self.draw]
+        w = draw((self.functions, self.dimension, self.dimension), keys[0])
+        y = draw((self.functions, self.dimension), keys[1])
+        low, high = (math.log(scale) for scale in self.initial_scale)
+        uniform = tf.random.stateless_uniform((self.functions, 1), keys[2])
+        scale = tf.exp(low + (high - low) * uniform)
+        parameters = scale * tf.random.stateless_normal(y.shape, keys[3])
+        return tf.reshape(parameters, (self.size,)), (w, y)
+
+    def batch(self, split: Split, seed: Tensor) -> Nest:
+        """Returns `()`: a quadratic has no data."""
+        del split, seed
+        return ()
+
+    def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
+        """Computes ‖Wθ − y‖² of every function; see `Task.loss`."""
+        del batch
+        residuals = self._residuals(parameters, state)
+        return tf.reduce_sum(tf.square(residuals), axis=1), state
+
+    def loss_and_gradient(
+        self, parameters: Tensor, state: Nest, batch: Nest
+    ) -> tuple[Tensor, Tensor, Nest]:
+        """Computes losses and 2 Wᵀ(Wθ − y); see `Task.loss_and_gradient`."""
+        del batch
+        residuals = self._residuals(parameters, state)
+        gradient = 2.0 * tf.linalg.matvec(state[0], residuals, transpose_a=True)
+        losses = tf.reduce_sum(tf.square(residuals), axis=1)
+        return losses, tf.reshape(gradient, (self.size,)), state
+
+    def _residuals(self, parameters: Tensor, state: Nest) -> Tensor:
+        w, y = state
+        return tf.linalg.matvec(w, tf.reshape(parameters, y.shape)) - y
