@@ -275,14 +275,16 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         if getattr(variable, "overwrite_with_gradient", False):
             return None
         path = getattr(variable, "path", variable.name)  # A raw `tf.Variable` has no path.
+        layout = _slot_layout(variable)
         with _colocated_with(variable):
             # Not `add_variable_from_reference`: the state is of another shape, and stays in
             # float32, since an LSTM's state in half precision drifts.
             return self.add_variable(
                 shape=(sum(self.rule.state_rows), *variable.shape),
                 dtype="float32",
-                layout=_slot_layout(variable),
                 name=f"{path.replace('/', '_').replace(':', '_')}_state",
+                # Early versions of Keras 3 have no such argument.
+                **({} if layout is None else {"layout": layout}),
             )
 
 
@@ -321,7 +323,7 @@ def _colocated_with(variable: Variable) -> contextlib.AbstractContextManager[Any
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    native = variable.value if isinstance(variable, keras.Variable) else variable
+    native = variable if isinstance(variable, tf.Variable) else variable.value
     return tf.distribute.get_strategy().extended.colocate_vars_with(native)
 
 

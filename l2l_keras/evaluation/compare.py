@@ -234,6 +234,10 @@ class Tuning:
     Attributes:
         rates: Learning rates in increasing order.
         losses: Mean final loss of each; infinite where a run was not finite.
+
+    Example:
+        >>> l2l_keras.evaluation.Tuning(rates=(0.1, 1.0, 10.0), losses=(3.0, 2.0, 5.0)).best
+        1.0
     """
 
     rates: tuple[float, ...]
@@ -349,7 +353,7 @@ def default_window(task: Task, steps: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one optimizer achieved.
+    """What one optimizer achieved; see `compare`.
 
     Attributes:
         name: Name of the optimizer.
@@ -396,7 +400,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What several optimizers achieved on the same runs.
+    """What several optimizers achieved on the same runs; see `compare`.
 
     Attributes:
         task: Name of the task.

@@ -43,7 +43,12 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
         Lines of text, the last one ended.
 
     Example:
-        >>> text = l2l_keras.evaluation.table(comparison)  # doctest: +SKIP
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
+        ... )
+        >>> lines = l2l_keras.evaluation.table(comparison).splitlines()
+        >>> lines[0].split("  ")[:2]
+        ['optimizer', 'learning rate']
     """
     rows = [_row(comparison, result) for result in _ranked(comparison)]
     widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
@@ -80,7 +85,11 @@ def curves_csv(comparison: Comparison) -> str:
         before update `step` (0 to steps), and the half-width of its 95 % interval.
 
     Example:
-        >>> text = l2l_keras.evaluation.curves_csv(comparison)  # doctest: +SKIP
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
+        ... )
+        >>> l2l_keras.evaluation.curves_csv(comparison).splitlines()[0]
+        'optimizer,step,mean,half_width'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -105,7 +114,10 @@ def to_json(comparison: Comparison, settings: Mapping[str, Any] | None = None) -
         is there, in the same order for all optimizers; the curves are in the CSV file.
 
     Example:
-        >>> text = l2l_keras.evaluation.to_json(comparison)  # doctest: +SKIP
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
+        ... )
+        >>> text = l2l_keras.evaluation.to_json(comparison, settings={"machine": "my laptop"})
     """
     best = comparison.best_baseline
     content = {
@@ -169,8 +181,10 @@ def figure(comparison: Comparison) -> Any:
         A `matplotlib.figure.Figure`, which belongs to no window.
 
     Example:
-        >>> figure = l2l_keras.evaluation.figure(comparison)  # doctest: +SKIP
-        >>> figure.savefig("curves.png")  # doctest: +SKIP
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
+        ... )
+        >>> l2l_keras.evaluation.figure(comparison).savefig("/tmp/curves.png")
     """
     # Late, since only figures need it and it is slow to import. Figures made in this way, without
     # pyplot, need no display and are freed like any object.
@@ -230,7 +244,12 @@ def write_report(
         OSError: If the folder cannot be written to.
 
     Example:
-        >>> paths = l2l_keras.evaluation.write_report(comparison, "report")  # doctest: +SKIP
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
+        ... )
+        >>> paths = l2l_keras.evaluation.write_report(comparison, "/tmp/report")
+        >>> paths[0].name
+        'table.txt'
     """
     image = io.BytesIO()
     figure(comparison).savefig(image, format="png")

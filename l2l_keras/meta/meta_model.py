@@ -185,8 +185,8 @@ class MetaModel(keras.Model):
         del data
         if int(self._step) == 0:
             self._begin_episode()
-        self._window()
-        return {"loss": self._loss_metric.result(), "skipped": tf.identity(self.skipped.value)}
+        loss, skipped = self._window()
+        return {"loss": loss, "skipped": skipped}
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Optimizes one validation optimizee with φ frozen.
@@ -249,7 +249,7 @@ class MetaModel(keras.Model):
         return self.task.batch(split, tf.stack([seed, step]))
 
     @functools.partial(tf.function, autograph=False)
-    def _window(self) -> None:
+    def _window(self) -> tuple[Tensor, Tensor]:
         """Computes one window, applies its meta-gradient and moves the episode on."""
         steps = self._step.value + tf.range(1, self.unroll + 1)
         seed = self._first_episode + self._episode.value
@@ -267,6 +267,7 @@ class MetaModel(keras.Model):
             lambda: self._accept(value, meta_gradient, inner),
             self._skip,
         )
+        return self._loss_metric.result(), tf.identity(self.skipped.value)
 
     def _accept_window(self, value: Tensor, meta_gradient: list[Tensor], inner: Inner) -> None:
         """Applies a window's meta-gradient."""

@@ -2,5 +2,6 @@
 
 from l2l_keras.rules.base import UpdateRule
 from l2l_keras.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_keras.rules.rnnprop import RNNprop
 
-__all__ = ["CoordinatewiseLSTM", "UpdateRule"]
+__all__ = ["CoordinatewiseLSTM", "RNNprop", "UpdateRule"]

@@ -7,6 +7,7 @@ several scripts, which have flags of the same names, can be imported into one pr
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -220,3 +221,15 @@ def set_threads(threads: int) -> None:
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def peak_memory() -> int:
+    """Returns the largest resident set of this process so far, in bytes.
+
+    Example:
+        >>> peak_memory() > 0
+        True
+    """
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -28,7 +28,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import resource
 import shlex
 import shutil
 import sys
@@ -43,6 +42,7 @@ from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
 
+_RULES = {"coordinatewise_lstm": rules.CoordinatewiseLSTM, "rnnprop": rules.RNNprop}
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
 
@@ -62,7 +62,8 @@ _RULE = _define(
     flags.DEFINE_string,
     "rule",
     "coordinatewise_lstm",
-    "The update rule: coordinatewise_lstm, or a preset (name or folder) to go on from.",
+    "The update rule: coordinatewise_lstm (the paper's), rnnprop (which sees gradients relative to "
+    "their usual size), or a preset, by name or folder, to go on from.",
 )
 _UNITS = _define(
     flags.DEFINE_list, "units", "20,20", "Units of the LSTM's layers. Not with a preset."
@@ -71,7 +72,7 @@ _PREPROCESSING = _define(
     flags.DEFINE_enum,
     "preprocessing",
     "log_sign",
-    "What is done to gradients before the LSTM sees them. Not with a preset.",
+    "What is done to gradients before the LSTM sees them, with coordinatewise_lstm.",
     enum_values=["log_sign", "none"],
 )
 _OUTPUT_SCALE = _define(
@@ -172,6 +173,13 @@ _RESUME = _define(
 _DESCRIPTION = _define(
     flags.DEFINE_string, "description", None, "A line that describes the rule, for its card."
 )
+_CACHE = _define(
+    flags.DEFINE_integer,
+    "cache_mb",
+    128,
+    "Megabytes of activations to keep for the meta-gradient; what does not fit is computed again.",
+    lower_bound=0,
+)
 _THREADS = _define(
     flags.DEFINE_integer, "threads", 0, "Processor threads; all by default.", lower_bound=0
 )
@@ -216,7 +224,7 @@ def main(argv: list[str]) -> None:
     _console.set_threads(_THREADS.value)
     keras.utils.set_random_seed(_SEED.value)
     task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value)
-    rule = _make_rule()
+    rule, parent = _make_rule()
     if not _RESUME.value:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
     print(
@@ -227,6 +235,8 @@ def main(argv: list[str]) -> None:
     )
     meta_model = _meta_train(rule, task, output_dir)
     card = _card(rule, task, meta_model)
+    if parent:
+        card["trained_from"] = parent
     presets.save_preset(rule, output_dir / "preset", card)
     if _EVALUATE.value:
         comparison = evaluation.compare(
@@ -291,19 +301,21 @@ def _settings() -> dict[str, Any]:
     return {holder.name: holder.value for holder in _OF_THE_RUN}
 
 
-def _make_rule() -> rules.UpdateRule:
-    """Makes the rule, or loads the one to go on from."""
-    if _RULE.value != "coordinatewise_lstm":
-        return _console.load_preset(_RULE.value)[0]
+def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
+    """Makes a rule, or loads the one to go on from, with its card."""
+    if _RULE.value not in _RULES:
+        return _console.load_preset(_RULE.value)
+    own = {"preprocessing": _PREPROCESSING.value} if _RULE.value == "coordinatewise_lstm" else {}
     try:
-        return rules.CoordinatewiseLSTM(
+        rule = _RULES[_RULE.value](
             units=[int(units) for units in _UNITS.value],
-            preprocessing=_PREPROCESSING.value,
             output_scale=_OUTPUT_SCALE.value,
             seed=_SEED.value,
+            **own,
         )
     except ValueError as error:
         raise _console.UserError(f"--units: {error}", _console.USAGE) from error
+    return rule, None
 
 
 def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> meta.MetaModel:
@@ -319,6 +331,7 @@ def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> m
             random_scale=_RANDOM_SCALE.value,
             second_derivatives=_SECOND.value,
             seed=_SEED.value,
+            cache_bytes=_CACHE.value * 2**20,
         )
     except ValueError as error:
         raise _console.UserError(str(error), _console.USAGE) from error
@@ -372,11 +385,7 @@ def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) 
         "validation_final_loss": float(meta_model.best_value),
         "windows_skipped": int(meta_model.skipped),
         "wall_seconds": round(float(meta_model.seconds)),
-        # Linux counts in KiB, macOS in bytes.
-        "peak_memory_mb": round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (2**20 if sys.platform == "darwin" else 2**10)
-        ),
+        "peak_memory_mb": round(_console.peak_memory() / 1e6),
         "processors": os.cpu_count(),
         "versions": evaluation.versions(),
         "licence": "Apache-2.0",

@@ -1,9 +1,9 @@
 """Task families: the distributions from which optimizees are drawn."""
 
 from l2l_keras.tasks.base import Task
-from l2l_keras.tasks.images import digits_mlp, mnist_mlp
+from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.quadratic import Quadratic
 from l2l_keras.tasks.registry import get, names
 
-__all__ = ["KerasTask", "Quadratic", "Task", "digits_mlp", "get", "mnist_mlp", "names"]
+__all__ = ["KerasTask", "Quadratic", "Task", "digits_mlp", "get", "image_mlp", "mnist_mlp", "names"]

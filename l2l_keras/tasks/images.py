@@ -77,15 +77,7 @@ def mnist_mlp(
     """
     parts = {"train": "train[:50000]", "validation": "train[50000:]", "test": "test"}
     data = load_images("mnist", parts, data_dir, download)
-    return KerasTask(
-        _mlp(data["train"][0].shape[1:], layers, activation),
-        _cross_entropy(),
-        data,
-        batch_size,
-        transform=scale_pixels,
-        jit_compile=True,
-        name="mnist_mlp",
-    )
+    return image_mlp(data, layers, activation, batch_size, name="mnist_mlp")
 
 
 def load_images(
@@ -141,6 +133,37 @@ def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
         `(images, labels)`, the images as float32.
     """
     return tf.cast(images, "float32") / 255.0, labels
+
+
+def image_mlp(
+    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    layers: Sequence[int] = (20,),
+    activation: str = "sigmoid",
+    batch_size: int = 128,
+    name: str = "image_mlp",
+) -> KerasTask:
+    """Returns the task of classifying images of ten kinds with a multilayer perceptron.
+
+    Args:
+        data: For every split, uint8 images `[examples, height, width, channels]` and labels from
+            0 to 9.
+        layers: Units of the hidden layers. Defaults to one layer of 20.
+        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        batch_size: Examples in a minibatch. Defaults to 128.
+        name: Name of the task.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss.
+    """
+    return KerasTask(
+        _mlp(data["train"][0].shape[1:], layers, activation),
+        _cross_entropy(),
+        data,
+        batch_size,
+        transform=scale_pixels,
+        jit_compile=True,
+        name=name,
+    )
 
 
 def _cross_entropy() -> keras.losses.Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import tensorflow as tf
@@ -70,7 +71,10 @@ class Quadratic(Task):
 
     def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:
         """Draws θ_0 and the state `(W, y)`; see `Task.sample`."""
-        key = tf.constant([split_seed(split, seed), 0], tf.int32)
+        return self._draw(tf.constant([split_seed(split, seed), 0], tf.int32))
+
+    @functools.partial(tf.function, autograph=False)
+    def _draw(self, key: Tensor) -> tuple[Tensor, Nest]:
         keys = tf.random.split(key, 4)
         draw = _DRAWS[self.draw]
         w = draw((self.functions, self.dimension, self.dimension), keys[0])
