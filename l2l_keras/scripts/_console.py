@@ -6,11 +6,12 @@ several scripts, which have flags of the same names, can be imported into one pr
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -139,13 +140,17 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def get_task(name: str, data_dir: str | None = None, download: bool = True) -> tasks.Task:
+def get_task(
+    name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
+) -> tasks.Task:
     """Returns a task by its name; see `l2l_keras.tasks.get`.
 
     Args:
         name: Name of the task, or where to find one's own.
         data_dir: Folder of data sets, for tasks that read one; None for the default folder.
         download: Whether to download a data set that is missing.
+        options: Arguments of the task as `name=value`, values as Python writes them; what is no
+            Python value is a string.
 
     Returns:
         The task.
@@ -159,11 +164,25 @@ def get_task(name: str, data_dir: str | None = None, download: bool = True) -> t
     """
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     try:
-        return tasks.get(name, data_dir=data_dir, download=download)
+        return tasks.get(name, data_dir=data_dir, download=download, **_parse(options))
     except ValueError as error:
         raise UserError(str(error), USAGE) from error
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
+
+
+def _parse(options: Sequence[str]) -> dict[str, Any]:
+    """Parses `name=value` options."""
+    parsed = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"An option of a task is written name=value. Received: {option!r}")
+        try:
+            parsed[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            parsed[name] = value
+    return parsed
 
 
 def load_preset(name: str) -> tuple[UpdateRule, dict[str, Any]]:

@@ -13,6 +13,11 @@ Two presets on a small network for MNIST, for twice the usual steps, with a repo
   l2l-evaluate --preset=my_rule --preset=other_rule --task=mnist_mlp --steps=200 \
       --data_dir=~/tensorflow_datasets --output_dir=report
 
+A preset on networks that it was not trained on:
+
+  l2l-evaluate --preset=mnist_mlp --task=mnist_mlp --task_option="layers=(40,)" \
+      --task_option=activation=relu
+
 The baselines alone:
 
   l2l-evaluate --task=digits_mlp
@@ -40,6 +45,12 @@ _TASK = flags.DEFINE_string(
     "quadratic",
     "What to minimise: quadratic, digits_mlp, mnist_mlp, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
+    flag_values=FLAGS,
+)
+_OPTIONS = flags.DEFINE_multi_string(
+    "task_option",
+    [],
+    "Argument of the task as name=value, such as layers=(40,) of mnist_mlp. Repeatable.",
     flag_values=FLAGS,
 )
 _STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, flag_values=FLAGS)
@@ -91,7 +102,7 @@ def main(argv: list[str]) -> None:
     # Before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
     learned, cards = _load_presets(_PRESET.value or [])
-    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value)
+    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
     comparison = evaluation.compare(
         task,
         learned,

@@ -58,6 +58,12 @@ _TASK = _define(
     "What to train on: digits_mlp, mnist_mlp, quadratic, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
 )
+_OPTIONS = _define(
+    flags.DEFINE_multi_string,
+    "task_option",
+    [],
+    "Argument of the task as name=value, such as layers=(40,) of mnist_mlp. Repeatable.",
+)
 _RULE = _define(
     flags.DEFINE_string,
     "rule",
@@ -187,6 +193,7 @@ _THREADS = _define(
 # What a resumed run takes from its folder.
 _OF_THE_RUN = (
     _TASK,
+    _OPTIONS,
     _RULE,
     _UNITS,
     _PREPROCESSING,
@@ -223,7 +230,7 @@ def main(argv: list[str]) -> None:
     output_dir = _resumed_run() if _RESUME.value else _new_run()
     _console.set_threads(_THREADS.value)
     keras.utils.set_random_seed(_SEED.value)
-    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value)
+    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
     rule, parent = _make_rule()
     if not _RESUME.value:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
@@ -370,9 +377,10 @@ def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) 
     """Returns what there is to say about the trained rule."""
     own = _settings() | {"description": _DESCRIPTION.value}
     command = [
-        f"--{name}={','.join(value) if isinstance(value, list) else value}"
+        argument
         for name, value in own.items()
         if value != FLAGS[name].default
+        for argument in FLAGS[name].serialize().split("\n")
     ]
     description = f"{type(rule).__name__} meta-trained on {task.name}"
     return {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from l2l_keras.tasks.base import Task
 from l2l_keras.tasks.images import digits_mlp, mnist_mlp
@@ -25,20 +28,22 @@ def names() -> list[str]:
     return sorted([*_GENERATED, *_STORED])
 
 
-def get(name: str, data_dir: str | None = None, download: bool = True) -> Task:
+def get(name: str, data_dir: str | None = None, download: bool = True, **options: Any) -> Task:
     """Returns a task by its name, or one of your own.
 
     Args:
-        name: One of `names()`, or where to find a function without arguments that returns a
-            `Task`: `"package.module:function"` or `"path/to/file.py:function"`.
+        name: One of `names()`, or where to find a function that returns a `Task`:
+            `"package.module:function"` or `"path/to/file.py:function"`.
         data_dir: Folder of TensorFlow Datasets, for tasks that read from it.
         download: Whether such tasks may download what is missing. Defaults to True.
+        **options: Arguments of the task, such as `functions` of `quadratic` or `layers` of
+            `mnist_mlp`.
 
     Returns:
         The task.
 
     Raises:
-        ValueError: If there is no such task.
+        ValueError: If there is no such task, or it does not take the options.
         FileNotFoundError: If its data are missing.
 
     Example:
@@ -46,19 +51,30 @@ def get(name: str, data_dir: str | None = None, download: bool = True) -> Task:
         1280
     """
     if ":" in name:
-        return _own(name)
-    if name in _GENERATED:
-        return _GENERATED[name]()
-    if name in _STORED:
-        return _STORED[name](data_dir=data_dir, download=download)
-    raise ValueError(
-        f"Unknown task. Expected one of {', '.join(names())}, module:function or "
-        f"file.py:function. Received: {name!r}"
-    )
+        function = _own(name)
+    elif name in _GENERATED:
+        function = _GENERATED[name]
+    elif name in _STORED:
+        function = functools.partial(_STORED[name], data_dir=data_dir, download=download)
+    else:
+        raise ValueError(
+            f"Unknown task. Expected one of {', '.join(names())}, module:function or "
+            f"file.py:function. Received: {name!r}"
+        )
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"Task {name!r} does not take these options: {error}") from error
+    task = function(**options)
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"{name!r} must return an l2l_keras.tasks.Task. Received: {type(task).__name__}"
+        )
+    return task
 
 
-def _own(name: str) -> Task:
-    """Imports and calls `module:function` or `file.py:function`."""
+def _own(name: str) -> Callable[..., Task]:
+    """Imports `module:function` or `file.py:function`."""
     place, _, function_name = name.rpartition(":")
     try:
         if place.endswith(".py"):
@@ -67,12 +83,6 @@ def _own(name: str) -> Task:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-        function = getattr(module, function_name)
+        return getattr(module, function_name)
     except (ImportError, FileNotFoundError, AttributeError) as error:
         raise ValueError(f"No task at {name!r}: {error}") from error
-    task = function()
-    if not isinstance(task, Task):
-        raise ValueError(
-            f"{name!r} must return an l2l_keras.tasks.Task. Received: {type(task).__name__}"
-        )
-    return task
