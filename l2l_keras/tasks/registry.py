@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -77,12 +78,24 @@ def _own(name: str) -> Callable[..., Task]:
     """Imports `module:function` or `file.py:function`."""
     place, _, function_name = name.rpartition(":")
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        return getattr(module, function_name)
-    except (ImportError, FileNotFoundError, AttributeError) as error:
+        module = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, FileNotFoundError) as error:
         raise ValueError(f"No task at {name!r}: {error}") from error
+    if not hasattr(module, function_name):
+        raise ValueError(f"No task at {name!r}: {place} has no {function_name!r}")
+    return getattr(module, function_name)
+
+
+def _import_file(path: str) -> Any:
+    """Imports a file under a name that no other module has."""
+    name = f"{__name__}:{pathlib.Path(path).resolve()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    # Data classes, for one, look their module up while it is still being imported.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
