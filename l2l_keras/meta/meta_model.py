@@ -36,7 +36,8 @@ class MetaModel(keras.Model):
         horizon: Inner steps in an episode. Defaults to 100.
         unroll: Inner steps in a window, a divisor of `horizon`. Defaults to 20.
         meta_loss: `"mean"` (default), `"log"` or `"relative"`; see `l2l_keras.meta.META_LOSSES`.
-        step_weights: `"uniform"` (default) or `"linear"`; see `l2l_keras.meta.STEP_WEIGHTS`.
+        step_weights: `"uniform"` (default), `"linear"` or `"final"`; see
+            `l2l_keras.meta.STEP_WEIGHTS`.
         random_scale: Largest |log s| of a random reparametrisation θ = s·θ', s drawn for each
             coordinate and episode, in training only. Defaults to 0 (none).
         second_derivatives: Whether to differentiate the optimizee's gradients too. Defaults to

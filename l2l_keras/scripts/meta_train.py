@@ -128,14 +128,14 @@ _META_LOSS = _define(
     "mean",
     "What is minimised: the mean loss of an episode, that of its logarithm, or the loss relative "
     "to the initial one.",
-    enum_values=["mean", "log", "relative"],
+    enum_values=sorted(meta.META_LOSSES),
 )
 _STEP_WEIGHTS = _define(
     flags.DEFINE_enum,
     "step_weights",
     "uniform",
-    "How an episode's steps count: all alike, or growing towards its end.",
-    enum_values=["uniform", "linear"],
+    "How an episode's steps count: all alike, growing towards its end, or its last fifth only.",
+    enum_values=sorted(meta.STEP_WEIGHTS),
 )
 _RANDOM_SCALE = _define(
     flags.DEFINE_float,

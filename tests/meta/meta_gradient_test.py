@@ -1,0 +1,540 @@
+"""Tests of meta-gradients: against a plain tape, and against differences in NumPy."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from l2l_keras import LearnedOptimizer
+from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop, meta_gradient_by_tape
+from l2l_keras.meta.meta_gradient import Chunks
+from l2l_keras.meta.meta_loss import window_loss
+from l2l_keras.rules import CoordinatewiseLSTM, RNNprop, UpdateRule
+from l2l_keras.tasks import KerasTask, Quadratic
+
+LARGE = 2**27
+
+
+class Momentum(UpdateRule):
+    """Momentum with a learned rate and decay, and without a derivative of its own."""
+
+    def __init__(self, log_rate=-3.0, decay=0.5, name=None):
+        super().__init__(name=name)
+        constant = keras.initializers.Constant
+        self.log_rate = self.add_weight(shape=(), initializer=constant(log_rate), name="log_rate")
+        self.decay = self.add_weight(shape=(), initializer=constant(decay), name="decay")
+        self.unused = self.add_weight(shape=(2,), initializer="ones", name="unused")
+        self.built = True
+
+    @property
+    def state_rows(self):
+        return (1,)
+
+    def step(self, gradient, state):
+        momentum = ops.sigmoid(self.decay) * state[0] + gradient[None]
+        return -ops.exp(self.log_rate) * momentum[0], (momentum,)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def numpy_window(phi, task_state, theta, momentum, steps, gradients=None):
+    """A window of `Momentum` on quadratics in float64: its losses `[steps, functions]`.
+
+    With `gradients`, these are used instead of those at the parameters that are reached. Returns
+    the gradients at the beginning of every step, too.
+    """
+    w, y = task_state
+    log_rate, decay = phi
+    losses, used = [], []
+    for t in range(steps):
+        residuals = np.einsum("kij,kj->ki", w, theta) - y
+        gradient = 2 * np.einsum("kij,ki->kj", w, residuals) if gradients is None else gradients[t]
+        used.append(gradient)
+        momentum = momentum / (1 + np.exp(-decay)) + gradient
+        theta = theta - np.exp(log_rate) * momentum
+        losses.append((np.einsum("kij,kj->ki", w, theta) - y) ** 2)
+    return np.sum(losses, axis=2), used
+
+
+def differences(function, phi, epsilon=1e-5):
+    """The gradient of a function of a float64 vector, by central differences."""
+    steps = epsilon * np.eye(len(phi))
+    return np.array([(function(phi + e) - function(phi - e)) / (2 * epsilon) for e in steps])
+
+
+def randomize(rule, seed, scale=0.5):
+    """Gives every weight a value of its own, zero biases included."""
+    random = np.random.default_rng(seed)
+    rule.set_weights([(scale * random.normal(size=w.shape)).astype("float32") for w in rule.weights])
+    return rule
+
+
+def quadratic(dimension=3, functions=4):
+    return Quadratic(dimension, functions, initial_scale=0.5)
+
+
+def network():
+    """A task of one function with data, batch normalisation and dropout."""
+
+    def model_fn():
+        return keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(2),
+                keras.layers.BatchNormalization(),
+                keras.layers.Activation("tanh"),
+                keras.layers.Dropout(0.2),
+                keras.layers.Dense(1),
+            ]
+        )
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 3)).astype("float32")
+    y = np.sin(x.sum(axis=1, keepdims=True)).astype("float32")
+    return KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=8)
+
+
+def draw_batches(task, count, first=0):
+    return [task.batch("train", tf.constant([7, first + t])) for t in range(count)]
+
+
+def start(loop, seed=0, steps=2):
+    """An inner loop that has taken a few steps: its states are no longer zero."""
+    optimizee = loop.task.sample("train", seed)
+    initial, inner = loop.start(*optimizee, draw_batches(loop.task, 1, 100)[0])
+    for batch in draw_batches(loop.task, steps, 101):
+        _, inner = loop.step(inner, batch)
+    return initial, inner
+
+
+def a_meta_loss(name="mean", step_weights="linear", unroll=4, initial=1.0):
+    progress = np.arange(1, unroll + 1, dtype="float32") / unroll
+    return lambda losses: window_loss(name, step_weights, losses, initial, progress)
+
+
+def a_scale(task):
+    """Factors of a reparametrisation, over orders of magnitude."""
+    exponents = np.random.default_rng(5).uniform(-1.5, 1.5, task.size)
+    return tf.constant(np.exp(exponents), tf.float32)
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Holds every array to a tolerance relative to the largest number in it."""
+    actual, expected = tf.nest.flatten(actual), tf.nest.flatten(expected)
+    assert len(actual) == len(expected) > 0
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape
+        error = np.abs(np.asarray(a, "float64") - np.asarray(e, "float64"))
+        assert np.max(error, initial=0) <= tolerance * max(np.max(np.abs(e), initial=0), 1e-6)
+
+
+def assert_meta_gradient(actual, expected, tolerance=1e-5):
+    """Holds a meta-gradient to a tolerance relative to its largest component."""
+    assert len(actual) == len(expected) > 0
+    assert all(a.shape == e.shape for a, e in zip(actual, expected, strict=True))
+    a, e = (np.concatenate([np.ravel(part) for part in parts]) for parts in (actual, expected))
+    assert np.isfinite(e).all()
+    assert np.abs(e).max() > 1e-6
+    assert np.abs(a - e).max() <= tolerance * np.abs(e).max()
+
+
+def assert_same_window(actual, expected):
+    """Compares what `meta_gradient` and `meta_gradient_by_tape` return."""
+    value, meta_gradient, losses, inner = actual
+    assert_close(value, expected[0])
+    assert_meta_gradient(meta_gradient, expected[1])
+    assert_close(losses, expected[2])
+    assert_close(inner, expected[3], tolerance=1e-4)
+
+
+@pytest.fixture(name="eagerly")
+def eagerly_fixture():
+    """Without compilation, which takes seconds for each rule and size."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+RULES = {
+    "lstm": lambda: randomize(CoordinatewiseLSTM((3, 2)), 1),
+    "lstm_plain": lambda: randomize(CoordinatewiseLSTM((3,), "none"), 2),
+    "rnnprop": lambda: randomize(RNNprop((3,)), 3),
+    "momentum": Momentum,
+}
+# Of the 12 coordinates: all at once; in 3 chunks that are kept; the same computed again; and
+# in 5 chunks (the last one filled up), the first few of which are kept.
+CHUNKS = {
+    "whole": {"chunk_size": 4096, "cache_bytes": LARGE},
+    "cached": {"chunk_size": 4, "cache_bytes": LARGE},
+    "recomputed": {"chunk_size": 4, "cache_bytes": 0},
+    "mixed": {"chunk_size": 3, "cache_bytes": 3000},
+}
+
+
+class TestFirstOrder:
+    """The meta-gradient that needs no second pass is that of a plain tape, exactly."""
+
+    @pytest.mark.parametrize(
+        ("rule", "chunks"), [("lstm", "mixed"), ("rnnprop", "recomputed"), ("momentum", "cached")]
+    )
+    def test_compiled(self, rule, chunks):
+        task = quadratic()
+        loop = InnerLoop(RULES[rule](), task, **CHUNKS[chunks])
+        initial, inner = start(loop)
+        batches = draw_batches(task, 4)
+        for name in META_LOSSES:
+            for scale in (None, a_scale(task)):
+                meta_loss = a_meta_loss(name, initial=initial)
+                assert_same_window(
+                    loop.meta_gradient(inner, batches, meta_loss, scale),
+                    meta_gradient_by_tape(
+                        loop, inner, batches, meta_loss, scale, second_derivatives=False
+                    ),
+                )
+
+    @pytest.mark.parametrize("task", [quadratic, network], ids=["quadratic", "network"])
+    @pytest.mark.parametrize("chunks", CHUNKS)
+    @pytest.mark.parametrize("rule", RULES)
+    def test_eager(self, rule, chunks, task, eagerly):
+        task = task()
+        loop = InnerLoop(RULES[rule](), task, **CHUNKS[chunks])
+        initial, inner = start(loop)
+        batches = draw_batches(task, 3)
+        meta_loss = a_meta_loss("log", unroll=3, initial=initial)
+        scale = a_scale(task)
+        assert_same_window(
+            loop.meta_gradient(inner, batches, meta_loss, scale),
+            meta_gradient_by_tape(loop, inner, batches, meta_loss, scale, second_derivatives=False),
+        )
+
+    @settings(max_examples=15, deadline=None, derandomize=True)
+    @given(st.data())
+    def test_whatever_the_arguments(self, data):
+        functions = data.draw(st.integers(1, 4), "functions")
+        dimension = data.draw(st.integers(1, 4), "dimension")
+        make = data.draw(
+            st.sampled_from(
+                [
+                    lambda units, seed: randomize(CoordinatewiseLSTM(units, "none"), seed),
+                    lambda units, seed: randomize(CoordinatewiseLSTM(units), seed),
+                    lambda units, seed: randomize(RNNprop(units), seed),
+                    lambda units, seed: Momentum(),
+                ]
+            ),
+            "rule",
+        )
+        rule = make(
+            data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=2), "units"),
+            data.draw(st.integers(0, 1000), "seed"),
+        )
+        task = quadratic(dimension, functions)
+        loop = InnerLoop(
+            rule,
+            task,
+            chunk_size=data.draw(st.integers(1, 20), "chunk_size"),
+            cache_bytes=data.draw(st.sampled_from([0, 500, 5000, LARGE]), "cache_bytes"),
+        )
+        unroll = data.draw(st.integers(1, 4), "unroll")
+        name = data.draw(st.sampled_from(sorted(META_LOSSES)), "meta_loss")
+        weights = data.draw(st.sampled_from(sorted(STEP_WEIGHTS)), "step_weights")
+        scale = a_scale(task) if data.draw(st.booleans(), "scaled") else None
+        tf.config.run_functions_eagerly(True)
+        try:
+            initial, inner = start(loop, steps=data.draw(st.integers(0, 2), "steps before"))
+            meta_loss = a_meta_loss(name, weights, unroll, initial)
+            batches = draw_batches(task, unroll)
+            assert_same_window(
+                loop.meta_gradient(inner, batches, meta_loss, scale),
+                meta_gradient_by_tape(
+                    loop, inner, batches, meta_loss, scale, second_derivatives=False
+                ),
+            )
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+
+class TestDifferences:
+    """Meta-gradients against differences of the meta-loss, computed in NumPy."""
+
+    STEPS = 6
+
+    def window(self, second_derivatives):
+        """A window's meta-gradient, and the same problem in NumPy."""
+        loop = InnerLoop(Momentum(), quadratic(), chunk_size=5)
+        _, inner = start(loop)
+        meta_loss = a_meta_loss(unroll=self.STEPS)
+        value, meta_gradient, _, _ = meta_gradient_by_tape(
+            loop,
+            inner,
+            draw_batches(loop.task, self.STEPS),
+            meta_loss,
+            second_derivatives=second_derivatives,
+        )
+        momentum = tf.concat([chunk[0][0] for chunk in inner.rule_state], 0)[: loop.task.size]
+        window = functools.partial(
+            numpy_window,
+            task_state=[part.numpy().astype("float64") for part in inner.task_state],
+            theta=inner.parameters.numpy().astype("float64").reshape(4, 3),
+            momentum=momentum.numpy().astype("float64").reshape(4, 3),
+            steps=self.STEPS,
+        )
+        return float(value), [float(d) for d in meta_gradient[:2]], window
+
+    def numpy_meta_loss(self, window, phi, gradients=None):
+        losses, _ = window(phi, gradients=gradients)
+        progress = np.arange(1, self.STEPS + 1) / self.STEPS
+        return np.mean(2 * progress * losses.mean(axis=1))
+
+    def test_with_second_derivatives_it_is_the_whole_derivative(self, eagerly):
+        value, meta_gradient, window = self.window(second_derivatives=True)
+        phi = np.array([-3.0, 0.5])
+        assert value == pytest.approx(self.numpy_meta_loss(window, phi), rel=1e-5)
+        expected = differences(functools.partial(self.numpy_meta_loss, window), phi)
+        np.testing.assert_allclose(meta_gradient, expected, rtol=1e-4)
+
+    def test_without_it_takes_the_optimizees_gradients_as_given(self, eagerly):
+        _, meta_gradient, window = self.window(second_derivatives=False)
+        phi = np.array([-3.0, 0.5])
+        _, gradients = window(phi)
+        expected = differences(
+            functools.partial(self.numpy_meta_loss, window, gradients=gradients), phi
+        )
+        np.testing.assert_allclose(meta_gradient, expected, rtol=1e-4)
+        # Which matters.
+        whole = differences(functools.partial(self.numpy_meta_loss, window), phi)
+        assert np.abs(expected - whole).max() > 0.1 * np.abs(whole).max()
+
+    @pytest.mark.parametrize("rule", ["lstm_plain", "rnnprop"])
+    def test_second_derivatives_of_recurrent_rules(self, rule, eagerly):
+        """In float32: along one direction, and not to many digits."""
+        rule = RULES[rule]()
+        loop = InnerLoop(rule, network())
+        _, inner = start(loop)
+        batches = draw_batches(loop.task, 3)
+        meta_loss = a_meta_loss(unroll=3)
+        _, whole, _, _ = meta_gradient_by_tape(loop, inner, batches, meta_loss)
+        _, first, _, _ = loop.meta_gradient(inner, batches, meta_loss, None)
+        weights = rule.get_weights()
+        norm = math.sqrt(sum(float(tf.reduce_sum(d**2)) for d in whole))
+
+        def value(step):
+            rule.set_weights([w + step * d / norm for w, d in zip(weights, whole, strict=True)])
+            at, losses = inner, []
+            for batch in batches:
+                step_losses, at = loop.step(at, batch)
+                losses.append(step_losses)
+            return float(meta_loss(tf.stack(losses)))
+
+        slope = (value(0.02) - value(-0.02)) / 0.04
+        assert slope == pytest.approx(norm, rel=0.02)
+        along = sum(float(tf.reduce_sum(f * d)) for f, d in zip(first, whole, strict=True)) / norm
+        assert abs(along - norm) > 1e-3 * norm
+
+
+class TestWindow:
+    """What a window counts, and that nothing is lost or counted twice at its ends."""
+
+    @pytest.fixture(name="loop", scope="class")
+    def loop_fixture(self):
+        """A compiled loop, as meta-training uses it."""
+        return InnerLoop(RULES["lstm_plain"](), quadratic(), chunk_size=5, cache_bytes=3000)
+
+    def test_its_losses_are_those_after_its_updates(self, loop):
+        _, inner = start(loop)
+        batches = draw_batches(loop.task, 3)
+        _, _, losses, after = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
+        assert losses.shape == (3, 4)
+        before, _ = loop.task.loss(inner.parameters, inner.task_state, ())
+        last, _ = loop.task.loss(after.parameters, after.task_state, ())
+        assert_close(losses[-1], last)
+        assert np.abs(losses[0] - before).min() > 1e-4
+        # The gradient is that of the next step's beginning.
+        _, gradient, _ = loop.task.loss_and_gradient(after.parameters, after.task_state, ())
+        assert_close(after.gradient, gradient)
+
+    def test_its_last_update_has_a_gradient(self, loop):
+        _, inner = start(loop)
+        _, meta_gradient, _, _ = loop.meta_gradient(
+            inner, draw_batches(loop.task, 1), tf.reduce_mean, None
+        )
+        update, _ = tf.split(meta_gradient[-1], [1, 0])  # Of the output's bias: it moves all alike.
+        _, after = loop.step(inner, ())
+        expected = loop.rule.output_scale * tf.reduce_sum(after.gradient) / 4
+        assert_close(update, [expected])
+
+    def test_every_loss_is_a_matter_of_the_updates_before_it(self, loop):
+        # f(θ_1) has the same gradient whether or not the window goes on.
+        _, inner = start(loop)
+        _, short, _, _ = loop.meta_gradient(
+            inner, draw_batches(loop.task, 1), lambda losses: tf.reduce_mean(losses[0]), None
+        )
+        _, long, _, _ = loop.meta_gradient(
+            inner, draw_batches(loop.task, 3), lambda losses: tf.reduce_mean(losses[0]), None
+        )
+        assert_meta_gradient(long, short)
+
+    def test_two_windows_count_the_losses_of_one_of_twice_the_length(self, loop):
+        _, inner = start(loop)
+        batches = draw_batches(loop.task, 10)
+        one = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
+        first = loop.meta_gradient(inner, batches[:5], tf.reduce_sum, None)
+        second = loop.meta_gradient(first[3], batches[5:], tf.reduce_sum, None)
+        assert_close(tf.concat([first[2], second[2]], axis=0), one[2])
+        assert_close(first[0] + second[0], one[0])
+        assert_close(second[3], one[3], tolerance=1e-4)
+        # f(θ_0) is in neither, and all others differ: ten, not nine or eleven.
+        assert len(np.unique(one[2][:, 0])) == 10
+
+    def test_windows_go_where_single_steps_go(self, loop):
+        _, inner = start(loop)
+        batches = draw_batches(loop.task, 3)
+        _, _, losses, after = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
+        for step_losses, batch in zip(tf.unstack(losses), batches, strict=True):
+            expected, inner = loop.step(inner, batch)
+            assert_close(step_losses, expected)
+        assert_close(after, inner, tolerance=1e-4)
+
+    def test_each_loss_is_that_of_its_own_minibatch(self, eagerly):
+        task = network()
+        loop = InnerLoop(RULES["momentum"](), task)
+        _, inner = start(loop)
+        batches = draw_batches(task, 3)
+        _, _, losses, _ = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
+        for step_losses, batch in zip(tf.unstack(losses), batches, strict=True):
+            _, after = loop.step(inner, batch)
+            expected, _ = task.loss(after.parameters, inner.task_state, batch)
+            assert_close(step_losses, expected)
+            inner = after
+
+
+class TestZeroGradients:
+    @pytest.mark.parametrize("second_derivatives", [False, True], ids=["first", "second"])
+    @pytest.mark.parametrize("meta_loss", META_LOSSES)
+    @pytest.mark.parametrize("rule", RULES)
+    def test_they_have_finite_meta_gradients(self, rule, meta_loss, second_derivatives, eagerly):
+        """All gradients of the first function are zero, as those of dead units are."""
+        task = quadratic()
+        loop = InnerLoop(RULES[rule](), task, chunk_size=5)
+        parameters, (w, y) = task.sample("train", 0)
+        alive = tf.constant([0.0, 1.0, 1.0, 1.0])
+        state = (w * alive[:, None, None], y * alive[:, None])
+        initial, inner = loop.start(parameters, state, ())
+        assert not np.any(inner.gradient[:3])
+        compute = loop.meta_gradient
+        if second_derivatives:
+            compute = functools.partial(meta_gradient_by_tape, loop)
+        value, meta_gradient, losses, after = compute(
+            inner, [()] * 3, a_meta_loss(meta_loss, unroll=3, initial=initial), None
+        )
+        np.testing.assert_array_equal(losses[:, 0], np.zeros(3))
+        assert np.isfinite(value)
+        for part in (*meta_gradient, *tf.nest.flatten(after)):
+            assert np.isfinite(part).all()
+        assert max(np.abs(part).max() for part in meta_gradient) > 0
+
+
+class TestScale:
+    def test_it_is_a_reparametrisation(self, eagerly):
+        """Steps on θ with a scale are steps on θ' = θ / s of f'(θ') = f(s · θ')."""
+        task = quadratic()
+        parameters, (w, y) = task.sample("train", 0)
+        scale = a_scale(task)
+        loop = InnerLoop(RULES["lstm"](), task, chunk_size=5)
+        losses, inner = loop.start(parameters, (w, y), ())
+        scaled_w = w * tf.reshape(scale, (4, 1, 3))
+        expected_losses, expected = loop.start(parameters / scale, (scaled_w, y), ())
+        assert_close(losses, expected_losses)
+        for _ in range(5):
+            losses, inner = loop.step(inner, (), scale)
+            expected_losses, expected = loop.step(expected, ())
+            assert_close(losses, expected_losses, tolerance=1e-4)
+        assert_close(inner.parameters, scale * expected.parameters, tolerance=1e-4)
+
+
+class TestLearnedOptimizer:
+    """Meta-training unrolls the very steps that the optimizer makes."""
+
+    STEPS = 10
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_it_follows_the_trajectory_of_meta_training_on_a_network(self, rule, eagerly):
+        def model_fn():
+            return keras.Sequential(
+                [
+                    keras.Input((3,)),
+                    keras.layers.Dense(4, activation="tanh"),
+                    keras.layers.BatchNormalization(),
+                    keras.layers.Dense(1),
+                ]
+            )
+
+        random = np.random.default_rng(0)
+        x = random.normal(size=(40, 3)).astype("float32")
+        y = np.sin(x.sum(axis=1, keepdims=True)).astype("float32")
+        task = KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=8)
+        rule = RULES[rule]()
+        loop = InnerLoop(rule, task, chunk_size=7)
+        parameters, state = task.sample("train", 3)
+        batches = draw_batches(task, self.STEPS + 1)
+        losses, inner = loop.start(parameters, state, batches[0])
+        expected = [float(losses[0])]
+        for batch in batches[1:]:
+            losses, inner = loop.step(inner, batch)
+            expected.append(float(losses[0]))
+
+        model = model_fn()
+        model.compile(LearnedOptimizer(rule), "mean_squared_error", run_eagerly=True)
+        start = 0
+        for variable in model.trainable_variables:
+            stop = start + math.prod(variable.shape)
+            variable.assign(tf.reshape(parameters[start:stop], variable.shape))
+            start = stop
+        actual = [model.train_on_batch(*batch) for batch in batches[: self.STEPS]]
+        np.testing.assert_allclose(actual, expected[:-1], rtol=1e-4)
+        final = np.concatenate([np.ravel(v) for v in model.trainable_variables])
+        np.testing.assert_allclose(final, inner.parameters, rtol=1e-3, atol=1e-5)
+        assert np.abs(final - parameters).max() > 1e-2
+
+    def test_it_follows_windows_of_meta_training_on_quadratics(self):
+        """Compiled, with a meta-gradient after every window but φ frozen."""
+        rule = RULES["rnnprop"]()
+        task = quadratic()
+        loop = InnerLoop(rule, task, chunk_size=5)
+        parameters, state = task.sample("train", 1)
+        _, inner = loop.start(parameters, state, ())
+        for _ in range(2):
+            _, _, _, inner = loop.meta_gradient(inner, [()] * 5, tf.reduce_mean, None)
+
+        variable = keras.Variable(parameters)
+        optimizer = LearnedOptimizer(rule)
+        optimizer.build([variable])
+        for _ in range(10):
+            _, gradient, _ = task.loss_and_gradient(variable.value, state, ())
+            optimizer.apply([gradient])
+        np.testing.assert_allclose(variable.value, inner.parameters, rtol=1e-3, atol=1e-5)
+
+
+class TestChunks:
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(st.integers(1, 50), st.integers(1, 60))
+    def test_they_are_equal_and_join_again(self, size, limit):
+        chunks = Chunks(size, limit)
+        vector = tf.range(1.0, size + 1.0)
+        parts = chunks.split(vector)
+        assert len(parts) == chunks.count == math.ceil(size / limit)
+        assert {tuple(part.shape) for part in parts} == {(chunks.length,)}
+        assert chunks.length <= limit
+        np.testing.assert_array_equal(chunks.join(parts), vector)
+        padding = tf.concat(parts, axis=0)[size:]
+        np.testing.assert_array_equal(padding, np.zeros(chunks.count * chunks.length - size))
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
