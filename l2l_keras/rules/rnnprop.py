@@ -91,6 +91,8 @@ class RNNprop(LSTMRule):
         v = self.beta_2 * v + (1.0 - self.beta_2) * ops.square(gradient)
         ones_1 = self.beta_1 * ones_1 + (1.0 - self.beta_1)
         ones_2 = self.beta_2 * ones_2 + (1.0 - self.beta_2)
-        usual = ops.sqrt(v / ones_2) + self.epsilon
+        # Clipped far below epsilon: where the square of a small gradient is zero in float32, the
+        # root has no derivative, and second derivatives would not be finite.
+        usual = ops.sqrt(ops.maximum(v / ones_2, 1e-36)) + self.epsilon
         features = ops.concatenate([m / ones_1 / usual, gradient / usual])
         return features, (m, v, ones_1, ones_2)

@@ -199,9 +199,11 @@ class TestFirstOrder:
                     ),
                 )
 
-    @pytest.mark.parametrize("task", [quadratic, network], ids=["quadratic", "network"])
-    @pytest.mark.parametrize("chunks", CHUNKS)
-    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize(
+        ("rule", "chunks", "task"),
+        [(rule, chunks, quadratic) for rule in RULES for chunks in CHUNKS]
+        + [(rule, "mixed", network) for rule in RULES],
+    )
     def test_eager(self, rule, chunks, task, eagerly):
         task = task()
         loop = InnerLoop(RULES[rule](), task, **CHUNKS[chunks])
@@ -311,11 +313,16 @@ class TestDifferences:
         whole = differences(functools.partial(self.numpy_meta_loss, window), phi)
         assert np.abs(expected - whole).max() > 0.1 * np.abs(whole).max()
 
-    @pytest.mark.parametrize("rule", ["lstm_plain", "rnnprop"])
-    def test_second_derivatives_of_recurrent_rules(self, rule, eagerly):
+    @pytest.mark.parametrize(
+        ("rule", "task"),
+        # Not rnnprop on the network: a bias before batch normalisation has a gradient of nothing
+        # but rounding errors, which that rule takes for as good as any.
+        [("lstm_plain", network), ("rnnprop", quadratic)],
+    )
+    def test_second_derivatives_of_recurrent_rules(self, rule, task, eagerly):
         """In float32: along one direction, and not to many digits."""
         rule = RULES[rule]()
-        loop = InnerLoop(rule, network())
+        loop = InnerLoop(rule, task())
         _, inner = start(loop)
         batches = draw_batches(loop.task, 3)
         meta_loss = a_meta_loss(unroll=3)
@@ -338,13 +345,14 @@ class TestDifferences:
         assert abs(along - norm) > 1e-3 * norm
 
 
+@pytest.fixture(name="loop", scope="module")
+def loop_fixture():
+    """A compiled loop, as meta-training uses it."""
+    return InnerLoop(RULES["lstm_plain"](), quadratic(), chunk_size=5, cache_bytes=3000)
+
+
 class TestWindow:
     """What a window counts, and that nothing is lost or counted twice at its ends."""
-
-    @pytest.fixture(name="loop", scope="class")
-    def loop_fixture(self):
-        """A compiled loop, as meta-training uses it."""
-        return InnerLoop(RULES["lstm_plain"](), quadratic(), chunk_size=5, cache_bytes=3000)
 
     def test_its_losses_are_those_after_its_updates(self, loop):
         _, inner = start(loop)
@@ -364,10 +372,10 @@ class TestWindow:
         _, meta_gradient, _, _ = loop.meta_gradient(
             inner, draw_batches(loop.task, 1), tf.reduce_mean, None
         )
-        update, _ = tf.split(meta_gradient[-1], [1, 0])  # Of the output's bias: it moves all alike.
+        # The bias of the output, one weight, moves all coordinates alike.
         _, after = loop.step(inner, ())
-        expected = loop.rule.output_scale * tf.reduce_sum(after.gradient) / 4
-        assert_close(update, [expected])
+        expected = loop.rule.output_scale * tf.reduce_sum(after.gradient, keepdims=True) / 4
+        assert_close(meta_gradient[-1], expected)
 
     def test_every_loss_is_a_matter_of_the_updates_before_it(self, loop):
         # f(θ_1) has the same gradient whether or not the window goes on.
@@ -438,6 +446,25 @@ class TestZeroGradients:
         for part in (*meta_gradient, *tf.nest.flatten(after)):
             assert np.isfinite(part).all()
         assert max(np.abs(part).max() for part in meta_gradient) > 0
+
+
+    @pytest.mark.parametrize("size", [0.0, 1e-18, 1e-25, 1e-38])
+    @pytest.mark.parametrize("rule", RULES)
+    def test_steps_have_finite_derivatives(self, rule, size):
+        """As second derivatives need them, zero and next to it."""
+        rule = RULES[rule]()
+        gradient = tf.fill((3,), size)
+        with tf.GradientTape() as tape:
+            tape.watch(gradient)
+            state = rule.initial_state(3)
+            for _ in range(2):
+                update, state = rule.step(gradient, state)
+        derivatives = tape.gradient(
+            update,
+            [gradient, *(w.value for w in rule.weights)],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        assert all(np.isfinite(part).all() for part in derivatives)
 
 
 class TestScale:

@@ -1,0 +1,150 @@
+"""Tests of the callbacks of meta-training."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_keras.meta import KeepBest, MetaModel, Progress
+from l2l_keras.meta.callbacks import _duration
+from l2l_keras.rules import CoordinatewiseLSTM
+from l2l_keras.tasks import Quadratic
+
+
+@pytest.fixture(autouse=True)
+def eagerly():
+    """Without compilation, which would take most of the time."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+class Spoil(keras.callbacks.Callback):
+    """Notes the rule's weights after every epoch, and spoils the rule before one of them."""
+
+    def __init__(self, epoch=None):
+        super().__init__()
+        self.epoch = epoch
+        self.weights = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.model.rule.set_weights([w + 3.0 for w in self.model.rule.get_weights()])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights.append(self.model.rule.get_weights())
+
+
+def make_model():
+    rule = CoordinatewiseLSTM((3,), "none", seed=0)
+    model = MetaModel(rule, Quadratic(2, 3), horizon=6, unroll=3)
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+def fit(model, *callbacks, epochs=3, **arguments):
+    arguments = {"windows": 3, "validation_episodes": 2, "verbose": 0, **arguments}
+    return model.fit(epochs=epochs, callbacks=list(callbacks), **arguments).history
+
+
+def equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class TestKeepBest:
+    @pytest.mark.parametrize("monitor", ["val_final_loss", "val_loss"])
+    def test_the_rule_ends_with_the_weights_of_its_best_epoch(self, monitor):
+        model, spoil = make_model(), Spoil(epoch=2)
+        values = fit(model, KeepBest(monitor), spoil, epochs=4)[monitor]
+        best = int(np.argmin(values))
+        # It got better, and then it was spoiled.
+        assert best == 1
+        assert equal(model.rule.get_weights(), spoil.weights[best])
+        assert equal([w.numpy() for w in model.best_weights], spoil.weights[best])
+        assert float(model.best_value) == pytest.approx(values[best], rel=1e-6)
+
+    def test_it_goes_on_from_an_earlier_fit(self):
+        model = make_model()
+        first = fit(model, KeepBest())["val_final_loss"]
+        best = model.rule.get_weights()
+        second = fit(model, KeepBest(), Spoil(epoch=0), epochs=1)["val_final_loss"]
+        assert min(second) > min(first)
+        assert equal(model.rule.get_weights(), best)
+
+    def test_values_that_are_not_finite_are_never_the_best(self):
+        model = make_model()
+        start = model.rule.get_weights()
+        assert not model.keep_best(float("nan"))
+        assert not model.keep_best(float("inf"))
+        model.rule.set_weights([w + 1.0 for w in start])
+        model.restore_best()  # There is nothing to restore.
+        assert equal(model.rule.get_weights(), [w + 1.0 for w in start])
+        assert model.keep_best(2.0)
+        assert not model.keep_best(2.0)
+        assert model.keep_best(1.0)
+
+    @pytest.mark.parametrize(
+        ("monitor", "episodes"), [("val_final_loss", 0), ("val_accuracy", 1)]
+    )
+    def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):
+        with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
+            fit(make_model(), KeepBest(monitor), validation_episodes=episodes)
+
+
+class TestProgress:
+    def test_every_epoch_has_a_line_with_the_time_left(self):
+        model, lines = make_model(), []
+        history = fit(model, Progress(lines.append))
+        assert len(lines) == 3
+        for epoch, line in enumerate(lines):
+            position, loss, mean, final, times = line.split("  ")
+            assert position == f"epoch {epoch + 1}/3"
+            assert loss == f"meta-loss {history['loss'][epoch]:.4g}"
+            assert mean == f"validation: mean loss {history['val_loss'][epoch]:.4g}"
+            assert final == f"final loss {history['val_final_loss'][epoch]:.4g}"
+            assert times.endswith(" left")
+        assert lines[-1].endswith(", 0 s left")
+
+    def test_without_validation_there_are_no_validation_losses(self):
+        lines = []
+        fit(make_model(), Progress(lines.append), epochs=1, validation_episodes=0)
+        assert "meta-loss" in lines[0]
+        assert "validation" not in lines[0]
+        assert "final" not in lines[0]
+
+    def test_skipped_windows_are_said(self):
+        model, lines = make_model(), []
+        model.skipped.assign(7)
+        fit(model, Progress(lines.append), epochs=1)
+        assert "  7 windows skipped  " in lines[0]
+
+    def test_it_keeps_the_clock_over_all_parts_of_a_run(self):
+        model, lines = make_model(), []
+        fit(model, Progress(lines.append), epochs=1)
+        first = float(model.seconds)
+        assert first > 0
+        fit(model, Progress(lines.append), epochs=3, initial_epoch=1)
+        assert float(model.seconds) > first
+        assert [line.split("  ")[0] for line in lines] == ["epoch 1/1", "epoch 2/3", "epoch 3/3"]
+
+    def test_lines_are_printed_by_default(self, capsys):
+        fit(make_model(), Progress(), epochs=1)
+        assert capsys.readouterr().out.startswith("epoch 1/1  meta-loss ")
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [
+            (0.4, "0 s"),
+            (59.4, "59 s"),
+            (59.6, "1 min 00 s"),
+            (61, "1 min 01 s"),
+            (3599.7, "1 h 00 min"),
+            (7500, "2 h 05 min"),
+        ],
+    )
+    def test_times_are_written_as_people_say_them(self, seconds, text):
+        assert _duration(seconds) == text
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
