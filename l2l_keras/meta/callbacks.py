@@ -61,12 +61,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
         self._start = self._epoch_start = time.monotonic()
-        self._first_epoch: int | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes where a resumed run starts."""
-        if self._first_epoch is None:
-            self._first_epoch = epoch
+        self._epochs_done = 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Prints the line."""
@@ -76,7 +71,8 @@ class Progress(keras.callbacks.Callback):
         self.model.seconds.assign_add(now - self._epoch_start)
         self._epoch_start = now
         elapsed = now - self._start
-        left = elapsed / (epoch + 1 - self._first_epoch) * (epochs - epoch - 1)
+        self._epochs_done += 1  # In this process: a resumed run starts later than at 0.
+        left = elapsed / self._epochs_done * (epochs - epoch - 1)
         parts = [f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"]
         parts += [
             f"{label} {float(logs[key]):.4g}"

@@ -104,7 +104,7 @@ class InnerLoop:
         self._compiled_forward = self._compile(self._forward, task.jit_compile)
 
     @staticmethod
-    def _compile(function: Callable, jit_compile: bool = True) -> Callable:
+    def _compile(function: Callable, jit_compile: bool = True) -> Any:
         return tf.function(function, jit_compile=jit_compile, autograph=False)
 
     def start(self, parameters: Tensor, task_state: Nest, batch: Nest) -> tuple[Tensor, Inner]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import pathlib
+import runpy
 import sys
 from collections.abc import Callable
 from typing import Any

@@ -83,9 +83,7 @@ class TestKeepBest:
         assert not model.keep_best(2.0)
         assert model.keep_best(1.0)
 
-    @pytest.mark.parametrize(
-        ("monitor", "episodes"), [("val_final_loss", 0), ("val_accuracy", 1)]
-    )
+    @pytest.mark.parametrize(("monitor", "episodes"), [("val_final_loss", 0), ("val_accuracy", 1)])
     def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):
         with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
             fit(make_model(), KeepBest(monitor), validation_episodes=episodes)

@@ -72,7 +72,9 @@ def differences(function, phi, epsilon=1e-5):
 def randomize(rule, seed, scale=0.5):
     """Gives every weight a value of its own, zero biases included."""
     random = np.random.default_rng(seed)
-    rule.set_weights([(scale * random.normal(size=w.shape)).astype("float32") for w in rule.weights])
+    rule.set_weights(
+        [(scale * random.normal(size=w.shape)).astype("float32") for w in rule.weights]
+    )
     return rule
 
 
@@ -446,7 +448,6 @@ class TestZeroGradients:
         for part in (*meta_gradient, *tf.nest.flatten(after)):
             assert np.isfinite(part).all()
         assert max(np.abs(part).max() for part in meta_gradient) > 0
-
 
     @pytest.mark.parametrize("size", [0.0, 1e-18, 1e-25, 1e-38])
     @pytest.mark.parametrize("rule", RULES)

@@ -11,7 +11,7 @@ LOSSES = np.array([[4.0, 1.0], [2.0, 0.5], [1.0, 0.1]])
 INITIAL = np.array([8.0, 2.0])
 PROGRESS = np.array([0.5, 0.75, 1.0])
 EXPECTED = {"mean": LOSSES, "log": np.log(LOSSES), "relative": LOSSES / INITIAL}
-WEIGHTS = {"uniform": np.ones(3), "linear": 2 * PROGRESS}
+WEIGHTS = {"uniform": np.ones(3), "linear": 2 * PROGRESS, "final": np.array([0.0, 0.0, 5.0])}
 
 
 def compute(name, step_weights, losses=LOSSES, initial=INITIAL):
@@ -42,9 +42,7 @@ def test_losses_of_zero_are_finite_with_finite_derivatives(name):
     losses = tf.zeros((3, 2))
     with tf.GradientTape() as tape:
         tape.watch(losses)
-        value = window_loss(
-            name, "uniform", losses, tf.zeros(2), tf.constant(PROGRESS, tf.float32)
-        )
+        value = window_loss(name, "uniform", losses, tf.zeros(2), tf.constant(PROGRESS, tf.float32))
     assert np.isfinite(value)
     assert np.isfinite(tape.gradient(value, losses)).all()
 

@@ -66,7 +66,11 @@ def outcomes_fixture(tmp_path_factory):
     path = tmp_path_factory.mktemp("scripts") / "add.py"
     path.write_text(SCRIPT)
     command = [sys.executable, str(path), ";".join(CASES)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",  # Not our lines.
+    }
     finished = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment
     )

@@ -17,7 +17,11 @@ from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.scripts import _console, evaluate
 
 COMMAND = [sys.executable, "-m", "l2l_keras.scripts.evaluate"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1]),
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # Not our lines.
+}
 SMALL = ("--steps=5", "--seeds=2", "--tuning_seeds=1")
 # Without XLA, which takes longer to compile than these few steps to run.
 TASK = """

@@ -42,7 +42,9 @@ class TestDigits:
 
     def test_examples_are_those_of_scikit_learn(self):
         digits = load_digits()
-        labels = {image.tobytes(): label for image, label in zip(*digits_arrays(digits))}
+        labels = {
+            image.tobytes(): label for image, label in zip(*digits_arrays(digits), strict=True)
+        }
         task = digits_mlp()
         for split in SPLITS:
             images, targets = task.batch(split, KEY)
@@ -57,9 +59,7 @@ class TestDigits:
         parameters, state = task.sample("train", 0)
         images, labels = task.batch("train", KEY)
         losses, _ = task.loss(parameters, state, (images, labels))
-        expected = numpy_cross_entropy(
-            parameters.numpy(), images.numpy(), labels.numpy(), units=20
-        )
+        expected = numpy_cross_entropy(parameters.numpy(), images.numpy(), labels.numpy(), units=20)
         np.testing.assert_allclose(losses, [expected], rtol=1e-5)
         assert expected == pytest.approx(math.log(10), abs=0.5)
 
@@ -94,9 +94,7 @@ class TestMnist:
         assert images.shape == (128, 28, 28, 1)
         assert 0 <= images.numpy().min() < images.numpy().max() <= 1
         losses, _ = task.loss(parameters, state, (images, labels))
-        expected = numpy_cross_entropy(
-            parameters.numpy(), images.numpy(), labels.numpy(), units=20
-        )
+        expected = numpy_cross_entropy(parameters.numpy(), images.numpy(), labels.numpy(), units=20)
         np.testing.assert_allclose(losses, [expected], rtol=1e-5)
 
     @needs_mnist

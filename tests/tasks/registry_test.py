@@ -4,7 +4,7 @@ import pytest
 
 from l2l_keras import tasks
 
-OWN = '''
+OWN = """
 from __future__ import annotations
 
 import dataclasses
@@ -27,7 +27,7 @@ def wrong():
 
 def broken():
     raise ZeroDivisionError("a mistake of the user's")
-'''
+"""
 
 
 @pytest.fixture(name="file")

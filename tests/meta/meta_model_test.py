@@ -1,0 +1,413 @@
+"""Tests of meta-training as a Keras model."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import l2l_keras
+from l2l_keras.meta import META_LOSSES, KeepBest, MetaModel
+from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
+from l2l_keras.tasks import Quadratic
+
+RATE = 0.02
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
+
+
+class Descent(UpdateRule):
+    """Gradient descent with a learned rate: a rule without a state, easily computed otherwise."""
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        initializer = keras.initializers.Constant(math.log(RATE))
+        self.log_rate = self.add_weight(shape=(), initializer=initializer, name="log_rate")
+        self.built = True
+
+    @property
+    def state_rows(self):
+        return ()
+
+    def step(self, gradient, state):
+        return -ops.exp(self.log_rate) * gradient, state
+
+
+class Recording(Quadratic):
+    """Notes which optimizees are drawn."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.drawn = []
+
+    def sample(self, split, seed):
+        self.drawn.append((split, seed))
+        return super().sample(split, seed)
+
+
+class Fragile(Recording):
+    """Its losses or gradients are no numbers from some step on, in some episodes.
+
+    Args:
+        losses: For such an episode, the first step whose loss is infinite.
+        gradients: The same of the gradient, which is not a number.
+    """
+
+    def __init__(self, losses, gradients):
+        super().__init__(dimension=2, functions=3)
+        self.broken = losses, gradients
+
+    def sample(self, split, seed):
+        parameters, state = super().sample(split, seed)
+        first_steps = tf.constant([steps.get(seed, 1000) for steps in self.broken])
+        return parameters, (state, tf.constant(0), first_steps)
+
+    def loss_and_gradient(self, parameters, state, batch):
+        state, step, first_steps = state
+        losses, gradient, state = super().loss_and_gradient(parameters, state, batch)
+        losses = tf.where(step >= first_steps[0], math.inf, losses)
+        gradient = tf.where(step >= first_steps[1], math.nan, gradient)
+        return losses, gradient, (state, step + 1, first_steps)
+
+
+def numpy_descent(optimizee, steps, log_rate=None):
+    """Losses `[steps, functions]` of gradient descent in float64, after every step."""
+    rate = RATE if log_rate is None else math.exp(log_rate)
+    w, y = (part.numpy().astype("float64") for part in optimizee[1])
+    theta = optimizee[0].numpy().astype("float64").reshape(y.shape)
+    losses = []
+    for _ in range(steps):
+        residuals = np.einsum("kij,kj->ki", w, theta) - y
+        theta = theta - rate * 2 * np.einsum("kij,ki->kj", w, residuals)
+        losses.append(((np.einsum("kij,kj->ki", w, theta) - y) ** 2).sum(axis=1))
+    return np.array(losses)
+
+
+def lstm(seed=0):
+    return CoordinatewiseLSTM((3,), "none", seed=seed)
+
+
+def small_task():
+    return Recording(dimension=3, functions=4)
+
+
+def make_model(rule=None, task=None, optimizer=None, **arguments):
+    arguments = {"horizon": 10, "unroll": 5, **arguments}
+    model = MetaModel(rule or Descent(), task or small_task(), **arguments)
+    model.compile(optimizer or keras.optimizers.SGD(0.0))
+    return model
+
+
+def fit(model, **arguments):
+    arguments = {"windows": 4, "validation_episodes": 2, "verbose": 0, **arguments}
+    return model.fit(**arguments).history
+
+
+@pytest.fixture(name="eagerly")
+def eagerly_fixture():
+    """Without compilation, which takes seconds for each model."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+class TestFit:
+    def test_it_improves_a_rule_on_quadratics(self):
+        rule = CoordinatewiseLSTM((8,), "none", seed=0)
+        model = MetaModel(rule, Quadratic(4, 16), horizon=20, unroll=10)
+        model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
+        validation = tf.data.Dataset.range(3)
+        untrained = model.evaluate(validation, return_dict=True, verbose=0)
+        history = fit(model, epochs=2, windows=75, validation_episodes=3)
+        assert sorted(history) == ["loss", "skipped", "val_final_loss", "val_loss"]
+        assert history["skipped"] == [0, 0]
+        # E‖y‖² is 4, which an untrained rule hardly changes.
+        assert untrained["final_loss"] == pytest.approx(4.0, abs=1.5)
+        assert history["val_final_loss"][-1] < 0.5 * untrained["final_loss"]
+        assert history["val_final_loss"][-1] < history["val_loss"][-1] < untrained["loss"]
+        assert history["loss"][1] < history["loss"][0]
+
+    def test_seeds_decide_the_weights(self, eagerly):
+        def weights(rule_seed, seed):
+            model = make_model(lstm(rule_seed), optimizer=keras.optimizers.Adam(1e-2), seed=seed)
+            fit(model, epochs=2)
+            return np.concatenate([w.ravel() for w in model.rule.get_weights()])
+
+        first = weights(0, seed=1)
+        np.testing.assert_array_equal(weights(0, seed=1), first)
+        assert not np.allclose(weights(0, seed=2), first)
+        assert not np.allclose(weights(1, seed=1), first)
+
+    @pytest.mark.parametrize("step_weights", ["uniform", "linear"])
+    @pytest.mark.parametrize("meta_loss", META_LOSSES)
+    def test_its_losses_are_those_of_the_formula(self, meta_loss, step_weights, eagerly):
+        """φ is frozen; training goes over three windows and a half of episodes of two."""
+        task = small_task()
+        model = make_model(task=task, meta_loss=meta_loss, step_weights=step_weights)
+        history = fit(model, windows=3)
+
+        expected = []
+        for episode in range(2):
+            optimizee = task.sample("train", episode)
+            losses = numpy_descent(optimizee, 10)
+            if meta_loss == "log":
+                losses = np.log(losses)
+            elif meta_loss == "relative":
+                losses = losses / task.loss(*optimizee, ())[0].numpy()
+            weights = np.arange(1, 11) / 5 if step_weights == "linear" else np.ones(10)
+            per_step = weights * losses.mean(axis=1)
+            expected += [per_step[:5].mean(), per_step[5:].mean()]
+        assert history["loss"] == [pytest.approx(np.mean(expected[:3]), rel=1e-4)]
+
+    @pytest.mark.parametrize("second_derivatives", [False, True])
+    def test_a_step_of_the_meta_optimizer_is_one_along_the_meta_gradient(
+        self, second_derivatives, eagerly
+    ):
+        task = small_task()
+        model = make_model(
+            task=task, optimizer=keras.optimizers.SGD(0.1), second_derivatives=second_derivatives
+        )
+        fit(model, windows=1)
+        optimizee = task.sample("train", 0)
+        moved = float(model.rule.log_rate.value) - math.log(RATE)
+
+        def meta_loss(log_rate):
+            return numpy_descent(optimizee, 5, log_rate).mean()
+
+        epsilon = 1e-4
+        low, high = (meta_loss(math.log(RATE) + sign * epsilon) for sign in (-1, 1))
+        expected = -0.1 * (high - low) / (2 * epsilon)
+        if second_derivatives:
+            assert moved == pytest.approx(expected, rel=1e-3)
+        else:  # The first order is another, but tells where to go.
+            assert moved != pytest.approx(expected, rel=1e-2)
+            assert moved * expected > 0
+
+    def test_the_meta_gradient_is_clipped_as_the_optimizer_says(self, eagerly):
+        optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1e-3)
+        model = make_model(lstm(), optimizer=optimizer)
+        before = model.rule.get_weights()
+        fit(model, windows=1)
+        moved = [a - b for a, b in zip(model.rule.get_weights(), before, strict=True)]
+        norm = math.sqrt(sum(np.sum(m.astype("float64") ** 2) for m in moved))
+        assert norm == pytest.approx(1e-3, rel=1e-2)
+
+    def test_a_learning_rate_schedule_counts_windows(self, eagerly):
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.05, 0.0])
+        model = make_model(optimizer=keras.optimizers.SGD(schedule))
+        rates, weights = [], [float(model.rule.log_rate.value)]
+
+        class Note(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                rates.append(float(model.optimizer.learning_rate))
+                weights.append(float(model.rule.log_rate.value))
+
+        fit(model, windows=6, callbacks=[Note()])
+        assert int(model.optimizer.iterations) == 6
+        # After each window: the rate of the next one.
+        assert rates == pytest.approx([0.1, 0.05, 0.05, 0.0, 0.0, 0.0])
+        moves = np.diff(weights)
+        assert np.all(moves[:4] != 0)
+        assert np.all(moves[4:] == 0)
+
+    def test_a_random_scale_is_for_training_only(self, eagerly):
+        plain, scaled = (
+            fit(make_model(random_scale=random_scale), windows=2) for random_scale in (0.0, 2.0)
+        )
+        assert scaled["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+        assert scaled["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-6)
+
+    def test_without_validation_there_are_no_validation_losses(self, eagerly):
+        assert sorted(fit(make_model(), validation_episodes=0)) == ["loss", "skipped"]
+
+
+class TestEpisodes:
+    def test_an_optimizee_is_drawn_afresh_after_every_horizon(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, horizon=15)
+        task.drawn.clear()
+        fit(model, epochs=2, windows=4, validation_episodes=0)
+        # Eight windows of five steps: the third optimizee gets ten.
+        assert task.drawn == [("train", 0), ("train", 1), ("train", 2)]
+
+    def test_other_seeds_have_other_episodes(self, eagerly):
+        drawn = []
+        for seed in (0, 1, 511):
+            task = small_task()
+            model = make_model(task=task, seed=seed)
+            task.drawn.clear()
+            fit(model, windows=6, validation_episodes=0)
+            drawn += task.drawn
+        assert len(set(drawn)) == len(drawn) == 9
+
+    def test_validation_optimizees_are_the_same_after_every_epoch(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, horizon=20, unroll=10)
+        history = fit(model, epochs=3, validation_episodes=3)
+        assert len(set(history["val_loss"])) == len(set(history["val_final_loss"])) == 1
+        drawn = [seed for split, seed in task.drawn if split == "validation"]
+        assert drawn == [0, 1, 2]
+
+        # The last tenth of the horizon are two steps.
+        losses = [numpy_descent(task.sample("validation", seed), 20) for seed in range(3)]
+        assert history["val_loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
+        final = np.mean([episode[-2:] for episode in losses])
+        assert history["val_final_loss"][0] == pytest.approx(final, rel=1e-4)
+
+    def test_validation_changes_neither_the_rule_nor_the_episode(self, eagerly):
+        models = [make_model(lstm(), optimizer=keras.optimizers.SGD(0.1)) for _ in range(2)]
+        losses = [
+            fit(model, epochs=2, windows=3, validation_episodes=episodes)["loss"]
+            for model, episodes in zip(models, (0, 5), strict=True)
+        ]
+        assert losses[0] == losses[1]
+        for a, b in zip(*(model.rule.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class TestWindowsThatAreNotFinite:
+    def test_they_change_nothing_and_end_their_episode(self, eagerly):
+        # In episode 0, the gradient at the end of the first window is not a number, though all
+        # losses are; in episode 1, a loss of the second window is infinite; in episode 3, all are.
+        task = Fragile(losses={1: 8, 3: 0}, gradients={0: 5})
+        model = make_model(lstm(), task, keras.optimizers.Adam(1e-2))
+        task.drawn.clear()
+        variables = [*model.rule.variables, *model.optimizer.variables]
+        expected = [
+            # (episode, whether the window is skipped)
+            (0, True),
+            (1, False),
+            (1, True),
+            (2, False),
+            (2, False),
+            (3, True),
+            (4, False),
+        ]
+        skipped = 0
+        for episode, broken in expected:
+            before = [v.numpy().copy() for v in variables]
+            logs = model.train_step(None)
+            skipped += broken
+            assert task.drawn[-1] == ("train", episode)
+            assert int(logs["skipped"]) == int(model.skipped) == skipped
+            same = [np.array_equal(v.numpy(), b) for v, b in zip(variables, before, strict=True)]
+            assert all(same) if broken else not any(same[: len(model.rule.variables)])
+            assert all(np.isfinite(v.numpy()).all() for v in variables)
+            if not broken or episode:
+                assert np.isfinite(logs["loss"])
+        assert int(model.optimizer.iterations) == 4
+
+    def test_meta_training_goes_on(self):
+        """Compiled, through `fit`."""
+        broken = {episode: 0 for episode in range(100) if episode % 2}
+        model = make_model(
+            task=Fragile(losses=broken, gradients={}), optimizer=keras.optimizers.SGD(0.01)
+        )
+        history = fit(model, epochs=2, windows=6)
+        # Two windows of an episode, one that is skipped, and so on.
+        assert history["skipped"] == [2, 4]
+        assert np.isfinite(history["loss"]).all()
+        assert np.isfinite(history["val_loss"]).all()
+        assert int(model.optimizer.iterations) == 8
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"horizon": 10, "unroll": 3}, "`horizon` must be .*Received: horizon=10, unroll=3"),
+            ({"unroll": 0}, "`horizon` must be .*Received: horizon=10, unroll=0"),
+            ({"horizon": 0}, "`horizon` must be .*Received: horizon=0"),
+            ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
+            ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: 'sum'"),
+            ({"step_weights": "no"}, "`step_weights` must be one of .*Received: 'no'"),
+            ({"random_scale": -1.0}, "`random_scale` must .*Received: -1.0"),
+            ({"chunk_size": 0}, "`chunk_size` must be positive. Received: 0"),
+            ({"seed": -1}, "`seed` must be .*Received: -1"),
+        ],
+    )
+    def test_wrong_arguments_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            make_model(**arguments)
+
+
+class TestTensorBoard:
+    def test_all_quantities_are_written(self, tmp_path, eagerly):
+        callback = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
+        history = fit(make_model(lstm()), epochs=3, callbacks=[callback])
+
+        def scalars(folder, tag):
+            events = EventAccumulator(str(tmp_path / folder)).Reload()
+            return [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
+
+        assert scalars("train", "epoch_loss") == pytest.approx(history["loss"])
+        assert scalars("train", "epoch_skipped") == history["skipped"]
+        assert scalars("validation", "epoch_loss") == pytest.approx(history["val_loss"])
+        final = scalars("validation", "epoch_final_loss")
+        assert final == pytest.approx(history["val_final_loss"])
+
+
+def train(folder, kill):
+    """Meta-trains with backups; dies in the middle of the third epoch, if it shall.
+
+    Returns:
+        The rule's weights at the end, the best ones and everything else that was kept.
+    """
+    # Reasonable for two epochs, then spoiling the rule: the best weights are earlier ones.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([14], [1e-2, 0.3])
+    model = make_model(
+        lstm(),
+        Quadratic(dimension=3, functions=4),
+        keras.optimizers.Adam(schedule, global_clipnorm=1.0),
+        horizon=20,
+        random_scale=0.5,
+    )
+    last = []
+
+    class Note(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if kill and int(model.optimizer.iterations) == 17:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_train_end(self, logs=None):
+            last.extend(model.rule.get_weights())
+
+    # Seven windows of five steps: epochs end in the middle of episodes of twenty.
+    backup = keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
+    history = fit(model, epochs=5, windows=7, callbacks=[Note(), KeepBest(), backup])
+    kept = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+    return last, model.rule.get_weights(), kept, history
+
+
+class TestResume:
+    def test_a_killed_run_resumes_to_the_same_weights(self, tmp_path):
+        """To every bit, as if it had not been killed: last weights, best weights, all state."""
+        folder = str(tmp_path / "backup")
+        program = f"import runpy; runpy.run_path({__file__!r})['train']({folder!r}, kill=True)"
+        killed = subprocess.run(
+            [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+
+        *resumed, history = train(folder, kill=False)
+        *expected, whole_history = train(str(tmp_path / "other"), kill=False)
+        for actual_part, expected_part in zip(resumed, expected, strict=True):
+            for a, e in zip(actual_part, expected_part, strict=True):
+                np.testing.assert_array_equal(a, e)
+        # It went on after two epochs, with the best weights of before it was killed.
+        for name, values in history.items():
+            assert values == whole_history[name][2:]
+        assert np.argmin(whole_history["val_final_loss"]) < 2
+        last, best, _ = resumed
+        assert not np.array_equal(last[0], best[0])
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
