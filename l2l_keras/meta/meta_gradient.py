@@ -88,11 +88,16 @@ class InnerLoop:
         cache_bytes: Bytes of a window's activations that may be kept for its meta-gradient;
             beyond that, chunks of coordinates are computed again, one after the other.
             Defaults to 128 MiB.
+
+    Raises:
+        ValueError: If `chunk_size` is not positive.
     """
 
     def __init__(
         self, rule: UpdateRule, task: Task, chunk_size: int = 4096, cache_bytes: int = 2**27
     ) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be positive. Received: {chunk_size}")
         self.rule = rule
         self.task = task
         self.chunks = Chunks(task.size, chunk_size)

@@ -89,6 +89,8 @@ class MetaModel(keras.Model):
                 raise ValueError(
                     f"`{argument}` must be one of {sorted(known)}. Received: {value!r}"
                 )
+        if random_scale < 0.0:
+            raise ValueError(f"`random_scale` must not be negative. Received: {random_scale}")
         self.rule = rule
         self.task = task
         self.horizon = horizon

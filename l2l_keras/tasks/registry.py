@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pathlib
-import runpy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +90,8 @@ def _import_file(path: str) -> Any:
     """Imports a file under a name that no other module has."""
     name = f"{__name__}:{pathlib.Path(path).resolve()}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     # Data classes, for one, look their module up while it is still being imported.
     sys.modules[name] = module
