@@ -374,7 +374,7 @@ def meta_gradient_by_tape(
             ]
             updates, rule_state = zip(*results, strict=True)
             update = loop.chunks.join(updates)
-            parameters += update if scale is None else scale * update
+            parameters = parameters + (update if scale is None else scale * update)
             step_losses, gradient, task_state = loop.task.loss_and_gradient(
                 parameters, task_state, batch
             )

@@ -258,7 +258,7 @@ class MetaModel(keras.Model):
         seed = self._first_episode + self._episode.value
         batches = [self._batch("train", seed, t) for t in tf.unstack(steps)]
         progress = tf.cast(steps, "float32") / self.horizon
-        inner = tf.nest.map_structure(lambda v: v.value, self._inner)
+        inner = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._inner)
         scale = None if self._scale is None else self._scale.value
         initial = self._initial_losses.value
         value, meta_gradient, _, inner = self._meta_gradient(

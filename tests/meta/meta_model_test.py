@@ -53,7 +53,7 @@ class Recording(Quadratic):
 
 
 class Fragile(Recording):
-    """Its losses or gradients are no numbers from some step on, in some episodes.
+    """Its losses or gradients are no numbers from some step on, in some training episodes.
 
     Args:
         losses: For such an episode, the first step whose loss is infinite.
@@ -66,7 +66,9 @@ class Fragile(Recording):
 
     def sample(self, split, seed):
         parameters, state = super().sample(split, seed)
-        first_steps = tf.constant([steps.get(seed, 1000) for steps in self.broken])
+        never = 1000
+        broken = [steps.get(seed, never) if split == "train" else never for steps in self.broken]
+        first_steps = tf.constant(broken)
         return parameters, (state, tf.constant(0), first_steps)
 
     def loss_and_gradient(self, parameters, state, batch):
@@ -128,8 +130,6 @@ class TestFit:
         history = fit(model, epochs=2, windows=75, validation_episodes=3)
         assert sorted(history) == ["loss", "skipped", "val_final_loss", "val_loss"]
         assert history["skipped"] == [0, 0]
-        # E‖y‖² is 4, which an untrained rule hardly changes.
-        assert untrained["final_loss"] == pytest.approx(4.0, abs=1.5)
         assert history["val_final_loss"][-1] < 0.5 * untrained["final_loss"]
         assert history["val_final_loss"][-1] < history["val_loss"][-1] < untrained["loss"]
         assert history["loss"][1] < history["loss"][0]
@@ -226,6 +226,17 @@ class TestFit:
 
     def test_without_validation_there_are_no_validation_losses(self, eagerly):
         assert sorted(fit(make_model(), validation_episodes=0)) == ["loss", "skipped"]
+
+
+    def test_second_derivatives_compile(self):
+        model = make_model(lstm(), second_derivatives=True, random_scale=1.0)
+        model.compile(keras.optimizers.Adam(1e-2))
+        before = model.rule.get_weights()
+        history = fit(model, windows=2)
+        assert np.isfinite(history["loss"]).all()
+        assert history["skipped"] == [0]
+        for weights, start in zip(model.rule.get_weights(), before, strict=True):
+            assert not np.array_equal(weights, start)
 
 
 class TestEpisodes:
@@ -361,7 +372,7 @@ def train(folder, kill):
         The rule's weights at the end, the best ones and everything else that was kept.
     """
     # Reasonable for two epochs, then spoiling the rule: the best weights are earlier ones.
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([14], [1e-2, 0.3])
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([14], [1e-2, 10.0])
     model = make_model(
         lstm(),
         Quadratic(dimension=3, functions=4),
