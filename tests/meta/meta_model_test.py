@@ -227,7 +227,6 @@ class TestFit:
     def test_without_validation_there_are_no_validation_losses(self, eagerly):
         assert sorted(fit(make_model(), validation_episodes=0)) == ["loss", "skipped"]
 
-
     def test_second_derivatives_compile(self):
         model = make_model(lstm(), second_derivatives=True, random_scale=1.0)
         model.compile(keras.optimizers.Adam(1e-2))
