@@ -151,7 +151,14 @@ _SECOND = _define(
     False,
     "Whether to differentiate the optimizee's gradients too (much slower).",
 )
-_SEED = _define(flags.DEFINE_integer, "seed", 0, "Seed of everything.", lower_bound=0)
+_SEED = _define(
+    flags.DEFINE_integer,
+    "seed",
+    0,
+    "Seed of everything.",
+    lower_bound=0,
+    upper_bound=2**29 - 1,  # Those of tasks.
+)
 _EVALUATE = _define(
     flags.DEFINE_boolean, "evaluate", True, "Whether to compare with tuned baselines at the end."
 )
@@ -232,6 +239,8 @@ def main(argv: list[str]) -> None:
     keras.utils.set_random_seed(_SEED.value)
     task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
     rule, parent = _make_rule()
+    meta_model, windows = _make_meta_model(rule, task)
+    # Once nothing is wrong with the flags: from here on, the folder holds a run.
     if not _RESUME.value:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
     print(
@@ -240,7 +249,7 @@ def main(argv: list[str]) -> None:
         f"{_HORIZON.value} steps",
         flush=True,
     )
-    meta_model = _meta_train(rule, task, output_dir)
+    _meta_train(meta_model, windows, output_dir)
     card = _card(rule, task, meta_model)
     if parent:
         card["trained_from"] = parent
@@ -325,8 +334,8 @@ def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
     return rule, None
 
 
-def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> meta.MetaModel:
-    """Meta-trains the rule in place, with a backup after every epoch."""
+def _make_meta_model(rule: rules.UpdateRule, task: tasks.Task) -> tuple[meta.MetaModel, int]:
+    """Makes the compiled `MetaModel`, and says how many windows an epoch has."""
     try:
         meta_model = meta.MetaModel(
             rule,
@@ -347,6 +356,11 @@ def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> m
         _LEARNING_RATE.value, windows * _EPOCHS.value, alpha=0.01
     )
     meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=_CLIP.value))
+    return meta_model, windows
+
+
+def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> None:
+    """Meta-trains the rule in place, with a backup after every epoch."""
     try:
         meta_model.fit(
             epochs=_EPOCHS.value,
@@ -370,7 +384,6 @@ def _meta_train(rule: rules.UpdateRule, task: tasks.Task, output_dir: Path) -> m
             f"interrupted; go on with: l2l-meta-train --resume --output_dir={output_dir}",
             _console.INTERRUPTED,
         ) from None
-    return meta_model
 
 
 def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) -> dict[str, Any]:
