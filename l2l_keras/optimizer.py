@@ -125,8 +125,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             ValueError: If there is no such preset, or it is incomplete or damaged.
 
         Example:
-            >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("/tmp/my_rule")
-            >>> optimizer = l2l_keras.LearnedOptimizer.from_preset("/tmp/my_rule", clipnorm=1.0)
+            >>> optimizer = l2l_keras.LearnedOptimizer.from_preset("quadratic", clipnorm=1.0)
         """
         rule, _ = presets.load_preset(preset)
         return cls(rule, **optimizer_arguments)
@@ -145,7 +144,8 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             ValueError: If `path` exists and is no preset.
 
         Example:
-            >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("/tmp/my_rule")
+            >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
+            >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("my_rule")
         """
         presets.save_preset(self.rule, path, card or {"name": pathlib.Path(path).name})
 

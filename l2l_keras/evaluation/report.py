@@ -184,7 +184,7 @@ def figure(comparison: Comparison) -> Any:
         >>> comparison = l2l_keras.evaluation.compare(
         ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
         ... )
-        >>> l2l_keras.evaluation.figure(comparison).savefig("/tmp/curves.png")
+        >>> l2l_keras.evaluation.figure(comparison).savefig("curves.png")
     """
     # Late, since only figures need it and it is slow to import. Figures made in this way, without
     # pyplot, need no display and are freed like any object.
@@ -193,24 +193,37 @@ def figure(comparison: Comparison) -> Any:
     drawing = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
     axes = drawing.add_subplot()
     steps = np.arange(comparison.steps + 1)
-    lowest, highest = math.inf, 0.0
+    lowest, highest = math.inf, -math.inf
     styles = _styles(comparison)
+    curves = {result.name: mean_and_interval(result.curves) for result in comparison.results}
+    means = np.concatenate([mean[np.isfinite(mean)] for mean, _ in curves.values()])
+    # Some losses are negative, such as those that are a likelihood or a similarity.
+    logarithmic = bool(np.all(means >= 0) and np.any(means > 0))
     for result in _ranked(comparison):
         style = styles[result.name]
-        mean, half_width = mean_and_interval(result.curves)
-        mean = np.where(np.isfinite(mean) & (mean > 0), mean, np.nan)
+        mean, half_width = curves[result.name]
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        low = mean - half_width
+        if logarithmic:
+            mean = np.where(mean > 0, mean, np.nan)
+            # Below zero there is nothing on a log scale: such a band reaches down to the frame.
+            low = np.maximum(low, np.finfo(np.float32).tiny)
         axes.plot(steps, mean, label=_legend(result), **style)
-        # Below zero there is nothing on a log scale: such a band reaches down to the frame.
-        low = np.maximum(mean - half_width, np.finfo(np.float32).tiny)
         band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "zorder": 2}
         axes.fill_between(steps, low, mean + half_width, **band)
         if np.isfinite(mean).any():
             lowest = min(lowest, np.nanmin(mean))
             # Curves that shoot up are cut off, or they would press the others flat.
-            highest = max(highest, min(np.nanmax(mean), 3 * np.nan_to_num(mean[0], nan=np.inf)))
-    axes.set_yscale("log")
-    if lowest < highest:
-        axes.set_ylim(lowest / 1.5, highest * 1.5)
+            start = np.nan_to_num(mean[0], nan=np.inf)
+            limit = 3 * start if logarithmic else start + 3 * abs(start)
+            highest = max(highest, min(np.nanmax(mean), limit))
+    if logarithmic:
+        axes.set_yscale("log")
+        if lowest < highest:
+            axes.set_ylim(lowest / 1.5, highest * 1.5)
+    elif lowest < highest:
+        margin = 0.05 * (highest - lowest)
+        axes.set_ylim(lowest - margin, highest + margin)
     axes.set_xlim(0, comparison.steps)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
@@ -247,7 +260,7 @@ def write_report(
         >>> comparison = l2l_keras.evaluation.compare(
         ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
         ... )
-        >>> paths = l2l_keras.evaluation.write_report(comparison, "/tmp/report")
+        >>> paths = l2l_keras.evaluation.write_report(comparison, "report")
         >>> paths[0].name
         'table.txt'
     """

@@ -45,8 +45,8 @@ def list_presets() -> dict[str, dict[str, Any]]:
         Their cards by their names, in alphabetical order.
 
     Example:
-        >>> for name, card in l2l_keras.list_presets().items():
-        ...     print(name, card["description"])
+        >>> l2l_keras.list_presets()["quadratic"]["horizon"]
+        100
     """
     return {name: _read_json(folder, _CARD) for name, folder in sorted(_shipped().items())}
 
@@ -66,8 +66,9 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[UpdateRule, dict[
             its rule.
 
     Example:
-        >>> l2l_keras.presets.save_preset(rule, "/tmp/my_rule", {"name": "my_rule"})
-        >>> rule, card = l2l_keras.presets.load_preset("/tmp/my_rule")
+        >>> rule, card = l2l_keras.presets.load_preset("quadratic")
+        >>> rule.units
+        (20, 20)
     """
     name = os.fspath(name_or_path)
     folder = _find(name)
@@ -105,7 +106,7 @@ def save_preset(rule: UpdateRule, path: str | os.PathLike[str], card: dict[str, 
 
     Example:
         >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
-        >>> l2l_keras.presets.save_preset(rule, "/tmp/my_rule", {"name": "my_rule"})
+        >>> l2l_keras.presets.save_preset(rule, "my_rule", {"name": "my_rule"})
     """
     path = pathlib.Path(path).resolve()
     if path.exists() and not _is_preset(path):

@@ -178,6 +178,8 @@ def _parse(options: Sequence[str]) -> dict[str, Any]:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
             raise ValueError(f"An option of a task is written name=value. Received: {option!r}")
+        if name in ("name", "data_dir", "download"):
+            raise ValueError(f"{name!r} is no option of a task, but a flag. Received: {option!r}")
         try:
             parsed[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):

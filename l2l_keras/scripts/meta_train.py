@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import shlex
 import shutil
@@ -250,6 +251,12 @@ def main(argv: list[str]) -> None:
         flush=True,
     )
     _meta_train(meta_model, windows, output_dir)
+    if math.isinf(float(meta_model.best_value)):
+        raise _console.UserError(
+            f"No validation loss was finite, and {int(meta_model.skipped)} of "
+            f"{_EPOCHS.value * windows} windows were skipped: try a lower --meta_learning_rate or "
+            "--output_scale, or look at the task"
+        )
     card = _card(rule, task, meta_model)
     if parent:
         card["trained_from"] = parent
@@ -264,7 +271,7 @@ def main(argv: list[str]) -> None:
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
         evaluation.write_report(comparison, output_dir, {"flags": _settings()})
-        finals = {result.name: result.mean_final for result in comparison.results}
+        finals = {result.name: _finite(result.mean_final) for result in comparison.results}
         card["results"] = {f"final loss on {task.name}, {_HORIZON.value} steps": finals}
         presets.save_preset(rule, output_dir / "preset", card)
         print(f"\n{evaluation.table(comparison)}")
@@ -412,6 +419,11 @@ def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) 
         "licence": "Apache-2.0",
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _finite(value: float) -> float | None:
+    """Returns a number as JSON can hold it: None if it is not finite."""
+    return value if math.isfinite(value) else None
 
 
 def console() -> None:

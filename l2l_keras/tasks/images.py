@@ -27,6 +27,9 @@ def digits_mlp(
         A `KerasTask` with cross-entropy as its loss; 80, 10 and 10 % of the 1,797 images belong
         to the training, validation and test optimizees.
 
+    Raises:
+        ValueError: If `layers` is not as described.
+
     Example:
         >>> l2l_keras.tasks.digits_mlp().size
         1510
@@ -71,7 +74,7 @@ def mnist_mlp(
 
     Raises:
         FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
-        ValueError: If `pool` is not a divisor of 28.
+        ValueError: If `pool` is not a divisor of 28, or `layers` is not as described.
 
     Example:
         >>> l2l_keras.tasks.mnist_mlp().size  # doctest: +SKIP
@@ -170,6 +173,9 @@ def image_mlp(
 
     Returns:
         A `KerasTask` with cross-entropy as its loss.
+
+    Raises:
+        ValueError: If `layers` is not as described.
     """
     return KerasTask(
         _mlp(data["train"][0].shape[1:], layers, activation),
@@ -188,6 +194,10 @@ def _cross_entropy() -> keras.losses.Loss:
 
 def _mlp(shape: Any, layers: Sequence[int], activation: str) -> Callable[[], keras.Model]:
     """Returns a function that makes perceptrons with ten outputs (logits)."""
+    if not isinstance(layers, Sequence) or any(
+        not isinstance(units, int) or units < 1 for units in layers
+    ):
+        raise ValueError(f"`layers` must be a sequence of positive integers. Received: {layers!r}")
 
     def model_fn() -> keras.Model:
         hidden = [keras.layers.Dense(units, activation) for units in layers]

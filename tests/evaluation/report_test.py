@@ -172,6 +172,27 @@ def test_figure_of_diverged_runs_can_be_drawn(diverged):
     assert 0 < low < 1 < high < 10
 
 
+def test_figure_of_negative_losses_has_a_linear_scale(comparison):
+    for result in comparison.results:
+        result.curves[:] -= 2.0  # As of a similarity.
+    drawing = figure(comparison)
+    drawing.savefig(io.BytesIO(), format="png")
+    axes = drawing.axes[0]
+    assert axes.get_yscale() == "linear"
+    means = [result.curves.mean(axis=0) for result in comparison.results]
+    low, high = axes.get_ylim()
+    assert low < np.min(means) < np.max(means) < high
+    for mean in means:
+        assert any(np.allclose(line.get_ydata(), mean) for line in axes.lines)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_figure_without_anything_to_show_can_be_drawn(diverged, value):
+    for result in diverged.results:
+        result.curves[:] = value
+    figure(diverged).savefig(io.BytesIO(), format="png")
+
+
 def test_write_report_writes_all_files(comparison, tmp_path):
     paths = write_report(comparison, tmp_path / "new" / "report")
     assert sorted(path.name for path in paths) == FILES

@@ -218,7 +218,7 @@ class TestFirstOrder:
             meta_gradient_by_tape(loop, inner, batches, meta_loss, scale, second_derivatives=False),
         )
 
-    @settings(max_examples=15, deadline=None, derandomize=True)
+    @settings(max_examples=10, deadline=None, derandomize=True)
     @given(st.data())
     def test_whatever_the_arguments(self, data):
         functions = data.draw(st.integers(1, 4), "functions")

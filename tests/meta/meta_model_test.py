@@ -41,15 +41,21 @@ class Descent(UpdateRule):
 
 
 class Recording(Quadratic):
-    """Notes which optimizees are drawn."""
+    """Notes which optimizees and, where nothing is compiled, which minibatches are drawn."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.drawn = []
+        self.batches = []
 
     def sample(self, split, seed):
         self.drawn.append((split, seed))
         return super().sample(split, seed)
+
+    def batch(self, split, seed):
+        if tf.executing_eagerly():
+            self.batches.append((split, *seed.numpy()))
+        return super().batch(split, seed)
 
 
 class Fragile(Recording):
@@ -137,7 +143,7 @@ class TestFit:
     def test_seeds_decide_the_weights(self, eagerly):
         def weights(rule_seed, seed):
             model = make_model(lstm(rule_seed), optimizer=keras.optimizers.Adam(1e-2), seed=seed)
-            fit(model, epochs=2)
+            fit(model, windows=3, validation_episodes=0)
             return np.concatenate([w.ravel() for w in model.rule.get_weights()])
 
         first = weights(0, seed=1)
@@ -256,6 +262,20 @@ class TestEpisodes:
             fit(model, windows=6, validation_episodes=0)
             drawn += task.drawn
         assert len(set(drawn)) == len(drawn) == 9
+
+    def test_every_step_has_a_minibatch_of_its_own_from_its_own_split(self, eagerly):
+        task = small_task()
+        model = make_model(task=task)
+        runs = {
+            "train": lambda: fit(model, windows=6, validation_episodes=0),
+            "validation": lambda: model.evaluate(tf.data.Dataset.range(3), verbose=0),
+        }
+        for split, start in runs.items():
+            task.batches.clear()
+            start()
+            # Three episodes of ten steps, and a minibatch at the beginning of each.
+            assert [batch[0] for batch in task.batches] == [split] * 33
+            assert len(set(task.batches)) == 33
 
     def test_validation_optimizees_are_the_same_after_every_epoch(self, eagerly):
         task = small_task()

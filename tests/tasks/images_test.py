@@ -40,6 +40,11 @@ class TestDigits:
         assert deep.size == 64 * 7 + 7 + 7 * 5 + 5 + 5 * 10 + 10
         assert deep.batch("train", KEY)[0].shape == (16, 8, 8, 1)
 
+    @pytest.mark.parametrize("layers", [40, (0,), (2.5,), "relu"])
+    def test_layers_that_are_none_are_refused(self, layers):
+        with pytest.raises(ValueError, match="`layers` must be .* Received: "):
+            digits_mlp(layers=layers)
+
     def test_examples_are_those_of_scikit_learn(self):
         digits = load_digits()
         labels = {

@@ -1,0 +1,392 @@
+"""Tests of `l2l-meta-train`."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import l2l_keras
+from l2l_keras import presets
+from l2l_keras.evaluation import BASELINES
+from l2l_keras.scripts import meta_train
+
+COMMAND = [sys.executable, "-m", "l2l_keras.scripts.meta_train"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
+SMALL = ("--units=3", "--horizon=10", "--unroll=5", "--validation_episodes=2", "--seeds=2")
+# Small quadratics, without XLA, which takes longer to compile than these few steps to run. Ctrl-C
+# comes when an optimizee is drawn that INTERRUPT_AT names.
+TASK = """
+import os
+import re
+import signal
+
+from l2l_keras.tasks import Quadratic
+
+
+class Small(Quadratic):
+    jit_compile = False
+
+    def sample(self, split, seed):
+        if os.environ.get("INTERRUPT_AT") == f"{split}:{seed}":
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().sample(split, seed)
+
+
+def make(functions=3):
+    return Small(3, functions)
+
+
+def diverging():
+    task = make()
+    task.loss_and_gradient = lambda parameters, state, batch: (
+        float("nan") * parameters[:3], parameters, state
+    )
+    return task
+"""
+DRIVER = """
+import json, sys, traceback
+from l2l_keras.scripts import meta_train
+
+for case, arguments in json.load(sys.stdin).items():
+    sys.argv[:] = ["l2l-meta-train", *arguments]
+    for name in meta_train.FLAGS:
+        meta_train.FLAGS[name].unparse()
+    for stream in (sys.stdout, sys.stderr):
+        print("case", case, file=stream, flush=True)
+    try:
+        meta_train.console()
+    except SystemExit as stop:
+        print("status", stop.code, flush=True)
+    except Exception:
+        traceback.print_exc()
+"""
+
+
+def train_here(*arguments):
+    """Runs the script in this process."""
+    for name in meta_train.FLAGS:
+        meta_train.FLAGS[name].unparse()
+    meta_train.FLAGS.unparse_flags()
+    meta_train.main(meta_train.FLAGS(["l2l-meta-train", *arguments]))
+
+
+def run(*arguments, **environment):
+    """Runs the script as a command."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**ENVIRONMENT, **environment},
+        # A shell starts background jobs with this signal ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def messages(stderr, name="meta_train"):
+    """The script's own lines on standard error; others are TensorFlow's."""
+    return [line for line in stderr.splitlines() if line.startswith(f"{name}: ")]
+
+
+def weights(folder):
+    return presets.load_preset(folder / "preset")[0].get_weights()
+
+
+def card(folder):
+    """What the card says that does not depend on the time and the process."""
+    content = json.loads((folder / "preset" / "card.json").read_text())
+    for name in ("wall_seconds", "peak_memory_mb", "date"):
+        del content[name]
+    return content
+
+
+def assert_same_run(folder, other):
+    """Two runs came to the same rule, to every bit, by the same way."""
+    for a, b in zip(weights(folder), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (folder / "history.csv").read_text() == (other / "history.csv").read_text()
+    assert card(folder) == card(other)
+
+
+@pytest.fixture(name="task", scope="module")
+def task_fixture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tasks") / "small_task.py"
+    path.write_text(TASK)
+    return f"--task={path}:make"
+
+
+@pytest.fixture(name="finished", scope="module")
+def finished_fixture(task, tmp_path_factory):
+    """A whole run: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "new" / "run"
+    finished = run(
+        task,
+        "--task_option=functions=2",
+        "--epochs=2",
+        "--episodes=2",
+        "--seed=3",
+        "--description=a small rule",
+        f"--output_dir={folder}",
+        *SMALL,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return folder, finished
+
+
+class TestRun:
+    def test_all_files_are_written(self, finished):
+        folder, _ = finished
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "curves.csv",
+            "curves.png",
+            "history.csv",
+            "preset",
+            "results.json",
+            "settings.json",
+            "table.md",
+            "table.txt",
+            "tensorboard",
+        ]
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        assert list(folder.glob("tensorboard/*/events.*"))
+
+    def test_it_prints_progress_table_and_places(self, finished):
+        folder, process = finished
+        lines = process.stdout.splitlines()
+        assert lines[0] == (
+            "Meta-training CoordinatewiseLSTM (76 weights) on quadratic (6 coordinates): "
+            "2 epochs of 2 episodes of 10 steps"
+        )
+        assert lines[1].startswith("epoch 1/2  meta-loss ")
+        assert lines[2].startswith("epoch 2/2  meta-loss ")
+        assert lines[2].endswith(" 0 s left")
+        assert (folder / "table.txt").read_text() in process.stdout
+        assert lines[-2:] == [f"The rule:   {folder / 'preset'}", f"All files:  {folder}"]
+        assert "Traceback" not in process.stderr
+        assert not messages(process.stderr)
+
+    def test_the_preset_can_be_used(self, finished):
+        folder, _ = finished
+        optimizer = l2l_keras.LearnedOptimizer.from_preset(folder / "preset")
+        assert optimizer.rule.units == (3,)
+        assert optimizer.rule.count_params() == 76
+
+    def test_the_card_tells_how_it_was_made(self, finished):
+        folder, _ = finished
+        content = json.loads((folder / "preset" / "card.json").read_text())
+        assert content["description"] == "a small rule"
+        assert content["task"] == "quadratic"
+        assert (content["horizon"], content["seed"], content["windows_skipped"]) == (10, 3, 0)
+        assert {"tensorflow", "keras", "l2l_keras"} <= set(content["versions"])
+        (results,) = content["results"].values()
+        assert set(results) == {"learned", *BASELINES}
+        # The command gives the same flags again.
+        command, *arguments = shlex.split(content["command"])
+        assert command == "l2l-meta-train"
+        assert "--task_option=functions=2" in arguments
+        assert "--description=a small rule" in arguments
+        settings = json.loads((folder / "settings.json").read_text())
+        for name in meta_train.FLAGS:
+            meta_train.FLAGS[name].unparse()
+        meta_train.FLAGS(["l2l-meta-train", *arguments])
+        assert {name: meta_train.FLAGS[name].value for name in settings} == settings
+
+    def test_the_history_has_a_row_for_every_epoch(self, finished):
+        folder, _ = finished
+        with (folder / "history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["0", "1"]
+        assert set(rows[0]) == {"epoch", "loss", "skipped", "val_final_loss", "val_loss"}
+        best = min(float(row["val_final_loss"]) for row in rows)
+        assert card(folder)["validation_final_loss"] == pytest.approx(best, rel=1e-6)
+
+    def test_the_comparison_is_recorded(self, finished):
+        folder, _ = finished
+        content = json.loads((folder / "results.json").read_text())
+        assert [result["name"] for result in content["results"]] == ["learned", *BASELINES]
+        assert content["settings"]["steps"] == 10
+        assert content["settings"]["flags"]["task_option"] == ["functions=2"]
+        assert all(result["runs"] == 2 * 2 for result in content["results"])
+
+    def test_a_preset_can_be_trained_further(self, finished, task, tmp_path):
+        folder, _ = finished
+        flags = ("--epochs=1", "--episodes=1", "--noevaluate", "--horizon=10", "--unroll=5")
+        train_here(task, f"--rule={folder / 'preset'}", f"--output_dir={tmp_path / 'more'}", *flags)
+        trained_from = card(tmp_path / "more")["trained_from"]
+        assert trained_from["description"] == "a small rule"
+        moved = [
+            np.abs(a - b).max()
+            for a, b in zip(weights(tmp_path / "more"), weights(folder), strict=True)
+        ]
+        # Two steps of Adam, at rates of at most 3e-3.
+        assert 0 < max(moved) < 1e-2
+
+    def test_a_rule_that_never_had_a_finite_loss_is_not_saved(self, task, tmp_path):
+        flags = ("--epochs=1", "--episodes=1", f"--output_dir={tmp_path}")
+        with pytest.raises(
+            meta_train._console.UserError, match="No validation loss was finite, and 2 of 2 windows"
+        ):
+            train_here(task.replace(":make", ":diverging"), *flags, *SMALL)
+        assert not (tmp_path / "preset").exists()
+
+
+class TestResume:
+    FLAGS = ("--epochs=4", "--episodes=3", "--random_scale=0.5", *SMALL)
+
+    def test_an_interrupted_run_goes_on_to_the_same_rule(self, task, tmp_path):
+        folder = tmp_path / "run"
+        # The eighth optimizee comes in the middle of the third of four epochs.
+        interrupted = run(
+            task, f"--output_dir={folder}", "--noevaluate", *self.FLAGS, INTERRUPT_AT="train:7"
+        )
+        assert interrupted.returncode == 130
+        assert "epoch 2/4" in interrupted.stdout
+        assert "epoch 3/4" not in interrupted.stdout
+        (line,) = messages(interrupted.stderr)
+        start, _, command = line.partition("go on with: l2l-meta-train ")
+        assert start == "meta_train: interrupted; "
+        assert "Traceback" not in interrupted.stderr
+        assert not (folder / "preset").exists()
+
+        # As the message says.
+        train_here(*shlex.split(command), "--noevaluate")
+        assert not (folder / "backup").exists()
+        other = tmp_path / "other"
+        train_here(task, f"--output_dir={other}", "--noevaluate", *self.FLAGS)
+        assert_same_run(folder, other)
+
+    @pytest.mark.slow
+    def test_a_run_interrupted_in_its_comparison_compares_again(self, task, tmp_path, monkeypatch):
+        folder = tmp_path / "run"
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        monkeypatch.setenv("INTERRUPT_AT", "test:0")
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                train_here(task, f"--output_dir={folder}", *self.FLAGS)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        before = weights(folder)
+        history = (folder / "history.csv").read_text()
+        assert not (folder / "results.json").exists()
+
+        monkeypatch.delenv("INTERRUPT_AT")
+        train_here("--resume", f"--output_dir={folder}", "--seeds=2")
+        assert (folder / "results.json").exists()
+        assert not (folder / "backup").exists()
+        assert (folder / "history.csv").read_text() == history
+        for a, b in zip(weights(folder), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# Arguments, exit status and what is said; {…} are places that the fixture below makes.
+MISTAKES = {
+    "unknown flag": (["--unrol=5"], 2, "Unknown command line flag 'unrol'.*--help"),
+    "wrong type": (["--epochs=many"], 2, "flag --epochs=many: "),
+    "out of range": (["--epochs=0"], 2, "flag --epochs=0: "),
+    "large seed": (["--seed=99999999999"], 2, "flag --seed=99999999999: "),
+    "not a flag": (["quadratic"], 2, "Expected flags only. Received: 'quadratic'"),
+    "unknown task": (["--task=nothing", "{new}"], 2, "Unknown task.*Received: 'nothing'"),
+    "unknown rule": (["{task}", "--rule=nothing", "{new}"], 2, "Received: 'nothing'"),
+    "units": (["{task}", "--units=3,x", "{new}"], 2, "--units: .*'x'"),
+    "unroll": (["{task}", "--unroll=30", "{new}"], 2, "horizon=100, unroll=30"),
+    "option": (["{task}", "--task_option=functions", "{new}"], 2, "written name=value"),
+    "unknown option": (["{task}", "--task_option=f=1", "{new}"], 2, "does not take these.*'f'"),
+    "flag as an option": (
+        ["{task}", "--task_option=data_dir=x", "{new}"],
+        2,
+        "'data_dir' is no option of a task, but a flag",
+    ),
+    "value of an option": (["{task}", "--task_option=functions=0", "{new}"], 2, "functions=0"),
+    "type of an option": (
+        ["--task=digits_mlp", "--task_option=layers=40", "{new}"],
+        2,
+        "layers.*Received: 40",
+    ),
+    "a file in the way": (["{task}", "--output_dir={file}"], 1, "folder that can be written to"),
+    "missing data": (
+        ["--task=mnist_mlp", "--nodownload", "--data_dir={folder}", "{new}"],
+        1,
+        "Data set 'mnist' could not be read from '?{folder}",
+    ),
+    "existing run": (["{task}", "--output_dir={finished}"], 1, "holds a run already.*--resume"),
+    "nothing named": (["--resume"], 2, "--resume needs --output_dir"),
+    "nothing to resume": (["--resume", "{new}"], 1, "No run to go on with in '{folder}/new'"),
+    "finished": (["--resume", "--output_dir={finished}"], 1, "is finished"),
+    "other flags": (
+        ["--resume", "--output_dir={started}", "--seed=4"],
+        2,
+        "keeps its flags. Expected --seed=3. Received: --seed=4",
+    ),
+}
+
+
+@pytest.fixture(name="outcomes", scope="module")
+def outcomes_fixture(finished, task, tmp_path_factory):
+    """Output and error of all mistakes, made one after another: every start takes seconds."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "file").write_text("")
+    (folder / "started").mkdir()
+    settings = (finished[0] / "settings.json").read_text()
+    (folder / "started" / "settings.json").write_text(settings)
+    places = {
+        "task": task,
+        "folder": folder,
+        "file": folder / "file",
+        "started": folder / "started",
+        "finished": finished[0],
+        "new": f"--output_dir={folder / 'new'}",
+    }
+    cases = {
+        case: [argument.format(**places) for argument in arguments]
+        for case, (arguments, _, _) in MISTAKES.items()
+    }
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps({**cases, "help": ["--help"]}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert driver.returncode == 0, driver.stderr
+
+    def by_case(text):
+        parts = (part.partition("\n") for part in text.split("case ")[1:])
+        return {case: content for case, _, content in parts}
+
+    assert not (folder / "new" / "settings.json").exists()
+    return by_case(driver.stdout), by_case(driver.stderr), folder
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("case", MISTAKES)
+    def test_a_mistake_ends_with_one_line_and_a_status(self, case, outcomes):
+        output, error, folder = outcomes
+        _, status, message = MISTAKES[case]
+        assert output[case].strip() == f"status {status}"
+        assert "Traceback" not in error[case]
+        (line,) = messages(error[case], "l2l-meta-train")
+        assert re.search(message.replace("{folder}", str(folder)), line)
+
+    def test_help_shows_how_to_start_and_all_flags(self, outcomes):
+        output, error, _ = outcomes
+        text = output["help"]
+        assert text.startswith("Meta-trains an update rule, and compares it with")
+        assert text.endswith("status 0\n")
+        for flag in ("--task:", "--unroll:", "--[no]resume:", "--output_dir:"):
+            assert f"\n  {flag}" in text
+        assert not messages(error["help"], "l2l-meta-train")
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

@@ -1,0 +1,358 @@
+"""
+Title: Train with a learned optimizer
+Author: l2l_keras authors
+Date created: 2026/11/24
+Last modified: 2026/11/24
+Description: Train a Keras model with an optimizer that was learned, then learn one for a model of your own.
+Accelerator: None
+"""
+
+"""
+## Introduction
+
+An optimizer turns gradients into updates. In Adam, a formula does this, which people found by
+thinking. Here, a small LSTM does it, and its weights were found by training: it optimized many small
+models, and was changed so that their losses fall faster. Andrychowicz et al. (2016) called this
+["Learning to learn by gradient descent by gradient descent"](https://arxiv.org/abs/1606.04474).
+
+This tutorial has two parts:
+
+1. Train a Keras model with an optimizer that comes with `l2l_keras`, beside Adam.
+2. Train an optimizer for a model of your own, and find out whether it pays.
+
+All of it takes about three minutes on two processor cores, and nothing is downloaded.
+
+## Setup
+"""
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from keras import layers
+from sklearn.datasets import load_digits
+
+import l2l_keras
+from l2l_keras import evaluation, meta, rules, tasks
+
+digits = load_digits()
+images = (digits.images[..., np.newaxis] / 16.0).astype("float32")
+labels = digits.target.astype("int32")
+order = np.random.default_rng(0).permutation(len(images))
+images, labels = images[order], labels[order]
+print(f"{len(images):,} images of {images.shape[1]} by {images.shape[2]} pixels")
+
+"""
+# Part 1: use a learned optimizer
+
+The learned optimizers that come with the package are its *presets*. Each has a card, which says
+what it was trained on, by which command, and what it achieved there:
+"""
+
+cards = l2l_keras.list_presets()
+for name, card in cards.items():
+    print(f"{name}: {card['description']}")
+
+card = cards["digits_mlp"]
+print(f"\ndigits_mlp was made by `{card['command']}` in {card['wall_seconds']} seconds.")
+for what, losses in card["results"].items():
+    print(what, {name: float(f"{value:.2g}") for name, value in losses.items()}, sep="\n  ")
+
+"""
+So `digits_mlp` was trained on runs of 100 steps of one kind of network, with 20 sigmoid units between
+8 by 8 pixels and 10 classes. We train such a network, in Keras, with three optimizers: the learned
+one, Adam as Keras makes it, and Adam at the best of six learning rates. The last is the one to beat.
+It costs six runs; the learned optimizer has no learning rate to tune.
+"""
+
+TRAIN = 1408  # 11 minibatches of 128; the other 389 images are held out.
+EPOCHS = 9  # 99 steps.
+
+
+def make_mlp(activation):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Flatten(),
+            layers.Dense(20, activation),
+            layers.Dense(10),
+        ]
+    )
+
+
+def train(optimizer, activation):
+    keras.utils.set_random_seed(0)  # The same first weights and minibatches for all.
+    model = make_mlp(activation)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(
+        images[:TRAIN],
+        labels[:TRAIN],
+        validation_data=(images[TRAIN:], labels[TRAIN:]),
+        batch_size=128,
+        epochs=EPOCHS,
+        verbose=0,
+    )
+    return history.history
+
+
+def learned_and_adam(activation):
+    learned = train(l2l_keras.LearnedOptimizer.from_preset("digits_mlp"), activation)
+    by_rate = {
+        rate: train(keras.optimizers.Adam(rate), activation)
+        for rate in evaluation.half_decades(-3, -0.5)  # 0.001, 0.00316, ... 0.316
+    }
+    best = min(by_rate, key=lambda rate: by_rate[rate]["loss"][-1])
+    return {
+        "learned": learned,
+        "Adam, Keras' default (0.001)": by_rate[0.001],
+        f"Adam, tuned ({best:.3g})": by_rate[best],
+    }
+
+
+def show(runs, title):
+    figure, axes = plt.subplots(figsize=(6.4, 3.8), dpi=100, layout="constrained")
+    for (name, history), style in zip(runs.items(), ("-", ":", "--"), strict=True):
+        axes.plot(range(1, EPOCHS + 1), history["loss"], style, linewidth=2, label=name)
+    axes.set(yscale="log", xlabel="epoch", ylabel="training loss", title=title)
+    axes.legend(frameon=False)
+    plt.show()
+    print(f"{'optimizer':30}training loss  held-out loss  held-out accuracy")
+    for name, history in runs.items():
+        loss, held_out_loss = history["loss"][-1], history["val_loss"][-1]
+        accuracy = history["val_accuracy"][-1]
+        print(f"{name:30}{loss:13.3f}  {held_out_loss:13.3f}  {accuracy:17.1%}")
+
+
+show(learned_and_adam("sigmoid"), "20 sigmoid units")
+
+"""
+Using a learned optimizer is the one line with `from_preset`. All else is Keras as you know it:
+callbacks, schedules, `weight_decay`, `clipnorm`, `model.save` and `load_model` work as with any
+optimizer.
+
+Without any tuning, the learned optimizer is far ahead of Adam at Keras' default rate. It is behind
+Adam at its best rate, though its card looks better. There, a network saw 180 images and learned them
+by heart, down to a loss of almost zero; with 1,408 images that is out of reach, and what the rule is
+best at counts for less. A card tells what holds for the problems on the card.
+
+(And it is one run of each. Part 2 shows how to compare properly.)
+
+## Where it does not pay
+
+Let us change one word, `sigmoid` to `relu`. The preset has never seen such a network:
+"""
+
+show(learned_and_adam("relu"), "20 ReLU units")
+
+"""
+The loss falls quickly at first and then rises again. Learned optimizers do such things on problems
+of another kind than those that they were trained on: other layers, inputs of another scale, runs
+several times as long. Nothing warns you but the loss. So:
+
+- For models and runs like those on its card, try the preset.
+- For others, measure first, or train an optimizer for just these.
+
+# Part 2: train an optimizer for your own model
+
+Meta-training pays where you train similar models again and again: on every night's data, for every
+customer, for every candidate in a search. Some terms first:
+
+| term | meaning |
+| --- | --- |
+| *rule* | what computes the updates: a small LSTM, the same one for every weight of the model |
+| *optimizee* | the model that is optimized, with fresh initial weights |
+| *inner step* | one update of the optimizee by the rule |
+| *episode* | one training run of an optimizee, from its initial weights on |
+| *horizon* | inner steps in an episode |
+| *window* | a piece of an episode, through which the rule is trained by back-propagation |
+| *unroll* | inner steps in a window |
+| *meta-loss* | what the rule is trained to make small: the mean loss of the optimizee in a window |
+
+Meta-training runs a window, differentiates its meta-loss with respect to the rule's weights, updates
+these with Adam, and goes on with the next window. After the last window of an episode it draws a
+fresh optimizee.
+
+## What is optimized
+
+Two things are up to you: a function that returns the model with fresh weights, and the data. Our
+example is a small convolutional network with batch normalisation and dropout.
+"""
+
+
+def model_fn():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(8, 3, strides=2, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(10),
+        ]
+    )
+
+
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+splits = ("train", "validation", "test")
+data = {split: (images[k::3], labels[k::3]) for k, split in enumerate(splits)}
+task = tasks.KerasTask(model_fn, loss, data, batch_size=64, name="digits_cnn")
+print(f"{task.size} weights, {len(data['train'][0])} images in each split")
+
+"""
+The rule is trained on optimizees that see the `"train"` images, chosen by ones that see the
+`"validation"` images, and judged by ones that see the `"test"` images. The splits are equally large
+for a reason: fewer images are easier to learn by heart, and we want to judge the rule on problems as
+hard as those that it will meet. (Given just `(images, labels)`, `KerasTask` splits them 80, 10 and
+10 %, which is fine where 10 % are many.)
+
+## Meta-training
+
+The rule is an `RNNprop` ([Lv et al., 2017](https://arxiv.org/abs/1703.03633)): an LSTM that sees
+gradients relative to their usual size and takes no step longer than 0.1. It learns fast.
+(`CoordinatewiseLSTM` is the rule of Andrychowicz et al.)
+
+A `MetaModel` is a Keras model: it is compiled and fitted. Meta-training has its ups and downs;
+`KeepBest` puts back the weights that did best on validation optimizees, and `Progress` prints a line
+an epoch, with the time left.
+"""
+
+HORIZON = 100
+META_EPOCHS, WINDOWS = 10, 50  # 500 windows of 20 inner steps: 100 episodes.
+
+rule = rules.RNNprop(seed=0)
+meta_model = meta.MetaModel(rule, task, horizon=HORIZON, unroll=20)
+schedule = keras.optimizers.schedules.CosineDecay(1e-2, META_EPOCHS * WINDOWS, alpha=0.01)
+meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=1.0))
+history = meta_model.fit(
+    epochs=META_EPOCHS,
+    windows=WINDOWS,
+    validation_episodes=10,
+    verbose=0,
+    callbacks=[meta.KeepBest(), meta.Progress()],
+)
+
+"""
+"Mean loss" is that of whole validation episodes, "final loss" that of their last tenth: where the
+models end up.
+
+## Does it pay?
+
+A fair comparison gives the others their best learning rates. For each of Adam, RMSprop, Nesterov
+momentum (NAG) and SGD, `compare` tries a grid of learning rates on validation optimizees. Then all
+optimizers start anew on the same fresh test optimizees, with the same minibatches.
+"""
+
+comparison = evaluation.compare(
+    task, {"RNNprop": rule}, steps=HORIZON, seeds=range(10), tuning_seeds=range(3)
+)
+print(evaluation.table(comparison))
+evaluation.figure(comparison)
+
+"""
+"Ratio" is the final loss over that of the best tuned optimizer: below 1, the rule has won. "Seconds"
+is what it costs: a step of the LSTM takes longer than one of Adam, which tells where the model's own
+step is as cheap as here. That pays where the steps are dear, or the tuning is: Adam's rate alone
+took 27 runs.
+
+Some optimizees are harder than others, which widens the intervals in the table. But all optimizers
+had the same ones, so we can look at the differences, run by run:
+"""
+
+best = comparison.best_baseline
+differences = comparison["RNNprop"].final - best.final
+mean, half_width = evaluation.mean_and_interval(differences)
+print(f"final loss, RNNprop minus {best.name}: {mean:.3f} ± {half_width:.3f}")
+print(f"RNNprop is ahead in {np.sum(differences < 0)} of {len(differences)} runs")
+
+"""
+The rule was trained on 100 steps. What if we go on?
+"""
+
+longer = evaluation.compare(
+    task,
+    {"RNNprop": rule},
+    steps=3 * HORIZON,
+    seeds=range(10),
+    tuning_seeds=range(3),
+    baselines={"Adam": evaluation.BASELINES["Adam"]},
+)
+print(evaluation.table(longer))
+
+"""
+That went well, and need not have: a rule knows nothing of what comes after its horizon.
+
+## Keep it and use it
+
+A rule is saved as a preset: a folder with its configuration, its weights and a card, on which you
+note what you will want to know in a year.
+"""
+
+l2l_keras.LearnedOptimizer(rule).save_to_preset(
+    "digits_cnn_rule",
+    card={
+        "name": "digits_cnn_rule",
+        "description": "RNNprop for a small convolutional network, 599 digits, 100 steps",
+        "results": {result.name: result.mean_final for result in comparison.results},
+    },
+)
+
+"""
+`from_preset` takes the folder as it takes a name. We train the network in Keras on the first third of
+the images and evaluate it on the last, beside Adam at the learning rate that `compare` found for it:
+"""
+
+adam_rate = comparison["Adam"].learning_rate
+optimizers = {
+    "digits_cnn_rule": l2l_keras.LearnedOptimizer.from_preset("digits_cnn_rule"),
+    f"Adam ({adam_rate:.3g})": keras.optimizers.Adam(adam_rate),
+}
+for name, optimizer in optimizers.items():
+    keras.utils.set_random_seed(0)
+    model = model_fn()
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    model.fit(*data["train"], batch_size=64, epochs=10, verbose=0)
+    held_out_loss, accuracy = model.evaluate(*data["test"], verbose=0)
+    print(f"{name:15}  held-out loss {held_out_loss:.3f}, accuracy {accuracy:.1%}")
+
+"""
+The rule is better at what it was trained for, the training loss. On images that the network has not
+seen, that makes little difference here: as with any optimizer, check what you are after.
+
+## The same in one command
+
+Put all that makes the task into a file:
+
+```python
+# my_task.py
+import keras
+import l2l_keras
+
+def make_task():
+    def model_fn():
+        return keras.Sequential([...])
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return l2l_keras.tasks.KerasTask(model_fn, loss, load_my_data(), batch_size=64)
+```
+
+Then
+
+```sh
+l2l-meta-train --task=my_task.py:make_task --rule=rnnprop --output_dir=my_rule
+```
+
+meta-trains, keeps the best weights, compares them with tuned baselines, and writes the preset
+(`my_rule/preset`), the table and the figure. If it is interrupted, `--resume` goes on.
+
+## What to remember
+
+- `LearnedOptimizer.from_preset(...)` in `model.compile` is all it takes.
+- A learned optimizer is for models, data and run lengths like those that it was trained on.
+  Elsewhere, measure before you trust it; `l2l-evaluate` does.
+- It has no learning rate to tune, but takes memory and time: some 80 numbers a weight, where Adam
+  keeps two, and thousands of operations. It is for small models that are trained often.
+"""
