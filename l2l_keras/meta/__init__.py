@@ -1,7 +1,7 @@
 """Meta-training: how update rules are learned. Needs TensorFlow."""
 
 from l2l_keras.meta.callbacks import KeepBest, Progress
-from l2l_keras.meta.meta_gradient import InnerLoop, meta_gradient_by_tape
+from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
 from l2l_keras.meta.meta_model import MetaModel
 
@@ -12,5 +12,4 @@ __all__ = [
     "KeepBest",
     "MetaModel",
     "Progress",
-    "meta_gradient_by_tape",
 ]

@@ -5,10 +5,17 @@ A window is `unroll` inner steps. With g_t = ∇f(θ_t), u_t = m(g_t, h_t; φ) a
 is judged, and no loss is counted in two windows. The gradient at θ_T is carried into the next
 window, so that each inner step differentiates the optimizee once.
 
-First-order meta-gradients drop ∂g_t/∂φ (the paper's choice). Then θ_t = θ_0 + Σ_{s<t} u_s and
-∂L/∂u_s = Σ_{t>s} ∂L/∂f_t ∇f(θ_t), gradients that the inner loop has computed anyway. What is left
-is the rule's own back-propagation through time, coordinate by coordinate: the optimizee is not
-differentiated again. This is exact, not an approximation.
+Nothing of the optimizee is kept for the meta-gradient but θ_t and g_t, which are small. Let
+λ_t = ∂L/∂θ_t; then ∂L/∂u_{t-1} = λ_t, and what is left is the rule's own back-propagation through
+time, coordinate by coordinate. Going backwards,
+
+    λ_t = λ_{t+1} + ∂L/∂f_t · g_t + H_t · d_t,
+
+with H_t the Hessian of the optimizee at θ_t and d_t the derivative of the meta-loss with respect to
+the gradient that the rule saw there. First-order meta-gradients drop the last term, ∂g_t/∂φ (the
+paper's choice): λ_t is then a sum of gradients that the inner loop has computed anyway, and the
+optimizee is not differentiated again. The whole derivative costs one Hessian-vector product a
+step. Both are exact, not approximations.
 """
 
 from __future__ import annotations
@@ -20,12 +27,13 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from l2l_keras.rules import UpdateRule
+from l2l_keras.rules import SplitRule, UpdateRule
 from l2l_keras.tasks.base import Task
 
 Tensor = Any
 Nest = Any
 MetaLoss = Callable[[Tensor], Tensor]
+Draw = Callable[[Tensor], Nest]
 
 
 class Inner(NamedTuple):
@@ -43,6 +51,26 @@ class Inner(NamedTuple):
     gradient: Tensor
     rule_state: Sequence[tuple[Tensor, ...]]
     task_state: Nest
+
+
+class Trace(NamedTuple):
+    """What is kept of a window for its meta-gradient: `tf.TensorArray`s, step by step.
+
+    Attributes:
+        losses: f(θ_1) … f(θ_T).
+        gradients: ∇f(θ_0) … ∇f(θ_T).
+        states: For each chunk that is kept, the rule's states before the first step and after
+            every step.
+        caches: For each chunk that is kept, what the rule's derivative needs of every step.
+        optimizee: With second derivatives, (θ_t, the optimizee's state in which it is judged)
+            after every step; otherwise nothing.
+    """
+
+    losses: Any
+    gradients: Any
+    states: list[Nest]
+    caches: list[Nest]
+    optimizee: Nest
 
 
 class Chunks:
@@ -79,15 +107,16 @@ class InnerLoop:
     """The inner loop of one rule on one task, compiled piece by piece.
 
     The rule's arithmetic is compiled with XLA, the optimizee's as the task asks for: on a CPU, XLA
-    makes the rule twice as fast and convolutions several times slower.
+    makes the rule twice as fast and convolutions several times slower. Steps are a loop of the
+    graph, which does not grow with the length of a window.
 
     Args:
         rule: The update rule.
         task: The task.
         chunk_size: Largest number of coordinates that the rule updates at once. Defaults to 4096.
-        cache_bytes: Bytes of a window's activations that may be kept for its meta-gradient;
-            beyond that, chunks of coordinates are computed again, one after the other.
-            Defaults to 128 MiB.
+        cache_bytes: Bytes of a window's activations that may be kept for its first-order
+            meta-gradient; beyond that, chunks of coordinates are computed again, one after the
+            other. With second derivatives, all are kept. Defaults to 128 MiB.
 
     Raises:
         ValueError: If `chunk_size` is not positive.
@@ -102,15 +131,12 @@ class InnerLoop:
         self.task = task
         self.chunks = Chunks(task.size, chunk_size)
         self._cache_bytes = cache_bytes
-        self._loss_and_gradient = self._compile(task.loss_and_gradient, task.jit_compile)
-        self._rule_step = self._compile(self._with_weights(rule.step))
-        self._rule_forward = self._compile(self._with_weights(rule.forward))
-        self._compiled_backward = self._compile(self._backward)
-        self._compiled_forward = self._compile(self._forward, task.jit_compile)
-
-    @staticmethod
-    def _compile(function: Callable, jit_compile: bool = True) -> Any:
-        return tf.function(function, jit_compile=jit_compile, autograph=False)
+        self._loss_and_gradient = _compile(task.loss_and_gradient, task.jit_compile)
+        self._hessian_vector_product = _compile(task.hessian_vector_product, task.jit_compile)
+        self._rule_step = _compile(self._with_weights(rule.step))
+        self._rule_forward = _compile(self._with_weights(self._forward))
+        self._rule_backward = _compile(self._backward)
+        self._inner_step = _compile(self._step, task.jit_compile)
 
     def start(self, parameters: Tensor, task_state: Nest, batch: Nest) -> tuple[Tensor, Inner]:
         """Starts an inner loop.
@@ -138,70 +164,58 @@ class InnerLoop:
         Returns:
             `(losses, inner)`: f(θ_{t+1}), float32 `[functions]`, and where the loop stands.
         """
-        losses, inner, _ = self._compiled_forward(self._pack(), inner, batch, scale, cached=0)
+        losses, inner, _ = self._inner_step(self._pack(), inner, batch, scale, kept=0)
         return losses, inner
 
     def meta_gradient(
-        self, inner: Inner, batches: Sequence[Nest], meta_loss: MetaLoss, scale: Tensor | None
+        self,
+        inner: Inner,
+        draw: Draw,
+        unroll: int,
+        meta_loss: MetaLoss,
+        scale: Tensor | None = None,
+        second_derivatives: bool = False,
     ) -> tuple[Tensor, list[Tensor], Tensor, Inner]:
-        """Computes a window and its first-order meta-gradient.
+        """Computes a window and its meta-gradient.
+
+        With second derivatives, the way in which earlier updates change later gradients counts too.
+        The optimizee's state, such as the averages of batch normalisation, counts as given.
 
         Args:
             inner: Where the loop stands.
-            batches: The window's minibatches, one for each inner step.
+            draw: Maps the number of an inner step of the window, an int32 scalar from 0 to
+                `unroll - 1`, to the minibatch on which the optimizee is judged after that step.
+                Called more than once for a step.
+            unroll: Inner steps in the window.
             meta_loss: Maps losses `[unroll, functions]` to the scalar meta-loss.
             scale: As in `step`.
+            second_derivatives: Whether to keep ∂g_t/∂φ. Defaults to False.
 
         Returns:
             `(meta_loss, meta_gradient, losses, inner)`: the scalar; its derivative with respect to
             the rule's trainable variables; f(θ_1) … f(θ_T), float32 `[unroll, functions]`; and
             where the loop stands.
         """
-        cached = self._cached_chunks(len(batches))
         weights = self._pack()
-        inners, losses, caches = [inner], [], []
-        for batch in batches:
-            step_losses, inner, step_caches = self._compiled_forward(
-                weights, inner, batch, scale, cached=cached
-            )
-            inners.append(inner)
-            losses.append(step_losses)
-            caches.append(step_caches)
-        losses = tf.stack(losses)
+        kept = self.chunks.count if second_derivatives else self._kept_chunks(unroll)
+        trace, after = self._run(weights, inner, draw, unroll, scale, kept, second_derivatives)
+        losses = trace.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(losses)
             value = meta_loss(losses)
-        factors = self._per_coordinate(tape.gradient(value, losses))
-        gradients = [self._scaled_gradients(i, scale) for i in inners]
-
-        parts: list[Tensor] = []
-        for k in self._indices:
-            # One chunk after the other: the executor would otherwise compute all of them again at
-            # once, and keep them.
-            with tf.control_dependencies(parts[-1:]):
-                chunk_gradients = [tf.identity(g[k]) for g in gradients]
-            chunk_factors = [f[k] for f in factors]
-            state = inners[0].rule_state[k]
-            if not self.rule.differentiates_itself:
-                parts.append(self._tape(weights, chunk_gradients, chunk_factors, state))
-                continue
-            if k < cached:
-                trace = [
-                    (before.rule_state[k], after.rule_state[k], step_caches[k])
-                    for before, after, step_caches in zip(inners, inners[1:], caches, strict=False)
-                ]
-            else:
-                trace = self._trace(weights, chunk_gradients[:-1], state)
-            parts.append(self._back_propagate(weights, trace, chunk_gradients[1:], chunk_factors))
-        return value, self._unpack(tf.add_n(parts)), losses, inner
+        # The derivative with respect to each loss, spread over the coordinates of its function.
+        factors = tape.gradient(value, losses)
+        if self.task.functions > 1:
+            factors = tf.repeat(factors, self.task.size // self.task.functions, axis=1)
+        if second_derivatives:
+            d_weights = self._whole_derivative(weights, trace, draw, factors, scale)
+        else:
+            d_weights = self._first_order(weights, inner, trace, factors, scale)
+        return value, self._unpack(d_weights), losses, after
 
     @property
     def _indices(self) -> range:
         return range(self.chunks.count)
-
-    def _scaled_gradients(self, inner: Inner, scale: Tensor | None) -> list[Tensor]:
-        gradient = inner.gradient if scale is None else scale * inner.gradient
-        return self.chunks.split(gradient)
 
     def _pack(self) -> Tensor:
         """Returns φ as one vector: XLA's launch time grows with the number of arguments."""
@@ -225,168 +239,299 @@ class InnerLoop:
         return call
 
     def _forward(
-        self, weights: Tensor, inner: Inner, batch: Nest, scale: Tensor | None, cached: int
-    ) -> tuple[Tensor, Inner, list[Nest]]:
-        """Computes one inner step, and the first `cached` chunks' caches."""
+        self, gradient: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Computes the rule's step, and a cache of what its derivative needs."""
+        if not isinstance(self.rule, SplitRule):
+            return *self.rule.step(gradient, state), ()
+        network_state, feature_state = self.rule.split_state(state)
+        features, feature_state = self.rule.features(gradient, feature_state)
+        update, network_state, cache = self.rule.forward(features, network_state)
+        return update, (*network_state, *feature_state), cache
+
+    def _backward(
+        self,
+        weights: Tensor,
+        gradient: Tensor,
+        state: tuple[Tensor, ...],
+        new_state: tuple[Tensor, ...],
+        cache: tuple[Tensor, ...],
+        d_update: Tensor,
+        d_new_state: tuple[Tensor, ...],
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        """Computes the vector-Jacobian product of the rule's step.
+
+        Returns the derivatives with respect to φ, to the gradient (None unless asked for) and to
+        the state. Without that of the gradient, those of the features' state stay as they are.
+        """
+        given = (gradient, state, new_state, cache, d_update, d_new_state, with_gradient)
+        if isinstance(self.rule, SplitRule):
+            return self._with_weights(self._split_backward)(weights, *given)
+        sources = (weights, gradient, state)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            outputs = self._with_weights(self.rule.step)(*sources)
+        d_weights, d_gradient, d_state = tape.gradient(
+            outputs,
+            sources,
+            (d_update, d_new_state),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return d_weights, d_gradient if with_gradient else None, d_state
+
+    def _split_backward(
+        self,
+        gradient: Tensor,
+        state: tuple[Tensor, ...],
+        new_state: tuple[Tensor, ...],
+        cache: tuple[Tensor, ...],
+        d_update: Tensor,
+        d_new_state: tuple[Tensor, ...],
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        """As `_backward`: through the network by its own derivative, through features by a tape."""
+        network_state, feature_state = self.rule.split_state(state)
+        new_network_state, _ = self.rule.split_state(new_state)
+        d_new_network_state, d_feature_state = self.rule.split_state(d_new_state)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch((gradient, feature_state))
+            features = self.rule.features(gradient, feature_state)
+        d_weights, d_features, d_network_state = self.rule.backward(
+            features[0],
+            network_state,
+            new_network_state,
+            cache,
+            d_update,
+            d_new_network_state,
+            with_features=with_gradient,
+        )
+        d_gradient = None
+        if with_gradient:
+            d_gradient, d_feature_state = tape.gradient(
+                features,
+                (gradient, feature_state),
+                (d_features, d_feature_state),
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+        return _pack(d_weights), d_gradient, (*d_network_state, *d_feature_state)
+
+    def _step(
+        self, weights: Tensor, inner: Inner, batch: Nest, scale: Tensor | None, kept: int
+    ) -> tuple[Tensor, Inner, list[tuple[Tensor, ...]]]:
+        """Computes one inner step, and the caches of the first `kept` chunks."""
         updates, rule_state, caches = [], [], []
-        gradients = self._scaled_gradients(inner, scale)
+        gradients = self.chunks.split(_scaled(inner.gradient, scale))
         for k, (gradient, state) in enumerate(zip(gradients, inner.rule_state, strict=True)):
-            if k < cached:
+            if k < kept:
                 update, state, cache = self._rule_forward(weights, gradient, state)
                 caches.append(cache)
             else:
                 update, state = self._rule_step(weights, gradient, state)
             updates.append(update)
             rule_state.append(state)
-        update = self.chunks.join(updates)
-        parameters = inner.parameters + (update if scale is None else scale * update)
+        parameters = inner.parameters + _scaled(self.chunks.join(updates), scale)
         losses, gradient, task_state = self._loss_and_gradient(parameters, inner.task_state, batch)
         return losses, Inner(parameters, gradient, rule_state, task_state), caches
 
-    def _backward(
+    def _run(
         self,
         weights: Tensor,
-        step: tuple[Nest, Nest, Nest],
-        gradient: Tensor,
-        factor: Tensor,
-        d_update: Tensor,
-        d_state: tuple[Tensor, ...],
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Back-propagates through one step of one chunk.
-
-        `factor * gradient` is the derivative of the loss after the step; `d_update` that of all
-        later losses.
-        """
-        d_update = d_update + factor * gradient
-        backward = self._with_weights(self.rule.backward)
-        d_weights, d_state = backward(weights, *step, d_update, d_state)
-        return _pack(d_weights), d_update, d_state
-
-    def _cached_chunks(self, unroll: int) -> int:
-        """Returns how many chunks' caches may be kept over a window."""
-        if not self.rule.differentiates_itself:
-            return 0
-        gradient = tf.TensorSpec((self.chunks.length,))
-        state = tuple(tf.TensorSpec((r, self.chunks.length)) for r in self.rule.state_rows)
-        weights = tf.TensorSpec(self._pack().shape)
-        step = self._rule_forward.get_concrete_function(weights, gradient, state)
-        _, states, caches = step.structured_outputs
-        floats = sum(math.prod(t.shape) for t in tf.nest.flatten((states, caches)))
-        return min(self.chunks.count, self._cache_bytes // (4 * floats * unroll))
-
-    def _per_coordinate(self, factors: Tensor) -> list[list[Tensor]]:
-        """Spreads factors `[unroll, functions]` over coordinates, by step and chunk."""
-        if self.task.functions == 1:
-            return [[f] * self.chunks.count for f in tf.unstack(factors[:, 0])]
-        per_function = self.task.size // self.task.functions
-        return [self.chunks.split(f) for f in tf.unstack(tf.repeat(factors, per_function, axis=1))]
-
-    def _trace(
-        self, weights: Tensor, gradients: Sequence[Tensor], state: tuple[Tensor, ...]
-    ) -> list[tuple]:
-        """Computes a chunk's steps again, keeping what `backward` needs."""
-        trace = []
-        for gradient in gradients:
-            _, new_state, cache = self._rule_forward(weights, gradient, state)
-            trace.append((state, new_state, cache))
-            state = new_state
-        return trace
-
-    def _back_propagate(
-        self,
-        weights: Tensor,
-        trace: Sequence[tuple],
-        gradients: Sequence[Tensor],
-        factors: Sequence[Tensor],
-    ) -> Tensor:
-        """Back-propagates through a chunk's steps with the rule's own derivative."""
-        d_update = tf.zeros_like(gradients[0])
-        d_state = tuple(tf.zeros_like(s) for s in trace[-1][1])
-        parts = []
-        for step, gradient, factor in zip(
-            reversed(trace), reversed(gradients), reversed(factors), strict=True
-        ):
-            d_weights, d_update, d_state = self._compiled_backward(
-                weights, step, gradient, factor, d_update, d_state
-            )
-            parts.append(d_weights)
-        return tf.add_n(parts)
-
-    def _tape(
-        self,
-        weights: Tensor,
-        gradients: Sequence[Tensor],
-        factors: Sequence[Tensor],
-        state: tuple[Tensor, ...],
-    ) -> Tensor:
-        """Back-propagates through a chunk's steps with a tape."""
-        later = [f * g for f, g in zip(factors, gradients[1:], strict=True)]
-        d_updates = tf.unstack(tf.cumsum(tf.stack(later), reverse=True))
-        step = self._with_weights(self.rule.step)
-        updates = []
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            for gradient in gradients[:-1]:
-                update, state = step(weights, gradient, state)
-                updates.append(update)
-        return tape.gradient(
-            updates, weights, d_updates, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        inner: Inner,
+        draw: Draw,
+        unroll: int,
+        scale: Tensor | None,
+        kept: int,
+        second_derivatives: bool,
+    ) -> tuple[Trace, Inner]:
+        """Computes a window's steps, and keeps what its meta-gradient needs."""
+        state, cache = self._specs()
+        kept_of_optimizee = (inner.parameters, inner.task_state) if second_derivatives else ()
+        trace = Trace(
+            losses=_arrays(tf.TensorSpec((self.task.functions,)), unroll),
+            gradients=_write(_arrays(inner.gradient, unroll + 1), 0, inner.gradient),
+            states=[_write(_arrays(state, unroll + 1), 0, s) for s in inner.rule_state[:kept]],
+            caches=[_arrays(cache, unroll) for _ in range(kept)],
+            optimizee=_arrays(kept_of_optimizee, unroll),
         )
 
-
-def meta_gradient_by_tape(
-    loop: InnerLoop,
-    inner: Inner,
-    batches: Sequence[Nest],
-    meta_loss: MetaLoss,
-    scale: Tensor | None = None,
-    second_derivatives: bool = True,
-) -> tuple[Tensor, list[Tensor], Tensor, Inner]:
-    """Computes a window and its meta-gradient with one tape over everything.
-
-    With second derivatives, the way in which earlier updates change later gradients counts too:
-    the full derivative, at several times the price in time and memory. Without, this is what
-    `InnerLoop.meta_gradient` computes, the plain way.
-
-    Args:
-        loop: The inner loop.
-        inner: Where it stands.
-        batches: The window's minibatches.
-        meta_loss: Maps losses `[unroll, functions]` to the scalar meta-loss.
-        scale: Factors of a reparametrisation θ = scale · θ', float32 `[size]`, or None.
-        second_derivatives: Whether to keep ∂g_t/∂φ. Defaults to True.
-
-    Returns:
-        As `InnerLoop.meta_gradient`.
-    """
-    weights = [v.value for v in loop.rule.trainable_variables]
-    parameters, gradient, rule_state, task_state = inner
-    losses = []
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        for batch in batches:
-            if not second_derivatives:
-                gradient = tf.stop_gradient(gradient)
-            scaled = gradient if scale is None else scale * gradient
-            results = [
-                loop.rule.step(g, s)
-                for g, s in zip(loop.chunks.split(scaled), rule_state, strict=True)
-            ]
-            updates, rule_state = zip(*results, strict=True)
-            update = loop.chunks.join(updates)
-            parameters = parameters + (update if scale is None else scale * update)
-            step_losses, gradient, task_state = loop.task.loss_and_gradient(
-                parameters, task_state, batch
+        def body(t: Tensor, inner: Inner, trace: Trace) -> tuple[Tensor, Inner, Trace]:
+            task_state = inner.task_state
+            losses, inner, caches = self._inner_step(weights, inner, draw(t), scale, kept=kept)
+            kept_of_optimizee = (inner.parameters, task_state) if second_derivatives else ()
+            return (
+                t + 1,
+                inner,
+                Trace(
+                    losses=trace.losses.write(t, losses),
+                    gradients=trace.gradients.write(t + 1, inner.gradient),
+                    states=_write(trace.states, t + 1, list(inner.rule_state[:kept])),
+                    caches=_write(trace.caches, t, caches),
+                    optimizee=_write(trace.optimizee, t, kept_of_optimizee),
+                ),
             )
-            losses.append(step_losses)
-        losses = tf.stack(losses)
-        value = meta_loss(losses)
-    meta_gradient = tape.gradient(
-        value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    return value, meta_gradient, losses, Inner(parameters, gradient, list(rule_state), task_state)
+
+        _, inner, trace = _loop(unroll, body, (0, inner, trace))
+        return trace, inner
+
+    def _specs(self) -> tuple[tuple, tuple]:
+        """Returns the shapes of a chunk's state and cache."""
+        gradient = tf.TensorSpec((self.chunks.length,))
+        state = tuple(tf.TensorSpec((rows, self.chunks.length)) for rows in self.rule.state_rows)
+        weights = tf.TensorSpec(self._pack().shape)
+        forward = self._rule_forward.get_concrete_function(weights, gradient, state)
+        return forward.structured_outputs[1:]
+
+    def _kept_chunks(self, unroll: int) -> int:
+        """Returns how many chunks' states and caches may be kept over a window."""
+        floats = sum(math.prod(spec.shape) for spec in tf.nest.flatten(self._specs()))
+        # A rule without a state keeps nothing, however many chunks there are.
+        return min(self.chunks.count, self._cache_bytes // max(1, 4 * floats * unroll))
+
+    def _first_order(
+        self,
+        weights: Tensor,
+        inner: Inner,
+        trace: Trace,
+        factors: Tensor,
+        scale: Tensor | None,
+    ) -> Tensor:
+        """Computes a first-order meta-gradient, chunk by chunk."""
+        gradients = _scaled(trace.gradients.stack(), scale)
+        d_losses = self._by_chunk(factors * gradients[1:])
+        gradients = self._by_chunk(gradients)
+        parts: list[Tensor] = []
+        for k in self._indices:
+            # One chunk after the other: the executor would otherwise compute all of them again at
+            # once, and keep them.
+            with tf.control_dependencies(parts[-1:]):
+                chunk_gradients, chunk_d_losses = tf.identity(gradients[k]), d_losses[k]
+            if k < len(trace.states):
+                states, caches = trace.states[k], trace.caches[k]
+            else:
+                states, caches = self._run_again(weights, chunk_gradients, inner.rule_state[k])
+            parts.append(
+                self._back_propagate(weights, chunk_gradients, chunk_d_losses, states, caches)
+            )
+        return tf.add_n(parts)
+
+    def _by_chunk(self, vectors: Tensor) -> list[Tensor]:
+        """Cuts `[steps, size]` vectors into chunks `[steps, length]`."""
+        if self.chunks.count == 1:
+            return [vectors]
+        padding = self.chunks.count * self.chunks.length - self.chunks.size
+        return tf.split(tf.pad(vectors, [[0, 0], [0, padding]]), self.chunks.count, axis=1)
+
+    def _run_again(
+        self, weights: Tensor, gradients: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Nest, Nest]:
+        """Computes a chunk's steps again, for what its derivative needs."""
+        unroll = gradients.shape[0] - 1
+        state_specs, cache_specs = self._specs()
+        states = _write(_arrays(state_specs, unroll + 1), 0, state)
+
+        def body(t: Tensor, state: tuple, states: Nest, caches: Nest) -> tuple:
+            _, state, cache = self._rule_forward(weights, gradients[t], state)
+            return t + 1, state, _write(states, t + 1, state), _write(caches, t, cache)
+
+        return _loop(unroll, body, (0, state, states, _arrays(cache_specs, unroll)))[2:]
+
+    def _back_propagate(
+        self, weights: Tensor, gradients: Tensor, d_losses: Tensor, states: Nest, caches: Nest
+    ) -> Tensor:
+        """Back-propagates through a chunk's steps, given the optimizee's gradients."""
+        unroll = d_losses.shape[0]
+
+        def body(s: Tensor, d_weights: Tensor, d_update: Tensor, d_state: tuple) -> tuple:
+            t = unroll - 1 - s
+            d_update = d_update + d_losses[t]
+            d_step, _, d_state = self._rule_backward(
+                weights,
+                gradients[t],
+                _read(states, t),
+                _read(states, t + 1),
+                _read(caches, t),
+                d_update,
+                d_state,
+                with_gradient=False,
+            )
+            return s + 1, d_weights + d_step, d_update, d_state
+
+        d_state = self.rule.initial_state(self.chunks.length)
+        start = (0, tf.zeros_like(weights), tf.zeros_like(d_losses[0]), d_state)
+        return _loop(unroll, body, start)[1]
+
+    def _whole_derivative(
+        self, weights: Tensor, trace: Trace, draw: Draw, factors: Tensor, scale: Tensor | None
+    ) -> Tensor:
+        """Computes a meta-gradient with second derivatives, step by step."""
+        unroll = factors.shape[0]
+
+        def body(
+            s: Tensor, d_weights: Tensor, d_parameters: Tensor, d_gradient: Tensor, d_states: list
+        ) -> tuple:
+            t = unroll - 1 - s
+            # Up to here, `d_gradient` is that of the gradient after step t, used in step t + 1.
+            parameters, task_state = _read(trace.optimizee, t)
+            d_parameters += factors[t] * trace.gradients.read(t + 1)
+            d_parameters += self._hessian_vector_product(
+                parameters, task_state, draw(t), d_gradient
+            )
+            gradients = self.chunks.split(_scaled(trace.gradients.read(t), scale))
+            d_updates = self.chunks.split(_scaled(d_parameters, scale))
+            parts, d_gradients, new_d_states = [], [], []
+            for k in self._indices:
+                d_step, d_chunk, d_state = self._rule_backward(
+                    weights,
+                    gradients[k],
+                    _read(trace.states[k], t),
+                    _read(trace.states[k], t + 1),
+                    _read(trace.caches[k], t),
+                    d_updates[k],
+                    d_states[k],
+                    with_gradient=True,
+                )
+                parts.append(d_step)
+                d_gradients.append(d_chunk)
+                new_d_states.append(d_state)
+            d_gradient = _scaled(self.chunks.join(d_gradients), scale)
+            return s + 1, tf.add_n([d_weights, *parts]), d_parameters, d_gradient, new_d_states
+
+        zeros = tf.zeros((self.task.size,))
+        d_states = [self.rule.initial_state(self.chunks.length) for _ in self._indices]
+        start = (0, tf.zeros_like(weights), zeros, zeros, d_states)
+        return _loop(unroll, body, start)[1]
+
+
+def _compile(function: Callable, jit_compile: bool = True) -> Any:
+    return tf.function(function, jit_compile=jit_compile, autograph=False)
 
 
 def _pack(tensors: Sequence[Tensor]) -> Tensor:
     """Returns tensors as one vector."""
     return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+
+
+def _scaled(vector: Tensor, scale: Tensor | None) -> Tensor:
+    return vector if scale is None else scale * vector
+
+
+def _loop(steps: int, body: Callable, variables: tuple) -> tuple:
+    """Runs a loop of the graph whose first variable counts the steps."""
+    return tf.while_loop(lambda t, *_: t < steps, body, variables, parallel_iterations=1)
+
+
+def _arrays(like: Nest, steps: int) -> Nest:
+    """Returns arrays of tensors such as these, one for each of a number of steps."""
+    return tf.nest.map_structure(
+        lambda t: tf.TensorArray(t.dtype, steps, element_shape=t.shape, clear_after_read=False),
+        like,
+    )
+
+
+def _write(arrays: Nest, step: Any, values: Nest) -> Nest:
+    return tf.nest.map_structure(lambda array, value: array.write(step, value), arrays, values)
+
+
+def _read(arrays: Nest, step: Tensor) -> Nest:
+    return tf.nest.map_structure(lambda array: array.read(step), arrays)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2l_keras.meta.meta_gradient import Inner, InnerLoop, meta_gradient_by_tape
+from l2l_keras.meta.meta_gradient import Inner, InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
 from l2l_keras.rules import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, split_seed
@@ -40,7 +40,10 @@ class MetaModel(keras.Model):
             `l2l_keras.meta.STEP_WEIGHTS`.
         random_scale: Largest |log s| of a random reparametrisation θ = s·θ', s drawn for each
             coordinate and episode, in training only. Defaults to 0 (none).
-        second_derivatives: Whether to differentiate the optimizee's gradients too. Defaults to
+        second_derivatives: Whether to differentiate the optimizee's gradients too, which costs one
+            Hessian-vector product a step and keeps all of a window's activations. Worth most
+            with a long `unroll`. Not for optimizees with batch normalisation, whose second
+            derivatives TensorFlow gets wrong (its `tf.nn.moments` stops a gradient). Defaults to
             False, the paper's choice.
         seed: Seed of every draw, a non-negative integer. Defaults to 0.
         chunk_size: See `InnerLoop`.
@@ -256,13 +259,17 @@ class MetaModel(keras.Model):
         """Computes one window, applies its meta-gradient and moves the episode on."""
         steps = self._step.value + tf.range(1, self.unroll + 1)
         seed = self._first_episode + self._episode.value
-        batches = [self._batch("train", seed, t) for t in tf.unstack(steps)]
         progress = tf.cast(steps, "float32") / self.horizon
         inner = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._inner)
         scale = None if self._scale is None else self._scale.value
         initial = self._initial_losses.value
-        value, meta_gradient, _, inner = self._meta_gradient(
-            inner, batches, lambda losses: self._meta_loss(losses, initial, progress), scale
+        value, meta_gradient, _, inner = self._loop.meta_gradient(
+            inner,
+            lambda t: self._batch("train", seed, steps[t]),
+            self.unroll,
+            lambda losses: self._meta_loss(losses, initial, progress),
+            scale,
+            self._second_derivatives,
         )
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (value, *meta_gradient)]
         tf.cond(
@@ -288,12 +295,6 @@ class MetaModel(keras.Model):
         over = tf.cast(step >= self.horizon, "int32")
         self._step.assign(step * (1 - over))
         self._episode.assign_add(over)
-
-    @property
-    def _meta_gradient(self):
-        if self._second_derivatives:
-            return functools.partial(meta_gradient_by_tape, self._loop)
-        return self._loop.meta_gradient
 
     @functools.partial(tf.function, autograph=False)
     def _run_episode(self, parameters: Tensor, task_state: Nest, seed: Tensor) -> None:

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 Tensor = Any
+Nest = Any
 State = tuple[Tensor, ...]
 
 
@@ -22,9 +23,8 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     float32 arrays `[rows, n]`, with `rows` from `state_rows`. A rule treats all coordinates alike
     and knows nothing of the variables that they come from.
 
-    A subclass implements `state_rows`, `step` and `get_config`. One that also implements `forward`
-    and `backward` is meta-trained through its own derivative rather than through a tape, at a
-    fraction of the cost in time and memory.
+    A subclass implements `state_rows`, `step` and `get_config`, or those of `SplitRule`, which is
+    meta-trained at a fraction of the cost in time and memory.
 
     Args:
         name: Name of the layer.
@@ -54,41 +54,6 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             `(update, state)`: what to add to the coordinates, float32 `[n]`, and the next state.
         """
 
-    @property
-    def differentiates_itself(self) -> bool:
-        """Whether the rule brings its own derivative (`forward` and `backward`)."""
-        return False
-
-    def forward(self, gradient: Tensor, state: State) -> tuple[Tensor, State, State]:
-        """Computes `step`, and a cache of what `backward` needs besides both states.
-
-        Args:
-            gradient: As in `step`.
-            state: As in `step`.
-
-        Returns:
-            `(update, state, cache)`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no derivative of its own.")
-
-    def backward(
-        self, state: State, new_state: State, cache: State, d_update: Tensor, d_new_state: State
-    ) -> tuple[list[Tensor], State]:
-        """Computes the vector-Jacobian product of one step.
-
-        Args:
-            state: The state that entered the step.
-            new_state: The state that left it.
-            cache: What `forward` returned for it.
-            d_update: Derivative of the meta-loss with respect to the update, `[n]`.
-            d_new_state: The same with respect to `new_state`.
-
-        Returns:
-            `(d_weights, d_state)`: the derivatives with respect to `trainable_variables`, in their
-            order, and with respect to `state`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no derivative of its own.")
-
     def initial_state(self, n: int) -> State:
         """Returns the state of `n` coordinates before their first step (zeros).
 
@@ -99,3 +64,105 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             A tuple of float32 arrays `[rows, n]`.
         """
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows)
+
+
+class SplitRule(UpdateRule):
+    """Base class of rules in two parts: features, and a network that brings its own derivative.
+
+    The features of a gradient do not depend on φ; the network maps them to the update. Each part
+    has a state of its own. Meta-training back-propagates through the network by its own
+    derivative rather than by a tape.
+
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `backward` and
+    `get_config`.
+
+    Args:
+        name: Name of the layer.
+    """
+
+    @property
+    @abc.abstractmethod
+    def network_rows(self) -> tuple[int, ...]:
+        """Rows of each array of the network's state."""
+
+    @property
+    def feature_rows(self) -> tuple[int, ...]:
+        """Rows of each array that the features keep from step to step. Defaults to none."""
+        return ()
+
+    @property
+    def state_rows(self) -> tuple[int, ...]:
+        """The network's state, then the features'."""
+        return self.network_rows + self.feature_rows
+
+    @abc.abstractmethod
+    def features(self, gradient: Tensor, state: State) -> tuple[Nest, State]:
+        """Computes what the network sees. Pure, in `keras.ops` only, and independent of φ.
+
+        Args:
+            gradient: Gradient of every coordinate, float32 `[n]`.
+            state: What the features keep, a tuple of float32 arrays `[rows, n]`.
+
+        Returns:
+            `(features, state)`: a nested structure of float32 arrays, and the next state.
+        """
+
+    @abc.abstractmethod
+    def forward(self, features: Nest, state: State) -> tuple[Tensor, State, State]:
+        """Computes the update from the features. Pure, in `keras.ops` only.
+
+        Args:
+            features: As returned by `features`.
+            state: The network's state, a tuple of float32 arrays `[rows, n]`.
+
+        Returns:
+            `(update, state, cache)`: float32 `[n]`; the next state; and what `backward` needs
+            besides, a tuple of arrays.
+        """
+
+    @abc.abstractmethod
+    def backward(
+        self,
+        features: Nest,
+        state: State,
+        new_state: State,
+        cache: State,
+        d_update: Tensor,
+        d_new_state: State,
+        with_features: bool,
+    ) -> tuple[list[Tensor], Nest, State]:
+        """Computes the vector-Jacobian product of `forward`.
+
+        Args:
+            features: As given to `forward`.
+            state: The network's state that entered the step.
+            new_state: The one that left it.
+            cache: What `forward` returned for the step.
+            d_update: Derivative of the meta-loss with respect to the update, `[n]`.
+            d_new_state: The same with respect to `new_state`.
+            with_features: Whether to compute the derivative with respect to the features.
+
+        Returns:
+            `(d_weights, d_features, d_state)`: the derivatives with respect to
+            `trainable_variables`, in their order; to `features` (None unless asked for); and to
+            `state`.
+        """
+
+    def split_state(self, state: State) -> tuple[State, State]:
+        """Splits a state into the network's and the features'.
+
+        Args:
+            state: The rule's state.
+
+        Returns:
+            `(network_state, feature_state)`.
+        """
+        arrays = len(self.network_rows)
+        return tuple(state[:arrays]), tuple(state[arrays:])
+
+    def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+        """Computes one update; see `UpdateRule.step`."""
+        network_state, feature_state = self.split_state(state)
+        features, feature_state = self.features(gradient, feature_state)
+        update, network_state, _ = self.forward(features, network_state)
+        return update, (*network_state, *feature_state)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.lstm_rule import LSTMRule
+from l2l_keras.rules.lstm_rule import LINEAR, Features, LSTMRule
 from l2l_keras.rules.preprocessing import PREPROCESSING
 
 
@@ -56,13 +57,14 @@ class CoordinatewiseLSTM(LSTMRule):
                 f"Received: {preprocessing!r}"
             )
         self.preprocessing = preprocessing
-        self._preprocess, features = PREPROCESSING[preprocessing]
+        self.output_scale = float(output_scale)
+        self._preprocess, inputs = PREPROCESSING[preprocessing]
         super().__init__(
-            features=features,
-            feature_state_rows=(),
+            inputs=inputs,
+            outputs=1,
             units=units,
-            output_scale=output_scale,
-            bounded=False,
+            activation=LINEAR,
+            output_initializer=keras.initializers.GlorotUniform,
             forget_bias=forget_bias,
             seed=seed,
             name=name,
@@ -70,8 +72,11 @@ class CoordinatewiseLSTM(LSTMRule):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "preprocessing": self.preprocessing}
+        own = {"output_scale": self.output_scale, "preprocessing": self.preprocessing}
+        return {**super().get_config(), **own}
 
-    def _features(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Preprocesses the gradient."""
-        return self._preprocess(gradient), state
+    def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
+        """Preprocesses the gradient; see `SplitRule.features`."""
+        return Features(
+            self._preprocess(gradient), ops.full((1, 1), self.output_scale, "float32")
+        ), state

@@ -154,7 +154,8 @@ def stack_backward(
     activations: tuple[Tensor, ...],
     d_output: Tensor,
     d_new_state: tuple[Tensor, ...],
-) -> tuple[list[LSTMWeights], tuple[Tensor, ...]]:
+    with_inputs: bool,
+) -> tuple[list[LSTMWeights], Tensor | None, tuple[Tensor, ...]]:
     """Computes the vector-Jacobian product of `stack_forward`.
 
     Args:
@@ -165,13 +166,14 @@ def stack_backward(
         activations: As returned by `stack_forward`.
         d_output: Derivative with respect to the last layer's hidden state, `[units, n]`.
         d_new_state: Derivative with respect to `new_state`.
+        with_inputs: Whether to compute the derivative with respect to `inputs`.
 
     Returns:
-        `(d_weights, d_state)`.
+        `(d_weights, d_inputs, d_state)`; `d_inputs` is None unless asked for.
     """
     d_weights: list[LSTMWeights] = []
     d_state: list[Tensor] = []
-    d_above = d_output
+    d_above: Tensor | None = d_output
     for layer in reversed(range(len(weights))):
         h, c = state[2 * layer : 2 * layer + 2]
         d_h, d_c = d_new_state[2 * layer : 2 * layer + 2]
@@ -184,8 +186,8 @@ def stack_backward(
             activations[layer],
             d_h + d_above,
             d_c,
-            with_inputs=layer > 0,
+            with_inputs=with_inputs or layer > 0,
         )
         d_weights.insert(0, d_layer)
         d_state = [d_h, d_c, *d_state]
-    return d_weights, tuple(d_state)
+    return d_weights, d_above, tuple(d_state)

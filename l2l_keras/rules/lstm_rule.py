@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from l2l_keras.rules import lstm
-from l2l_keras.rules.base import State, Tensor, UpdateRule
+from l2l_keras.rules.base import SplitRule, State, Tensor
 
 
-class LSTMRule(UpdateRule):
+class Features(NamedTuple):
+    """What an LSTM rule makes of gradients.
+
+    Attributes:
+        inputs: What the LSTM sees, float32 `[inputs, n]`.
+        gains: Factors of the LSTM's outputs, float32 `[outputs, n]` or, where they are the same for
+            all coordinates, `[outputs, 1]`.
+    """
+
+    inputs: Tensor
+    gains: Tensor
+
+
+class Activation(NamedTuple):
+    """An activation function of outputs.
+
+    Attributes:
+        function: The function.
+        derivative: Its derivative as a function of its value.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+
+# Factors from e^-6 to e^4: a step below is nothing, one beyond is wild.
+_SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
+
+
+def _exponential(x: Tensor) -> Tensor:
+    return ops.clip(ops.exp(x), _SMALLEST, _LARGEST)
+
+
+def _exponential_derivative(y: Tensor) -> Tensor:
+    return ops.where(ops.logical_and(y > _SMALLEST, y < _LARGEST), y, 0.0)
+
+
+LINEAR = Activation(lambda x: x, ops.ones_like)
+TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
+EXPONENTIAL = Activation(_exponential, _exponential_derivative)
+
+
+class LSTMRule(SplitRule):
     """Base class of rules that map features of each coordinate through one shared LSTM.
 
-    A subclass says what the features are (`_features`), which must not depend on φ, and whether
-    the output is bounded. The state is `(h, c)` of every layer, then whatever the features keep.
+    The update of a coordinate is `Σ_k gain_k * activation(w_k · h + b_k)`, h the last layer's
+    hidden state after it has seen the coordinate's inputs. A subclass says what inputs and gains
+    are (`features`).
 
     Args:
-        features: Number of features of a coordinate.
-        feature_state_rows: Rows of the arrays that the features keep from step to step.
+        inputs: Number of inputs of a coordinate.
+        outputs: Number of outputs of a coordinate, one for each gain.
         units: Units of each LSTM layer, first layer first.
-        output_scale: Factor of the output.
-        bounded: Whether the output goes through a tanh first.
+        activation: Activation of the outputs.
+        output_initializer: Initializer of the weights w.
         forget_bias: Initial bias of the forget gates.
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
@@ -35,11 +78,11 @@ class LSTMRule(UpdateRule):
 
     def __init__(
         self,
-        features: int,
-        feature_state_rows: tuple[int, ...],
+        inputs: int,
+        outputs: int,
         units: Sequence[int],
-        output_scale: float,
-        bounded: bool,
+        activation: Activation,
+        output_initializer: Callable[[int | None], keras.initializers.Initializer],
         forget_bias: float,
         seed: int | None,
         name: str | None,
@@ -51,18 +94,16 @@ class LSTMRule(UpdateRule):
             )
         super().__init__(name=name)
         self.units = units
-        self.output_scale = float(output_scale)
         self.forget_bias = float(forget_bias)
         self.seed = seed
-        self._feature_state_rows = feature_state_rows
-        self._bounded = bounded
+        self._activation = activation
         seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
         self._layer_weights = []
-        for layer, (inputs, layer_units) in enumerate(zip((features, *units), units, strict=False)):
+        for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
             self._layer_weights.append(
                 lstm.LSTMWeights(
                     kernel=self.add_weight(
-                        shape=(4 * layer_units, inputs),
+                        shape=(4 * layer_units, rows),
                         initializer=keras.initializers.GlorotUniform(next(seeds)),
                         name=f"kernel_{layer}",
                     ),
@@ -79,91 +120,69 @@ class LSTMRule(UpdateRule):
                 )
             )
         self._output_kernel = self.add_weight(
-            shape=(1, units[-1]),
-            initializer=keras.initializers.GlorotUniform(next(seeds)),
+            shape=(outputs, units[-1]),
+            initializer=output_initializer(next(seeds)),
             name="output_kernel",
         )
-        self._output_bias = self.add_weight(shape=(1,), initializer="zeros", name="output_bias")
+        self._output_bias = self.add_weight(
+            shape=(outputs,), initializer="zeros", name="output_bias"
+        )
         self.built = True
 
     @property
-    def state_rows(self) -> tuple[int, ...]:
-        """`(units, units)` for each layer's hidden and cell state, then the features' own rows."""
-        layers = tuple(units for layer_units in self.units for units in (layer_units, layer_units))
-        return layers + self._feature_state_rows
+    def network_rows(self) -> tuple[int, ...]:
+        """`(units, units)` for each layer's hidden and cell state."""
+        return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
-    @property
-    def differentiates_itself(self) -> bool:
-        """True."""
-        return True
-
-    @abc.abstractmethod
-    def _features(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes what the LSTM sees, independent of φ.
-
-        Args:
-            gradient: float32 `[n]`.
-            state: What the features keep, float32 `[rows, n]` arrays.
-
-        Returns:
-            `(features, state)`, the features float32 `[features, n]`.
-        """
-
-    def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes one update; see `UpdateRule.step`."""
-        update, state, _ = self.forward(gradient, state)
-        return update, state
-
-    def forward(self, gradient: Tensor, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update and the gates' activations; see `UpdateRule.forward`."""
-        layers = 2 * len(self.units)
-        features, feature_state = self._features(gradient, state[layers:])
-        state, activations = lstm.stack_forward(self._tensors(), features, state[:layers])
-        update = self.output_scale * self._output(state[-2])[0]
-        return update, (*state, *feature_state), (features, *activations)
+    def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
+        """Computes one update and the gates' activations; see `SplitRule.forward`."""
+        state, activations = lstm.stack_forward(self._tensors(), features.inputs, state)
+        update = ops.sum(features.gains * self._outputs(state[-2]), axis=0)
+        return update, state, activations
 
     def backward(
-        self, state: State, new_state: State, cache: State, d_update: Tensor, d_new_state: State
-    ) -> tuple[list[Tensor], State]:
-        """Computes the vector-Jacobian product of one step; see `UpdateRule.backward`."""
-        layers = 2 * len(self.units)
-        features, *activations = cache
-        hidden = new_state[layers - 2]
-        d_output = self.output_scale * ops.expand_dims(d_update, 0)
-        if self._bounded:
-            d_output = d_output * (1.0 - ops.square(self._output(hidden)))
-        d_layers, d_state = lstm.stack_backward(
+        self,
+        features: Features,
+        state: State,
+        new_state: State,
+        cache: State,
+        d_update: Tensor,
+        d_new_state: State,
+        with_features: bool,
+    ) -> tuple[list[Tensor], Features | None, State]:
+        """Computes the vector-Jacobian product of one step; see `SplitRule.backward`."""
+        hidden = new_state[-2]
+        outputs = self._outputs(hidden)
+        d_outputs = features.gains * d_update * self._activation.derivative(outputs)
+        d_layers, d_inputs, d_state = lstm.stack_backward(
             self._tensors(),
-            features,
-            state[:layers],
-            new_state[:layers],
-            tuple(activations),
-            ops.transpose(ops.convert_to_tensor(self._output_kernel)) * d_output,
-            d_new_state[:layers],
+            features.inputs,
+            state,
+            new_state,
+            cache,
+            ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
+            d_new_state,
+            with_inputs=with_features,
         )
-        d_output_kernel = ops.matmul(d_output, ops.transpose(hidden))
+        d_output_kernel = ops.matmul(d_outputs, ops.transpose(hidden))
         d_weights = [d for layer in d_layers for d in layer]
-        # Features do not depend on φ, nor do later ones on what they keep in a way that counts.
-        d_feature_state = tuple(ops.zeros_like(s) for s in state[layers:])
-        return (
-            [*d_weights, d_output_kernel, ops.sum(d_output, axis=1)],
-            (*d_state, *d_feature_state),
-        )
+        d_weights += [d_output_kernel, ops.sum(d_outputs, axis=1)]
+        d_features = Features(d_inputs, d_update * outputs) if with_features else None
+        return d_weights, d_features, d_state
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that all these rules have."""
         return {
             "units": list(self.units),
-            "output_scale": self.output_scale,
             "forget_bias": self.forget_bias,
             "seed": self.seed,
             "name": self.name,
         }
 
-    def _output(self, hidden: Tensor) -> Tensor:
-        """Maps the last hidden state `[units, n]` to the unscaled update `[1, n]`."""
-        output = ops.matmul(self._output_kernel, hidden) + self._output_bias
-        return ops.tanh(output) if self._bounded else output
+    def _outputs(self, hidden: Tensor) -> Tensor:
+        """Maps the last hidden state `[units, n]` to the outputs `[outputs, n]`."""
+        bias = ops.expand_dims(self._output_bias, 1)
+        return self._activation.function(ops.matmul(self._output_kernel, hidden) + bias)
 
     def _tensors(self) -> list[lstm.LSTMWeights]:
         """Returns the layers' weights as tensors."""

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.lstm_rule import LSTMRule
+from l2l_keras.rules.lstm_rule import TANH, Features, LSTMRule
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -65,12 +65,13 @@ class RNNprop(LSTMRule):
         self.beta_1 = float(beta_1)
         self.beta_2 = float(beta_2)
         self.epsilon = float(epsilon)
+        self.output_scale = float(output_scale)
         super().__init__(
-            features=2,
-            feature_state_rows=(1, 1, 1, 1),
+            inputs=2,
+            outputs=1,
             units=units,
-            output_scale=output_scale,
-            bounded=True,
+            activation=TANH,
+            output_initializer=keras.initializers.GlorotUniform,
             forget_bias=forget_bias,
             seed=seed,
             name=name,
@@ -78,10 +79,20 @@ class RNNprop(LSTMRule):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        own = {
+            "output_scale": self.output_scale,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
         return {**super().get_config(), **own}
 
-    def _features(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    @property
+    def feature_rows(self) -> tuple[int, ...]:
+        """One row for each moment, and for what corrects its bias."""
+        return (1, 1, 1, 1)
+
+    def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Updates the moments and relates gradient and momentum to the usual gradient."""
         # The averages of ones are Adam's 1 - β^t: kept for each coordinate, they count the steps
         # in which it had a gradient.
@@ -94,5 +105,10 @@ class RNNprop(LSTMRule):
         # Clipped far below epsilon: where the square of a small gradient is zero in float32, the
         # root has no derivative, and second derivatives would not be finite.
         usual = ops.sqrt(ops.maximum(v / ones_2, 1e-36)) + self.epsilon
-        features = ops.concatenate([m / ones_1 / usual, gradient / usual])
-        return features, (m, v, ones_1, ones_2)
+        inputs = ops.concatenate([m / ones_1 / usual, gradient / usual])
+        return Features(inputs, ops.full((1, 1), self.output_scale, "float32")), (
+            m,
+            v,
+            ones_1,
+            ones_2,
+        )

@@ -149,8 +149,7 @@ def get_task(
         name: Name of the task, or where to find one's own.
         data_dir: Folder of data sets, for tasks that read one; None for the default folder.
         download: Whether to download a data set that is missing.
-        options: Arguments of the task as `name=value`, values as Python writes them; what is no
-            Python value is a string.
+        options: Arguments of the task; see `parse_options`.
 
     Returns:
         The task.
@@ -163,23 +162,40 @@ def get_task(
         1280
     """
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
+    parsed = parse_options("task_option", options)
+    for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
+        raise UserError(f"{flag!r} is no option of a task, but a flag.", USAGE)
     try:
-        return tasks.get(name, data_dir=data_dir, download=download, **_parse(options))
+        return tasks.get(name, data_dir=data_dir, download=download, **parsed)
     except ValueError as error:
         raise UserError(str(error), USAGE) from error
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
 
 
-def _parse(options: Sequence[str]) -> dict[str, Any]:
-    """Parses `name=value` options."""
+def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
+    """Parses options of the form `name=value`.
+
+    Args:
+        flag: Name of the flag that they are given by, for messages.
+        options: The options; a value is written as in Python, and what is no Python value is a
+            string.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        UserError: If an option is not as described.
+
+    Example:
+        >>> parse_options("rule_option", ["units=(20, 20)", "preprocessing=none"])
+        {'units': (20, 20), 'preprocessing': 'none'}
+    """
     parsed = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"An option of a task is written name=value. Received: {option!r}")
-        if name in ("name", "data_dir", "download"):
-            raise ValueError(f"{name!r} is no option of a task, but a flag. Received: {option!r}")
+            raise UserError(f"Expected --{flag}=name=value. Received: --{flag}={option}", USAGE)
         try:
             parsed[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):

@@ -43,7 +43,11 @@ from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
 
-_RULES = {"coordinatewise_lstm": rules.CoordinatewiseLSTM, "rnnprop": rules.RNNprop}
+_RULES = {
+    "coordinatewise_lstm": rules.CoordinatewiseLSTM,
+    "momentum_lstm": rules.MomentumLSTM,
+    "rnnprop": rules.RNNprop,
+}
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
 
@@ -69,21 +73,16 @@ _RULE = _define(
     flags.DEFINE_string,
     "rule",
     "coordinatewise_lstm",
-    "The update rule: coordinatewise_lstm (the paper's), rnnprop (which sees gradients relative to "
-    "their usual size), or a preset, by name or folder, to go on from.",
+    "The update rule: coordinatewise_lstm (the paper's), momentum_lstm (which sets the step sizes "
+    "of momentum), rnnprop (which sees gradients relative to their usual size), or a preset, by "
+    "name or folder, to go on from.",
 )
-_UNITS = _define(
-    flags.DEFINE_list, "units", "20,20", "Units of the LSTM's layers. Not with a preset."
-)
-_PREPROCESSING = _define(
-    flags.DEFINE_enum,
-    "preprocessing",
-    "log_sign",
-    "What is done to gradients before the LSTM sees them, with coordinatewise_lstm.",
-    enum_values=["log_sign", "none"],
-)
-_OUTPUT_SCALE = _define(
-    flags.DEFINE_float, "output_scale", 0.1, "Factor of the LSTM's output. Not with a preset."
+_RULE_OPTIONS = _define(
+    flags.DEFINE_multi_string,
+    "rule_option",
+    [],
+    "Argument of the rule as name=value, such as units=(20,20), or preprocessing=none of "
+    "coordinatewise_lstm. Repeatable. Not with a preset.",
 )
 _HORIZON = _define(
     flags.DEFINE_integer, "horizon", 100, "Inner steps of an episode.", lower_bound=1
@@ -150,7 +149,9 @@ _SECOND = _define(
     flags.DEFINE_boolean,
     "second_derivatives",
     False,
-    "Whether to differentiate the optimizee's gradients too (much slower).",
+    "Whether to differentiate the optimizee's gradients too: the whole meta-gradient, at one "
+    "Hessian-vector product a step. Learns more from long windows (--unroll). Not for models with "
+    "batch normalisation.",
 )
 _SEED = _define(
     flags.DEFINE_integer,
@@ -203,9 +204,7 @@ _OF_THE_RUN = (
     _TASK,
     _OPTIONS,
     _RULE,
-    _UNITS,
-    _PREPROCESSING,
-    _OUTPUT_SCALE,
+    _RULE_OPTIONS,
     _HORIZON,
     _UNROLL,
     _EPOCHS,
@@ -254,8 +253,8 @@ def main(argv: list[str]) -> None:
     if math.isinf(float(meta_model.best_value)):
         raise _console.UserError(
             f"No validation loss was finite, and {int(meta_model.skipped)} of "
-            f"{_EPOCHS.value * windows} windows were skipped: try a lower --meta_learning_rate or "
-            "--output_scale, or look at the task"
+            f"{_EPOCHS.value * windows} windows were skipped: try a lower --meta_learning_rate, "
+            "or look at the task"
         )
     card = _card(rule, task, meta_model)
     if parent:
@@ -326,18 +325,19 @@ def _settings() -> dict[str, Any]:
 
 def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
     """Makes a rule, or loads the one to go on from, with its card."""
+    options = _console.parse_options("rule_option", _RULE_OPTIONS.value)
     if _RULE.value not in _RULES:
+        if options:
+            raise _console.UserError(
+                "The rule of a preset has no options left to choose. "
+                f"Received: --rule={_RULE.value} and --rule_option",
+                _console.USAGE,
+            )
         return _console.load_preset(_RULE.value)
-    own = {"preprocessing": _PREPROCESSING.value} if _RULE.value == "coordinatewise_lstm" else {}
     try:
-        rule = _RULES[_RULE.value](
-            units=[int(units) for units in _UNITS.value],
-            output_scale=_OUTPUT_SCALE.value,
-            seed=_SEED.value,
-            **own,
-        )
-    except ValueError as error:
-        raise _console.UserError(f"--units: {error}", _console.USAGE) from error
+        rule = _RULES[_RULE.value](**{"seed": _SEED.value, **options})
+    except (TypeError, ValueError) as error:
+        raise _console.UserError(f"--rule_option: {error}", _console.USAGE) from error
     return rule, None
 
 

@@ -95,6 +95,30 @@ class Task(abc.ABC):
             total = tf.reduce_sum(losses)
         return losses, tape.gradient(total, parameters), state
 
+    def hessian_vector_product(
+        self, parameters: Tensor, state: Nest, batch: Nest, vector: Tensor
+    ) -> Tensor:
+        """Computes the product of every function's Hessian with a vector.
+
+        Args:
+            parameters: float32 `[size]`.
+            state: As returned by `sample`.
+            batch: As returned by `batch`.
+            vector: float32 `[size]`.
+
+        Returns:
+            float32 `[size]`.
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            _, gradient, _ = self.loss_and_gradient(parameters, state, batch)
+        return tape.gradient(
+            gradient,
+            parameters,
+            output_gradients=vector,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
 
 def split_seed(split: Split, seed: int) -> int:
     """Maps seeds so that those of different splits never meet.

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from keras import ops
 
 from l2l_keras import LearnedOptimizer
-from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop, meta_gradient_by_tape
-from l2l_keras.meta.meta_gradient import Chunks
+from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop
+from l2l_keras.meta.meta_gradient import Chunks, Inner
 from l2l_keras.meta.meta_loss import window_loss
-from l2l_keras.rules import CoordinatewiseLSTM, RNNprop, UpdateRule
+from l2l_keras.rules import CoordinatewiseLSTM, MomentumLSTM, RNNprop, UpdateRule
 from l2l_keras.tasks import KerasTask, Quadratic
 
 LARGE = 2**27
@@ -103,17 +103,49 @@ def network():
     return KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=8)
 
 
-def draw_batches(task, count, first=0):
-    return [task.batch("train", tf.constant([7, first + t])) for t in range(count)]
+def drawing(task, first=0):
+    """Draws the minibatches of a window that starts at some step."""
+    return lambda t: task.batch("train", tf.stack([7, first + t]))
 
 
 def start(loop, seed=0, steps=2):
     """An inner loop that has taken a few steps: its states are no longer zero."""
     optimizee = loop.task.sample("train", seed)
-    initial, inner = loop.start(*optimizee, draw_batches(loop.task, 1, 100)[0])
-    for batch in draw_batches(loop.task, steps, 101):
-        _, inner = loop.step(inner, batch)
+    draw = drawing(loop.task, 100)
+    initial, inner = loop.start(*optimizee, draw(0))
+    for t in range(steps):
+        _, inner = loop.step(inner, draw(1 + t))
     return initial, inner
+
+
+def by_tape(loop, inner, draw, unroll, meta_loss, scale=None, second_derivatives=False):
+    """What `InnerLoop.meta_gradient` computes, the plain way: one tape over everything."""
+    weights = [v.value for v in loop.rule.trainable_variables]
+    parameters, gradient, rule_state, task_state = inner
+    losses = []
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        for t in range(unroll):
+            if not second_derivatives:
+                gradient = tf.stop_gradient(gradient)
+            scaled = gradient if scale is None else scale * gradient
+            results = [
+                loop.rule.step(g, s)
+                for g, s in zip(loop.chunks.split(scaled), rule_state, strict=True)
+            ]
+            updates, rule_state = zip(*results, strict=True)
+            update = loop.chunks.join(updates)
+            parameters = parameters + (update if scale is None else scale * update)
+            step_losses, gradient, task_state = loop.task.loss_and_gradient(
+                parameters, task_state, draw(t)
+            )
+            losses.append(step_losses)
+        losses = tf.stack(losses)
+        value = meta_loss(losses)
+    meta_gradient = tape.gradient(
+        value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return value, meta_gradient, losses, Inner(parameters, gradient, list(rule_state), task_state)
 
 
 def a_meta_loss(name="mean", step_weights="linear", unroll=4, initial=1.0):
@@ -148,7 +180,7 @@ def assert_meta_gradient(actual, expected, tolerance=1e-5):
 
 
 def assert_same_window(actual, expected):
-    """Compares what `meta_gradient` and `meta_gradient_by_tape` return."""
+    """Compares what `InnerLoop.meta_gradient` and `by_tape` return."""
     value, meta_gradient, losses, inner = actual
     assert_close(value, expected[0])
     assert_meta_gradient(meta_gradient, expected[1])
@@ -168,6 +200,7 @@ RULES = {
     "lstm": lambda: randomize(CoordinatewiseLSTM((3, 2)), 1),
     "lstm_plain": lambda: randomize(CoordinatewiseLSTM((3,), "none"), 2),
     "rnnprop": lambda: randomize(RNNprop((3,)), 3),
+    "momentum_lstm": lambda: randomize(MomentumLSTM((3,), rate=0.02), 4),
     "momentum": Momentum,
 }
 # Of the 12 coordinates: all at once; in 3 chunks that are kept; the same computed again; and
@@ -180,45 +213,55 @@ CHUNKS = {
 }
 
 
-class TestFirstOrder:
-    """The meta-gradient that needs no second pass is that of a plain tape, exactly."""
+both_orders = pytest.mark.parametrize("second", [False, True], ids=["first", "second"])
 
+
+class TestExactness:
+    """The meta-gradient, computed without a tape over the window, is that of such a tape."""
+
+    @both_orders
     @pytest.mark.parametrize(
-        ("rule", "chunks"), [("lstm", "mixed"), ("rnnprop", "recomputed"), ("momentum", "cached")]
+        ("rule", "chunks"),
+        [
+            ("lstm", "mixed"),
+            ("rnnprop", "recomputed"),
+            ("momentum_lstm", "mixed"),
+            ("momentum", "cached"),
+        ],
     )
-    def test_compiled(self, rule, chunks):
+    def test_compiled(self, rule, chunks, second):
         task = quadratic()
         loop = InnerLoop(RULES[rule](), task, **CHUNKS[chunks])
         initial, inner = start(loop)
-        batches = draw_batches(task, 4)
         for name in META_LOSSES:
             for scale in (None, a_scale(task)):
-                meta_loss = a_meta_loss(name, initial=initial)
-                assert_same_window(
-                    loop.meta_gradient(inner, batches, meta_loss, scale),
-                    meta_gradient_by_tape(
-                        loop, inner, batches, meta_loss, scale, second_derivatives=False
-                    ),
+                window = (
+                    inner,
+                    drawing(task),
+                    4,
+                    a_meta_loss(name, initial=initial),
+                    scale,
+                    second,
                 )
+                assert_same_window(loop.meta_gradient(*window), by_tape(loop, *window))
 
+    @both_orders
     @pytest.mark.parametrize(
         ("rule", "chunks", "task"),
         [(rule, chunks, quadratic) for rule in RULES for chunks in CHUNKS]
-        + [(rule, "mixed", network) for rule in RULES],
+        # A bias before batch normalisation has a gradient of nothing but rounding errors. Rules
+        # that see it relative to its usual size take it for as good as any.
+        + [(rule, "mixed", network) for rule in ("lstm_plain", "momentum")],
     )
-    def test_eager(self, rule, chunks, task, eagerly):
+    def test_eager(self, rule, chunks, task, second, eagerly):
         task = task()
         loop = InnerLoop(RULES[rule](), task, **CHUNKS[chunks])
         initial, inner = start(loop)
-        batches = draw_batches(task, 3)
         meta_loss = a_meta_loss("log", unroll=3, initial=initial)
-        scale = a_scale(task)
-        assert_same_window(
-            loop.meta_gradient(inner, batches, meta_loss, scale),
-            meta_gradient_by_tape(loop, inner, batches, meta_loss, scale, second_derivatives=False),
-        )
+        window = (inner, drawing(task), 3, meta_loss, a_scale(task), second)
+        assert_same_window(loop.meta_gradient(*window), by_tape(loop, *window))
 
-    @settings(max_examples=10, deadline=None, derandomize=True)
+    @settings(max_examples=15, deadline=None, derandomize=True)
     @given(st.data())
     def test_whatever_the_arguments(self, data):
         functions = data.draw(st.integers(1, 4), "functions")
@@ -229,6 +272,7 @@ class TestFirstOrder:
                     lambda units, seed: randomize(CoordinatewiseLSTM(units, "none"), seed),
                     lambda units, seed: randomize(CoordinatewiseLSTM(units), seed),
                     lambda units, seed: randomize(RNNprop(units), seed),
+                    lambda units, seed: randomize(MomentumLSTM(units, rate=0.02), seed),
                     lambda units, seed: Momentum(),
                 ]
             ),
@@ -249,17 +293,13 @@ class TestFirstOrder:
         name = data.draw(st.sampled_from(sorted(META_LOSSES)), "meta_loss")
         weights = data.draw(st.sampled_from(sorted(STEP_WEIGHTS)), "step_weights")
         scale = a_scale(task) if data.draw(st.booleans(), "scaled") else None
+        second = data.draw(st.booleans(), "second derivatives")
         tf.config.run_functions_eagerly(True)
         try:
             initial, inner = start(loop, steps=data.draw(st.integers(0, 2), "steps before"))
             meta_loss = a_meta_loss(name, weights, unroll, initial)
-            batches = draw_batches(task, unroll)
-            assert_same_window(
-                loop.meta_gradient(inner, batches, meta_loss, scale),
-                meta_gradient_by_tape(
-                    loop, inner, batches, meta_loss, scale, second_derivatives=False
-                ),
-            )
+            window = (inner, drawing(task), unroll, meta_loss, scale, second)
+            assert_same_window(loop.meta_gradient(*window), by_tape(loop, *window))
         finally:
             tf.config.run_functions_eagerly(False)
 
@@ -274,10 +314,10 @@ class TestDifferences:
         loop = InnerLoop(Momentum(), quadratic(), chunk_size=5)
         _, inner = start(loop)
         meta_loss = a_meta_loss(unroll=self.STEPS)
-        value, meta_gradient, _, _ = meta_gradient_by_tape(
-            loop,
+        value, meta_gradient, _, _ = loop.meta_gradient(
             inner,
-            draw_batches(loop.task, self.STEPS),
+            drawing(loop.task),
+            self.STEPS,
             meta_loss,
             second_derivatives=second_derivatives,
         )
@@ -326,18 +366,18 @@ class TestDifferences:
         rule = RULES[rule]()
         loop = InnerLoop(rule, task())
         _, inner = start(loop)
-        batches = draw_batches(loop.task, 3)
+        draw = drawing(loop.task)
         meta_loss = a_meta_loss(unroll=3)
-        _, whole, _, _ = meta_gradient_by_tape(loop, inner, batches, meta_loss)
-        _, first, _, _ = loop.meta_gradient(inner, batches, meta_loss, None)
+        _, whole, _, _ = loop.meta_gradient(inner, draw, 3, meta_loss, second_derivatives=True)
+        _, first, _, _ = loop.meta_gradient(inner, draw, 3, meta_loss)
         weights = rule.get_weights()
         norm = math.sqrt(sum(float(tf.reduce_sum(d**2)) for d in whole))
 
         def value(step):
             rule.set_weights([w + step * d / norm for w, d in zip(weights, whole, strict=True)])
             at, losses = inner, []
-            for batch in batches:
-                step_losses, at = loop.step(at, batch)
+            for t in range(3):
+                step_losses, at = loop.step(at, draw(t))
                 losses.append(step_losses)
             return float(meta_loss(tf.stack(losses)))
 
@@ -358,8 +398,7 @@ class TestWindow:
 
     def test_its_losses_are_those_after_its_updates(self, loop):
         _, inner = start(loop)
-        batches = draw_batches(loop.task, 3)
-        _, _, losses, after = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
+        _, _, losses, after = loop.meta_gradient(inner, drawing(loop.task), 3, tf.reduce_sum)
         assert losses.shape == (3, 4)
         before, _ = loop.task.loss(inner.parameters, inner.task_state, ())
         last, _ = loop.task.loss(after.parameters, after.task_state, ())
@@ -371,9 +410,7 @@ class TestWindow:
 
     def test_its_last_update_has_a_gradient(self, loop):
         _, inner = start(loop)
-        _, meta_gradient, _, _ = loop.meta_gradient(
-            inner, draw_batches(loop.task, 1), tf.reduce_mean, None
-        )
+        _, meta_gradient, _, _ = loop.meta_gradient(inner, drawing(loop.task), 1, tf.reduce_mean)
         # The bias of the output, one weight, moves all coordinates alike.
         _, after = loop.step(inner, ())
         expected = loop.rule.output_scale * tf.reduce_sum(after.gradient, keepdims=True) / 4
@@ -383,19 +420,18 @@ class TestWindow:
         # f(θ_1) has the same gradient whether or not the window goes on.
         _, inner = start(loop)
         _, short, _, _ = loop.meta_gradient(
-            inner, draw_batches(loop.task, 1), lambda losses: tf.reduce_mean(losses[0]), None
+            inner, drawing(loop.task), 1, lambda losses: tf.reduce_mean(losses[0])
         )
         _, long, _, _ = loop.meta_gradient(
-            inner, draw_batches(loop.task, 3), lambda losses: tf.reduce_mean(losses[0]), None
+            inner, drawing(loop.task), 3, lambda losses: tf.reduce_mean(losses[0])
         )
         assert_meta_gradient(long, short)
 
     def test_two_windows_count_the_losses_of_one_of_twice_the_length(self, loop):
         _, inner = start(loop)
-        batches = draw_batches(loop.task, 10)
-        one = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
-        first = loop.meta_gradient(inner, batches[:5], tf.reduce_sum, None)
-        second = loop.meta_gradient(first[3], batches[5:], tf.reduce_sum, None)
+        one = loop.meta_gradient(inner, drawing(loop.task), 10, tf.reduce_sum)
+        first = loop.meta_gradient(inner, drawing(loop.task), 5, tf.reduce_sum)
+        second = loop.meta_gradient(first[3], drawing(loop.task, 5), 5, tf.reduce_sum)
         assert_close(tf.concat([first[2], second[2]], axis=0), one[2])
         assert_close(first[0] + second[0], one[0])
         assert_close(second[3], one[3], tolerance=1e-4)
@@ -404,10 +440,10 @@ class TestWindow:
 
     def test_windows_go_where_single_steps_go(self, loop):
         _, inner = start(loop)
-        batches = draw_batches(loop.task, 3)
-        _, _, losses, after = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
-        for step_losses, batch in zip(tf.unstack(losses), batches, strict=True):
-            expected, inner = loop.step(inner, batch)
+        draw = drawing(loop.task)
+        _, _, losses, after = loop.meta_gradient(inner, draw, 3, tf.reduce_sum)
+        for t, step_losses in enumerate(tf.unstack(losses)):
+            expected, inner = loop.step(inner, draw(t))
             assert_close(step_losses, expected)
         assert_close(after, inner, tolerance=1e-4)
 
@@ -415,20 +451,20 @@ class TestWindow:
         task = network()
         loop = InnerLoop(RULES["momentum"](), task)
         _, inner = start(loop)
-        batches = draw_batches(task, 3)
-        _, _, losses, _ = loop.meta_gradient(inner, batches, tf.reduce_sum, None)
-        for step_losses, batch in zip(tf.unstack(losses), batches, strict=True):
-            _, after = loop.step(inner, batch)
-            expected, _ = task.loss(after.parameters, inner.task_state, batch)
+        draw = drawing(task)
+        _, _, losses, _ = loop.meta_gradient(inner, draw, 3, tf.reduce_sum)
+        for t, step_losses in enumerate(tf.unstack(losses)):
+            _, after = loop.step(inner, draw(t))
+            expected, _ = task.loss(after.parameters, inner.task_state, draw(t))
             assert_close(step_losses, expected)
             inner = after
 
 
 class TestZeroGradients:
-    @pytest.mark.parametrize("second_derivatives", [False, True], ids=["first", "second"])
+    @both_orders
     @pytest.mark.parametrize("meta_loss", META_LOSSES)
     @pytest.mark.parametrize("rule", RULES)
-    def test_they_have_finite_meta_gradients(self, rule, meta_loss, second_derivatives, eagerly):
+    def test_they_have_finite_meta_gradients(self, rule, meta_loss, second, eagerly):
         """All gradients of the first function are zero, as those of dead units are."""
         task = quadratic()
         loop = InnerLoop(RULES[rule](), task, chunk_size=5)
@@ -437,11 +473,12 @@ class TestZeroGradients:
         state = (w * alive[:, None, None], y * alive[:, None])
         initial, inner = loop.start(parameters, state, ())
         assert not np.any(inner.gradient[:3])
-        compute = loop.meta_gradient
-        if second_derivatives:
-            compute = functools.partial(meta_gradient_by_tape, loop)
-        value, meta_gradient, losses, after = compute(
-            inner, [()] * 3, a_meta_loss(meta_loss, unroll=3, initial=initial), None
+        value, meta_gradient, losses, after = loop.meta_gradient(
+            inner,
+            drawing(task),
+            3,
+            a_meta_loss(meta_loss, unroll=3, initial=initial),
+            second_derivatives=second,
         )
         np.testing.assert_array_equal(losses[:, 0], np.zeros(3))
         assert np.isfinite(value)
@@ -510,7 +547,7 @@ class TestLearnedOptimizer:
         rule = RULES[rule]()
         loop = InnerLoop(rule, task, chunk_size=7)
         parameters, state = task.sample("train", 3)
-        batches = draw_batches(task, self.STEPS + 1)
+        batches = [drawing(task)(t) for t in range(self.STEPS + 1)]
         losses, inner = loop.start(parameters, state, batches[0])
         expected = [float(losses[0])]
         for batch in batches[1:]:
@@ -538,7 +575,7 @@ class TestLearnedOptimizer:
         parameters, state = task.sample("train", 1)
         _, inner = loop.start(parameters, state, ())
         for _ in range(2):
-            _, _, _, inner = loop.meta_gradient(inner, [()] * 5, tf.reduce_mean, None)
+            _, _, _, inner = loop.meta_gradient(inner, drawing(task), 5, tf.reduce_mean)
 
         variable = keras.Variable(parameters)
         optimizer = LearnedOptimizer(rule)

@@ -1,4 +1,4 @@
-"""Tests of the coordinatewise LSTM: its formula, its derivative and its configuration."""
+"""Tests of the coordinatewise LSTM: its formula and its configuration."""
 
 import keras
 import numpy as np
@@ -116,34 +116,6 @@ class TestStep:
         for part, expected_part in zip(new_state, expected_state, strict=True):
             np.testing.assert_allclose(part, expected_part, rtol=1e-4, atol=1e-5)
 
-    def test_coordinates_are_independent(self):
-        rule = CoordinatewiseLSTM(units=(5, 4), seed=0)
-        gradient, state = random_inputs(rule, 9, seed=1)
-        order = np.random.default_rng(2).permutation(9)
-        update, new_state = rule.step(gradient, state)
-        permuted, permuted_state = rule.step(
-            tf.gather(gradient, order), tuple(tf.gather(part, order, axis=1) for part in state)
-        )
-        np.testing.assert_allclose(permuted, update.numpy()[order], rtol=1e-5, atol=1e-7)
-        for part, permuted_part in zip(new_state, permuted_state, strict=True):
-            np.testing.assert_allclose(permuted_part, part.numpy()[:, order], rtol=1e-5, atol=1e-7)
-
-    @pytest.mark.parametrize("preprocessing", sorted(PREPROCESSING))
-    def test_a_zero_gradient_has_a_finite_update_and_finite_derivatives(self, preprocessing):
-        rule = CoordinatewiseLSTM(units=(4, 3), preprocessing=preprocessing, seed=0)
-        gradient = tf.zeros(3)
-        with tf.GradientTape() as tape:
-            tape.watch(gradient)
-            state = rule.initial_state(3)
-            for _ in range(3):
-                update, state = rule.step(gradient, state)
-        derivatives = tape.gradient(
-            update, [gradient, *(w.value for w in rule.trainable_variables)]
-        )
-        assert np.isfinite(update).all()
-        assert all(np.isfinite(d).all() for d in derivatives)
-        assert np.abs(derivatives[0]).max() > 0
-
     def test_output_scale_scales_the_update(self):
         gradient = tf.constant(SOME_GRADIENTS)
         updates = []
@@ -152,31 +124,6 @@ class TestStep:
             updates.append(rule.step(gradient, rule.initial_state(5))[0].numpy())
         assert np.abs(updates[0]).max() > 0
         np.testing.assert_allclose(updates[1], 2 * updates[0], rtol=1e-6)
-
-
-class TestBackward:
-    @settings(max_examples=15, deadline=None, derandomize=True)
-    @given(arguments(), st.integers(1, 7))
-    def test_is_the_derivative_of_the_step(self, arguments, n):
-        rule = randomize(CoordinatewiseLSTM(**arguments), arguments["seed"])
-        assert rule.differentiates_itself
-        gradient, state = random_inputs(rule, n, arguments["seed"])
-        d_outputs = random_inputs(rule, n, arguments["seed"] + 1)
-
-        weights = [w.value for w in rule.trainable_variables]
-        with tf.GradientTape() as tape:
-            tape.watch(state)
-            outputs = rule.step(gradient, state)
-        expected = tape.gradient(outputs, [weights, state], output_gradients=d_outputs)
-
-        _, new_state, cache = rule.forward(gradient, state)
-        actual = rule.backward(state, new_state, cache, *d_outputs)
-        for part, expected_part in zip(
-            tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True
-        ):
-            assert part.shape == expected_part.shape
-            scale = max(np.abs(expected_part).max(), 1e-6)
-            np.testing.assert_allclose(part, expected_part, rtol=1e-5, atol=1e-5 * scale)
 
 
 class TestConfiguration:
@@ -194,27 +141,6 @@ class TestConfiguration:
             "seed": 3,
             "name": "mine",
         }
-
-    def test_a_seed_decides_the_weights(self):
-        first, second, other = (CoordinatewiseLSTM((4, 3), seed=seed) for seed in (5, 5, 6))
-        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert not np.allclose(first.get_weights()[0], other.get_weights()[0])
-        fresh = [CoordinatewiseLSTM((4, 3)).get_weights()[0] for _ in range(2)]
-        assert not np.allclose(*fresh)
-
-    def test_only_forget_gates_have_a_bias_at_first(self):
-        rule = CoordinatewiseLSTM((2,), forget_bias=1.5)
-        bias = next(w for w in rule.weights if w.name == "bias_0")
-        np.testing.assert_array_equal(bias, [0, 0, 1.5, 1.5, 0, 0, 0, 0])
-
-    def test_weights_stay_in_float32(self):
-        keras.config.set_dtype_policy("mixed_float16")
-        try:
-            rule = CoordinatewiseLSTM((2,))
-        finally:
-            keras.config.set_dtype_policy("float32")
-        assert {w.dtype for w in rule.weights} == {"float32"}
 
     @pytest.mark.parametrize(
         "arguments",

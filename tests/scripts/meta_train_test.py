@@ -20,7 +20,13 @@ from l2l_keras.scripts import meta_train
 
 COMMAND = [sys.executable, "-m", "l2l_keras.scripts.meta_train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
-SMALL = ("--units=3", "--horizon=10", "--unroll=5", "--validation_episodes=2", "--seeds=2")
+SMALL = (
+    "--rule_option=units=(3,)",
+    "--horizon=10",
+    "--unroll=5",
+    "--validation_episodes=2",
+    "--seeds=2",
+)
 # Small quadratics, without XLA, which takes longer to compile than these few steps to run. Ctrl-C
 # comes when an optimizee is drawn that INTERRUPT_AT names.
 TASK = """
@@ -296,9 +302,23 @@ MISTAKES = {
     "not a flag": (["quadratic"], 2, "Expected flags only. Received: 'quadratic'"),
     "unknown task": (["--task=nothing", "{new}"], 2, "Unknown task.*Received: 'nothing'"),
     "unknown rule": (["{task}", "--rule=nothing", "{new}"], 2, "Received: 'nothing'"),
-    "units": (["{task}", "--units=3,x", "{new}"], 2, "--units: .*'x'"),
+    "units": (["{task}", "--rule_option=units=(3,0)", "{new}"], 2, r"`units` must .*\(3, 0\)"),
+    "unknown rule option": (
+        ["{task}", "--rule_option=unit=3", "{new}"],
+        2,
+        "--rule_option: .*unit",
+    ),
+    "option of a preset": (
+        ["{task}", "--rule=quadratic", "--rule_option=units=(3,)", "{new}"],
+        2,
+        "Received: --rule=quadratic and --rule_option",
+    ),
     "unroll": (["{task}", "--unroll=30", "{new}"], 2, "horizon=100, unroll=30"),
-    "option": (["{task}", "--task_option=functions", "{new}"], 2, "written name=value"),
+    "option": (
+        ["{task}", "--task_option=functions", "{new}"],
+        2,
+        "=name=value. Received: .*functions",
+    ),
     "unknown option": (["{task}", "--task_option=f=1", "{new}"], 2, "does not take these.*'f'"),
     "flag as an option": (
         ["{task}", "--task_option=data_dir=x", "{new}"],

@@ -41,6 +41,20 @@ def convnet():
     )
 
 
+def smooth_convnet():
+    """A network with second derivatives."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(3, 3, activation="tanh"),
+            layers.MaxPooling2D(2),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+
+
 def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -199,6 +213,33 @@ class TestLossAndGradient:
         assert {parameters.dtype, losses.dtype, gradient.dtype} == {tf.float32}
 
 
+class TestHessianVectorProduct:
+    def test_it_is_the_difference_of_gradients(self):
+        """Not with batch normalisation: `tf.nn.moments` has no right second derivative."""
+        task = KerasTask(smooth_convnet, cross_entropy(), stripes(), batch_size=16)
+        parameters, state = task.sample("train", 0)
+        batch = task.batch("train", KEY)
+        vector = tf.random.stateless_normal(parameters.shape, KEY)
+        step = 1e-3 / tf.norm(vector)
+
+        def gradient(direction):
+            return task.loss_and_gradient(parameters + direction * step * vector, state, batch)[1]
+
+        expected = (gradient(1.0) - gradient(-1.0)) / (2.0 * step)
+        actual = task.hessian_vector_product(parameters, state, batch, vector)
+        assert np.linalg.norm(actual - expected) < 0.03 * np.linalg.norm(expected)
+
+    def test_that_of_a_linear_model_is_the_formula(self):
+        task = KerasTask(linear, "mean_squared_error", numbered(), batch_size=20)
+        parameters, state = task.sample("train", 0)
+        x, y = task.batch("train", KEY)
+        design = np.concatenate([x, np.ones_like(x)], axis=1)
+        vector = np.array([0.5, -2.0], "float32")
+        expected = 2.0 * design.T @ (design @ vector) / len(x)
+        actual = task.hessian_vector_product(parameters, state, (x, y), tf.constant(vector))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
 class TestSample:
     def test_the_same_seed_gives_the_same_optimizee(self):
         # Two tasks, and draws in between: only the seed counts.
@@ -339,10 +380,14 @@ class TestData:
 
 
 class TestMetaTraining:
-    def test_a_convolutional_network_of_ones_own_meta_trains(self):
+    @pytest.mark.parametrize(
+        ("model_fn", "second"), [(convnet, False), (smooth_convnet, True)], ids=["first", "second"]
+    )
+    def test_a_convolutional_network_of_ones_own_meta_trains(self, model_fn, second):
         """Convolution, batch normalisation and dropout: the rule gets better at training them."""
         rule = RNNprop(units=(8,), seed=0)
-        meta_model = MetaModel(rule, conv_task(name="stripes"), horizon=20, unroll=10)
+        task = KerasTask(model_fn, cross_entropy(), stripes(), batch_size=16, name="stripes")
+        meta_model = MetaModel(rule, task, horizon=20, unroll=10, second_derivatives=second)
         meta_model.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0))
         validation = tf.data.Dataset.range(5)
         untrained = meta_model.evaluate(validation, return_dict=True, verbose=0)

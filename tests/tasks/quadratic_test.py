@@ -65,6 +65,13 @@ class TestDistribution:
         assert scales.mean() == pytest.approx(-0.5, abs=0.1)
         assert scales.std() == pytest.approx(3 / math.sqrt(12), abs=0.1)
 
+    def test_hessian_vector_product_is_the_formula(self):
+        task, parameters, (w, y) = small()
+        vector = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+        actual = task.hessian_vector_product(parameters, (w, y), (), tf.constant(vector.ravel()))
+        expected = 2.0 * np.einsum("fij,fik,fk->fj", w, w, vector)
+        np.testing.assert_allclose(actual, expected.ravel(), rtol=1e-4)
+
 
 class TestLoss:
     @pytest.mark.parametrize("seed", range(3))
