@@ -59,17 +59,17 @@ class Trace(NamedTuple):
     Attributes:
         losses: f(θ_1) … f(θ_T).
         gradients: ∇f(θ_0) … ∇f(θ_T).
-        states: For each chunk that is kept, the rule's states before the first step and after
-            every step.
         caches: For each chunk that is kept, what the rule's derivative needs of every step.
+        states: For each chunk whose states are kept, those before the first step and after every
+            step.
         optimizee: With second derivatives, (θ_t, the optimizee's state in which it is judged)
             after every step; otherwise nothing.
     """
 
     losses: Any
     gradients: Any
-    states: list[Nest]
     caches: list[Nest]
+    states: list[Nest]
     optimizee: Nest
 
 
@@ -108,15 +108,16 @@ class InnerLoop:
 
     The rule's arithmetic is compiled with XLA, the optimizee's as the task asks for: on a CPU, XLA
     makes the rule twice as fast and convolutions several times slower. Steps are a loop of the
-    graph, which does not grow with the length of a window.
+    graph, which does not grow with their number.
 
     Args:
         rule: The update rule.
         task: The task.
         chunk_size: Largest number of coordinates that the rule updates at once. Defaults to 4096.
-        cache_bytes: Bytes of a window's activations that may be kept for its first-order
-            meta-gradient; beyond that, chunks of coordinates are computed again, one after the
-            other. With second derivatives, all are kept. Defaults to 128 MiB.
+        cache_bytes: Bytes that may be kept of a window for its first-order meta-gradient: the
+            rule's states and its caches, or, where that is too much, the caches. Chunks of
+            coordinates whose caches do not fit are computed again, one after the other. With
+            second derivatives, all of it is kept. Defaults to 128 MiB.
 
     Raises:
         ValueError: If `chunk_size` is not positive.
@@ -135,6 +136,7 @@ class InnerLoop:
         self._hessian_vector_product = _compile(task.hessian_vector_product, task.jit_compile)
         self._rule_step = _compile(self._with_weights(rule.step))
         self._rule_forward = _compile(self._with_weights(self._forward))
+        self._rule_replay = _compile(self._with_weights(self._replay))
         self._rule_backward = _compile(self._backward)
         self._inner_step = _compile(self._step, task.jit_compile)
 
@@ -197,8 +199,7 @@ class InnerLoop:
             where the loop stands.
         """
         weights = self._pack()
-        kept = self.chunks.count if second_derivatives else self._kept_chunks(unroll)
-        trace, after = self._run(weights, inner, draw, unroll, scale, kept, second_derivatives)
+        trace, after = self._run(weights, inner, draw, unroll, scale, second_derivatives)
         losses = trace.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(losses)
@@ -208,7 +209,7 @@ class InnerLoop:
         if self.task.functions > 1:
             factors = tf.repeat(factors, self.task.size // self.task.functions, axis=1)
         if second_derivatives:
-            d_weights = self._whole_derivative(weights, trace, draw, factors, scale)
+            d_weights = self._whole_derivative(weights, inner, trace, draw, factors, scale)
         else:
             d_weights = self._first_order(weights, inner, trace, factors, scale)
         return value, self._unpack(d_weights), losses, after
@@ -248,6 +249,16 @@ class InnerLoop:
         features, feature_state = self.rule.features(gradient, feature_state)
         update, network_state, cache = self.rule.forward(features, network_state)
         return update, (*network_state, *feature_state), cache
+
+    def _replay(
+        self, gradient: Tensor, state: tuple[Tensor, ...], cache: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """Computes the state after the rule's step again."""
+        if not isinstance(self.rule, SplitRule):
+            return self.rule.step(gradient, state)[1]
+        network_state, feature_state = self.rule.split_state(state)
+        _, feature_state = self.rule.features(gradient, feature_state)
+        return (*self.rule.replay(network_state, cache), *feature_state)
 
     def _backward(
         self,
@@ -341,37 +352,38 @@ class InnerLoop:
         draw: Draw,
         unroll: int,
         scale: Tensor | None,
-        kept: int,
         second_derivatives: bool,
     ) -> tuple[Trace, Inner]:
         """Computes a window's steps, and keeps what its meta-gradient needs."""
         state, cache = self._specs()
+        kept, with_states = self._kept_chunks(unroll)
+        if second_derivatives:
+            kept = self.chunks.count
+        kept_states = list(inner.rule_state) if with_states else []
         kept_of_optimizee = (inner.parameters, inner.task_state) if second_derivatives else ()
         trace = Trace(
             losses=_arrays(tf.TensorSpec((self.task.functions,)), unroll),
             gradients=_write(_arrays(inner.gradient, unroll + 1), 0, inner.gradient),
-            states=[_write(_arrays(state, unroll + 1), 0, s) for s in inner.rule_state[:kept]],
             caches=[_arrays(cache, unroll) for _ in range(kept)],
+            states=[_write(_arrays(state, unroll + 1), 0, s) for s in kept_states],
             optimizee=_arrays(kept_of_optimizee, unroll),
         )
 
-        def body(t: Tensor, inner: Inner, trace: Trace) -> tuple[Tensor, Inner, Trace]:
+        def body(t: Tensor, inner: Inner, trace: Trace) -> tuple[Inner, Trace]:
             task_state = inner.task_state
             losses, inner, caches = self._inner_step(weights, inner, draw(t), scale, kept=kept)
+            kept_states = list(inner.rule_state) if with_states else []
             kept_of_optimizee = (inner.parameters, task_state) if second_derivatives else ()
-            return (
-                t + 1,
-                inner,
-                Trace(
-                    losses=trace.losses.write(t, losses),
-                    gradients=trace.gradients.write(t + 1, inner.gradient),
-                    states=_write(trace.states, t + 1, list(inner.rule_state[:kept])),
-                    caches=_write(trace.caches, t, caches),
-                    optimizee=_write(trace.optimizee, t, kept_of_optimizee),
-                ),
+            trace = Trace(
+                losses=trace.losses.write(t, losses),
+                gradients=trace.gradients.write(t + 1, inner.gradient),
+                caches=_write(trace.caches, t, caches),
+                states=_write(trace.states, t + 1, kept_states),
+                optimizee=_write(trace.optimizee, t, kept_of_optimizee),
             )
+            return inner, trace
 
-        _, inner, trace = _loop(unroll, body, (0, inner, trace))
+        inner, trace = _loop(range(unroll), body, (inner, trace))
         return trace, inner
 
     def _specs(self) -> tuple[tuple, tuple]:
@@ -382,11 +394,15 @@ class InnerLoop:
         forward = self._rule_forward.get_concrete_function(weights, gradient, state)
         return forward.structured_outputs[1:]
 
-    def _kept_chunks(self, unroll: int) -> int:
-        """Returns how many chunks' states and caches may be kept over a window."""
-        floats = sum(math.prod(spec.shape) for spec in tf.nest.flatten(self._specs()))
-        # A rule without a state keeps nothing, however many chunks there are.
-        return min(self.chunks.count, self._cache_bytes // max(1, 4 * floats * unroll))
+    def _kept_chunks(self, unroll: int) -> tuple[int, bool]:
+        """Returns how many chunks' caches are kept over a window, and whether all states are."""
+        state, cache = (
+            unroll * sum(math.prod(t.shape) * t.dtype.size for t in specs)
+            for specs in self._specs()
+        )
+        if self.chunks.count * (state + cache) <= self._cache_bytes:
+            return self.chunks.count, True
+        return min(self.chunks.count, self._cache_bytes // max(1, cache)), False
 
     def _first_order(
         self,
@@ -406,12 +422,9 @@ class InnerLoop:
             # once, and keep them.
             with tf.control_dependencies(parts[-1:]):
                 chunk_gradients, chunk_d_losses = tf.identity(gradients[k]), d_losses[k]
-            if k < len(trace.states):
-                states, caches = trace.states[k], trace.caches[k]
-            else:
-                states, caches = self._run_again(weights, chunk_gradients, inner.rule_state[k])
+            caches, states = self._steps_of(weights, inner, trace, k, chunk_gradients)
             parts.append(
-                self._back_propagate(weights, chunk_gradients, chunk_d_losses, states, caches)
+                self._back_propagate(weights, chunk_gradients, chunk_d_losses, caches, states)
             )
         return tf.add_n(parts)
 
@@ -422,28 +435,38 @@ class InnerLoop:
         padding = self.chunks.count * self.chunks.length - self.chunks.size
         return tf.split(tf.pad(vectors, [[0, 0], [0, padding]]), self.chunks.count, axis=1)
 
-    def _run_again(
-        self, weights: Tensor, gradients: Tensor, state: tuple[Tensor, ...]
+    def _steps_of(
+        self, weights: Tensor, inner: Inner, trace: Trace, k: int, gradients: Tensor
     ) -> tuple[Nest, Nest]:
-        """Computes a chunk's steps again, for what its derivative needs."""
+        """Returns a chunk's caches and states, and computes again what was not kept of them."""
+        if k < len(trace.states):
+            return trace.caches[k], trace.states[k]
         unroll = gradients.shape[0] - 1
         state_specs, cache_specs = self._specs()
+        state = inner.rule_state[k]
         states = _write(_arrays(state_specs, unroll + 1), 0, state)
+        if k < len(trace.caches):
+            caches = trace.caches[k]
 
-        def body(t: Tensor, state: tuple, states: Nest, caches: Nest) -> tuple:
+            def replay(t: Tensor, state: tuple, states: Nest) -> tuple:
+                state = self._rule_replay(weights, gradients[t], state, _read(caches, t))
+                return state, _write(states, t + 1, state)
+
+            return caches, _loop(range(unroll), replay, (state, states))[1]
+
+        def forward(t: Tensor, state: tuple, caches: Nest, states: Nest) -> tuple:
             _, state, cache = self._rule_forward(weights, gradients[t], state)
-            return t + 1, state, _write(states, t + 1, state), _write(caches, t, cache)
+            return state, _write(caches, t, cache), _write(states, t + 1, state)
 
-        return _loop(unroll, body, (0, state, states, _arrays(cache_specs, unroll)))[2:]
+        start = (state, _arrays(cache_specs, unroll), states)
+        return _loop(range(unroll), forward, start)[1:]
 
     def _back_propagate(
-        self, weights: Tensor, gradients: Tensor, d_losses: Tensor, states: Nest, caches: Nest
+        self, weights: Tensor, gradients: Tensor, d_losses: Tensor, caches: Nest, states: Nest
     ) -> Tensor:
         """Back-propagates through a chunk's steps, given the optimizee's gradients."""
-        unroll = d_losses.shape[0]
 
-        def body(s: Tensor, d_weights: Tensor, d_update: Tensor, d_state: tuple) -> tuple:
-            t = unroll - 1 - s
+        def body(t: Tensor, d_weights: Tensor, d_update: Tensor, d_state: tuple) -> tuple:
             d_update = d_update + d_losses[t]
             d_step, _, d_state = self._rule_backward(
                 weights,
@@ -455,38 +478,43 @@ class InnerLoop:
                 d_state,
                 with_gradient=False,
             )
-            return s + 1, d_weights + d_step, d_update, d_state
+            return d_weights + d_step, d_update, d_state
 
         d_state = self.rule.initial_state(self.chunks.length)
-        start = (0, tf.zeros_like(weights), tf.zeros_like(d_losses[0]), d_state)
-        return _loop(unroll, body, start)[1]
+        start = (tf.zeros_like(weights), tf.zeros_like(d_losses[0]), d_state)
+        return _loop(range(d_losses.shape[0])[::-1], body, start)[0]
 
     def _whole_derivative(
-        self, weights: Tensor, trace: Trace, draw: Draw, factors: Tensor, scale: Tensor | None
+        self,
+        weights: Tensor,
+        inner: Inner,
+        trace: Trace,
+        draw: Draw,
+        factors: Tensor,
+        scale: Tensor | None,
     ) -> Tensor:
         """Computes a meta-gradient with second derivatives, step by step."""
-        unroll = factors.shape[0]
+        gradients = self._by_chunk(_scaled(trace.gradients.stack(), scale))
+        steps = [self._steps_of(weights, inner, trace, k, gradients[k]) for k in self._indices]
 
         def body(
-            s: Tensor, d_weights: Tensor, d_parameters: Tensor, d_gradient: Tensor, d_states: list
+            t: Tensor, d_weights: Tensor, d_parameters: Tensor, d_gradient: Tensor, d_states: list
         ) -> tuple:
-            t = unroll - 1 - s
             # Up to here, `d_gradient` is that of the gradient after step t, used in step t + 1.
             parameters, task_state = _read(trace.optimizee, t)
             d_parameters += factors[t] * trace.gradients.read(t + 1)
             d_parameters += self._hessian_vector_product(
                 parameters, task_state, draw(t), d_gradient
             )
-            gradients = self.chunks.split(_scaled(trace.gradients.read(t), scale))
             d_updates = self.chunks.split(_scaled(d_parameters, scale))
             parts, d_gradients, new_d_states = [], [], []
-            for k in self._indices:
+            for k, (caches, states) in enumerate(steps):
                 d_step, d_chunk, d_state = self._rule_backward(
                     weights,
-                    gradients[k],
-                    _read(trace.states[k], t),
-                    _read(trace.states[k], t + 1),
-                    _read(trace.caches[k], t),
+                    gradients[k][t],
+                    _read(states, t),
+                    _read(states, t + 1),
+                    _read(caches, t),
                     d_updates[k],
                     d_states[k],
                     with_gradient=True,
@@ -495,12 +523,12 @@ class InnerLoop:
                 d_gradients.append(d_chunk)
                 new_d_states.append(d_state)
             d_gradient = _scaled(self.chunks.join(d_gradients), scale)
-            return s + 1, tf.add_n([d_weights, *parts]), d_parameters, d_gradient, new_d_states
+            return tf.add_n([d_weights, *parts]), d_parameters, d_gradient, new_d_states
 
         zeros = tf.zeros((self.task.size,))
         d_states = [self.rule.initial_state(self.chunks.length) for _ in self._indices]
-        start = (0, tf.zeros_like(weights), zeros, zeros, d_states)
-        return _loop(unroll, body, start)[1]
+        start = (tf.zeros_like(weights), zeros, zeros, d_states)
+        return _loop(range(factors.shape[0])[::-1], body, start)[0]
 
 
 def _compile(function: Callable, jit_compile: bool = True) -> Any:
@@ -516,9 +544,15 @@ def _scaled(vector: Tensor, scale: Tensor | None) -> Tensor:
     return vector if scale is None else scale * vector
 
 
-def _loop(steps: int, body: Callable, variables: tuple) -> tuple:
-    """Runs a loop of the graph whose first variable counts the steps."""
-    return tf.while_loop(lambda t, *_: t < steps, body, variables, parallel_iterations=1)
+def _loop(steps: range, body: Callable, variables: tuple) -> tuple:
+    """Runs `variables = body(step, *variables)` for the steps of a range, in a loop of graphs."""
+
+    def turn(count: Tensor, *variables: Any) -> tuple:
+        return count + 1, *body(steps.start + steps.step * count, *variables)
+
+    return tf.while_loop(
+        lambda count, *_: count < len(steps), turn, (0, *variables), parallel_iterations=1
+    )[1:]
 
 
 def _arrays(like: Nest, steps: int) -> Nest:

@@ -150,8 +150,10 @@ class MetaModel(keras.Model):
         # The window is compiled here, piece by piece; drawing a fresh optimizee is plain Python.
         super().compile(optimizer=optimizer, run_eagerly=True, **kwargs)
         self.optimizer.build(self.rule.trainable_variables)
-        # One kernel instead of a hundred small ones.
-        self._accept = tf.function(self._accept_window, jit_compile=True, autograph=False)
+        # Where steps are quick, one kernel instead of a hundred small ones.
+        self._accept = tf.function(
+            self._accept_window, jit_compile=self.task.jit_compile, autograph=False
+        )
 
     def fit(  # type: ignore[override]
         self, epochs: int = 1, windows: int = 100, validation_episodes: int = 10, **kwargs: Any

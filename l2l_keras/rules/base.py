@@ -73,8 +73,8 @@ class SplitRule(UpdateRule):
     has a state of its own. Meta-training back-propagates through the network by its own
     derivative rather than by a tape.
 
-    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `backward` and
-    `get_config`.
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay`,
+    `backward` and `get_config`.
 
     Args:
         name: Name of the layer.
@@ -117,7 +117,20 @@ class SplitRule(UpdateRule):
 
         Returns:
             `(update, state, cache)`: float32 `[n]`; the next state; and what `backward` needs
-            besides, a tuple of arrays.
+            besides, a tuple of arrays. They are kept for all steps of a window: the smaller, the
+            better.
+        """
+
+    @abc.abstractmethod
+    def replay(self, state: State, cache: State) -> State:
+        """Computes the next state again, from the cache: cheaper than by `forward`.
+
+        Args:
+            state: The network's state that entered the step.
+            cache: What `forward` returned for the step.
+
+        Returns:
+            The state that left it.
         """
 
     @abc.abstractmethod

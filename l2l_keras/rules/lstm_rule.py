@@ -135,10 +135,14 @@ class LSTMRule(SplitRule):
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update and the gates' activations; see `SplitRule.forward`."""
-        state, activations = lstm.stack_forward(self._tensors(), features.inputs, state)
+        """Computes one update, and caches the LSTM's gates; see `SplitRule.forward`."""
+        state, gates = lstm.stack_forward(self._tensors(), features.inputs, state)
         update = ops.sum(features.gains * self._outputs(state[-2]), axis=0)
-        return update, state, activations
+        return update, state, gates
+
+    def replay(self, state: State, cache: State) -> State:
+        """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
+        return lstm.stack_replay(cache, state)
 
     def backward(
         self,

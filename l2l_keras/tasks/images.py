@@ -183,7 +183,6 @@ def image_mlp(
         data,
         batch_size,
         transform=scale_pixels,
-        jit_compile=True,
         name=name,
     )
 

@@ -41,11 +41,12 @@ def randomize(rule, seed):
     return rule
 
 
-def assert_close(actual, expected, tolerance=1e-5):
+def assert_close(actual, expected, tolerance=1e-5, least=1e-6):
+    """Holds arrays to a tolerance relative to the largest number in each, or to `least`."""
     actual, expected = tf.nest.flatten(actual), tf.nest.flatten(expected)
     for part, expected_part in zip(actual, expected, strict=True):
         assert part.shape == expected_part.shape
-        scale = max(np.abs(expected_part).max(), 1e-6)
+        scale = max(np.abs(expected_part).max(), least)
         np.testing.assert_allclose(part, expected_part, rtol=tolerance, atol=tolerance * scale)
 
 
@@ -73,11 +74,12 @@ def test_backward_is_the_derivative_of_forward(make, units, n, seed):
     expected = tape.gradient(
         (update, new_state), (weights, features, network_state), output_gradients=d_outputs
     )
+    # But for the 16 bits in which gates are kept.
     arguments = (features, network_state, new_state, cache, *d_outputs)
-    assert_close(rule.backward(*arguments, with_features=True), expected)
+    assert_close(rule.backward(*arguments, with_features=True), expected, 3e-4, least=0.1)
     d_weights, d_features, d_state = rule.backward(*arguments, with_features=False)
     assert d_features is None
-    assert_close((d_weights, d_state), (expected[0], expected[2]))
+    assert_close((d_weights, d_state), (expected[0], expected[2]), 3e-4, least=0.1)
 
 
 @every_rule
@@ -92,6 +94,21 @@ def test_step_is_forward_of_features(make):
     features, feature_state = rule.features(gradient, feature_state)
     expected, network_state, _ = rule.forward(features, network_state)
     assert_close((update, new_state), (expected, (*network_state, *feature_state)), 0.0)
+
+
+@every_rule
+def test_replay_gives_the_states_of_forward(make):
+    rule = randomize(make(units=(4, 3)), 0)
+    gradient, state = random_inputs(rule, 6, seed=1)
+    network_state, feature_state = rule.split_state(state)
+    features, _ = rule.features(gradient, feature_state)
+    _, expected, cache = rule.forward(features, network_state)
+    replayed = rule.replay(network_state, cache)
+    for part, expected_part in zip(replayed, expected, strict=True):
+        # An error of 1.5e-5 in each of three gates.
+        np.testing.assert_allclose(part, expected_part, atol=1e-4)
+    # A fraction of the memory of the states and gates themselves.
+    assert sum(part.dtype.size * part.shape[0] for part in cache) == 2 * 4 * sum(rule.units)
 
 
 @every_rule
