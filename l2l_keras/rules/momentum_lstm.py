@@ -8,8 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.lstm_rule import EXPONENTIAL, Features, LSTMRule
+from l2l_keras.rules.moments import check_decay, update_moments
 from l2l_keras.rules.preprocessing import log_sign
 
 
@@ -64,13 +66,10 @@ class MomentumLSTM(LSTMRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        for argument, decay in (("momentum", momentum), ("beta_2", beta_2)):
-            if not 0.0 <= decay < 1.0:
-                raise ValueError(f"`{argument}` must be in [0, 1). Received: {decay}")
         self.rate = float(rate)
         self.adaptive_rate = float(adaptive_rate)
-        self.momentum = float(momentum)
-        self.beta_2 = float(beta_2)
+        self.momentum = check_decay("momentum", momentum)
+        self.beta_2 = check_decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         super().__init__(
             inputs=6,
@@ -96,23 +95,18 @@ class MomentumLSTM(LSTMRule):
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
-        """One row for each moment, and for what corrects its bias."""
-        return (1, 1, 1, 1)
+        """Those of the moments."""
+        return moments.ROWS
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Computes both directions, and what the LSTM sees; see `SplitRule.features`."""
-        # As in `RNNprop`, what ones would make of it counts the steps that had a gradient.
-        m, v, ones_m, ones_v = state
         g = ops.expand_dims(gradient, 0)
-        m = self.momentum * m + g  # A sum, as in SGD with momentum, not an average.
-        v = self.beta_2 * v + (1.0 - self.beta_2) * ops.square(g)
-        ones_m = self.momentum * ones_m + 1.0
-        ones_v = self.beta_2 * ones_v + (1.0 - self.beta_2)
-        mean = m / ones_m
-        usual = ops.sqrt(ops.maximum(v / ones_v, 1e-36)) + self.epsilon
+        mean, usual, state = update_moments(g, state, self.momentum, self.beta_2, self.epsilon)
+        # SGD's momentum is the sum of gradients, not their average.
+        momentum = state[0] / (1.0 - self.momentum)
         inputs = [log_sign(gradient), log_sign(mean[0]), g / usual, mean / usual]
-        gains = [-self.rate * (g + self.momentum * m), -self.adaptive_rate * mean / usual]
-        return Features(ops.concatenate(inputs), ops.concatenate(gains)), (m, v, ones_m, ones_v)
+        gains = [-self.rate * (g + self.momentum * momentum), -self.adaptive_rate * mean / usual]
+        return Features(ops.concatenate(inputs), ops.concatenate(gains)), state
 
 
 def _near_zero(seed: int | None) -> keras.initializers.Initializer:

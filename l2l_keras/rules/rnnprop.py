@@ -8,8 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.lstm_rule import TANH, Features, LSTMRule
+from l2l_keras.rules.moments import check_decay, update_moments
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -59,11 +61,8 @@ class RNNprop(LSTMRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        for argument, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"`{argument}` must be in [0, 1). Received: {beta}")
-        self.beta_1 = float(beta_1)
-        self.beta_2 = float(beta_2)
+        self.beta_1 = check_decay("beta_1", beta_1)
+        self.beta_2 = check_decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         self.output_scale = float(output_scale)
         super().__init__(
@@ -89,26 +88,12 @@ class RNNprop(LSTMRule):
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
-        """One row for each moment, and for what corrects its bias."""
-        return (1, 1, 1, 1)
+        """Those of the moments."""
+        return moments.ROWS
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Updates the moments and relates gradient and momentum to the usual gradient."""
-        # The averages of ones are Adam's 1 - β^t: kept for each coordinate, they count the steps
-        # in which it had a gradient.
-        m, v, ones_1, ones_2 = state
-        gradient = ops.expand_dims(gradient, 0)
-        m = self.beta_1 * m + (1.0 - self.beta_1) * gradient
-        v = self.beta_2 * v + (1.0 - self.beta_2) * ops.square(gradient)
-        ones_1 = self.beta_1 * ones_1 + (1.0 - self.beta_1)
-        ones_2 = self.beta_2 * ones_2 + (1.0 - self.beta_2)
-        # Clipped far below epsilon: where the square of a small gradient is zero in float32, the
-        # root has no derivative, and second derivatives would not be finite.
-        usual = ops.sqrt(ops.maximum(v / ones_2, 1e-36)) + self.epsilon
-        inputs = ops.concatenate([m / ones_1 / usual, gradient / usual])
-        return Features(inputs, ops.full((1, 1), self.output_scale, "float32")), (
-            m,
-            v,
-            ones_1,
-            ones_2,
-        )
+        """Relates gradient and momentum to the usual gradient; see `SplitRule.features`."""
+        g = ops.expand_dims(gradient, 0)
+        mean, usual, state = update_moments(g, state, self.beta_1, self.beta_2, self.epsilon)
+        inputs = ops.concatenate([mean / usual, g / usual])
+        return Features(inputs, ops.full((1, 1), self.output_scale, "float32")), state
