@@ -15,7 +15,7 @@ with H_t the Hessian of the optimizee at θ_t and d_t the derivative of the meta
 the gradient that the rule saw there. First-order meta-gradients drop the last term, ∂g_t/∂φ (the
 paper's choice): λ_t is then a sum of gradients that the inner loop has computed anyway, and the
 optimizee is not differentiated again. The whole derivative costs one Hessian-vector product a
-step. Both are exact, not approximations.
+step. Both are exact, not approximations, but for the 16 bits in which LSTM rules keep their gates.
 """
 
 from __future__ import annotations
