@@ -74,7 +74,7 @@ class Trace(NamedTuple):
 
 
 class Chunks:
-    """Cuts `[size]` vectors into equal chunks of coordinates, the last one filled up with zeros.
+    """Cuts vectors into equal chunks of coordinates, the last one filled up with zeros.
 
     A few thousand coordinates at a time stay in the processor's cache, and equal chunks need the
     rule compiled for one shape only.
@@ -91,13 +91,14 @@ class Chunks:
         self._padding = self.count * self.length - size
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """Cuts a float32 `[size]` vector into `count` vectors `[length]`."""
+        """Cuts a float32 `[..., size]` vector into `count` vectors `[..., length]`."""
         if self.count == 1:
             return [vector]
-        return tf.split(tf.pad(vector, [[0, self._padding]]), self.count)
+        padding = [[0, 0]] * (len(vector.shape) - 1) + [[0, self._padding]]
+        return tf.split(tf.pad(vector, padding), self.count, axis=-1)
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Undoes `split`."""
+        """Undoes `split` of a vector `[size]`."""
         if self.count == 1:
             return vectors[0]
         return tf.concat(vectors, axis=0)[: self.size]
@@ -414,8 +415,8 @@ class InnerLoop:
     ) -> Tensor:
         """Computes a first-order meta-gradient, chunk by chunk."""
         gradients = _scaled(trace.gradients.stack(), scale)
-        d_losses = self._by_chunk(factors * gradients[1:])
-        gradients = self._by_chunk(gradients)
+        d_losses = self.chunks.split(factors * gradients[1:])
+        gradients = self.chunks.split(gradients)
         parts: list[Tensor] = []
         for k in self._indices:
             # One chunk after the other: the executor would otherwise compute all of them again at
@@ -427,13 +428,6 @@ class InnerLoop:
                 self._back_propagate(weights, chunk_gradients, chunk_d_losses, caches, states)
             )
         return tf.add_n(parts)
-
-    def _by_chunk(self, vectors: Tensor) -> list[Tensor]:
-        """Cuts `[steps, size]` vectors into chunks `[steps, length]`."""
-        if self.chunks.count == 1:
-            return [vectors]
-        padding = self.chunks.count * self.chunks.length - self.chunks.size
-        return tf.split(tf.pad(vectors, [[0, 0], [0, padding]]), self.chunks.count, axis=1)
 
     def _steps_of(
         self, weights: Tensor, inner: Inner, trace: Trace, k: int, gradients: Tensor
@@ -494,7 +488,7 @@ class InnerLoop:
         scale: Tensor | None,
     ) -> Tensor:
         """Computes a meta-gradient with second derivatives, step by step."""
-        gradients = self._by_chunk(_scaled(trace.gradients.stack(), scale))
+        gradients = self.chunks.split(_scaled(trace.gradients.stack(), scale))
         steps = [self._steps_of(weights, inner, trace, k, gradients[k]) for k in self._indices]
 
         def body(

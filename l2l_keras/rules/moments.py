@@ -28,7 +28,7 @@ def check_decay(argument: str, value: float) -> float:
     return float(value)
 
 
-def update_moments(
+def update(
     gradient: Tensor, state: Moments, beta_1: float, beta_2: float, epsilon: float
 ) -> tuple[Tensor, Tensor, Moments]:
     """Updates the moments with a gradient.

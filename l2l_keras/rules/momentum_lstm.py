@@ -11,7 +11,6 @@ from keras import ops
 from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.lstm_rule import EXPONENTIAL, Features, LSTMRule
-from l2l_keras.rules.moments import check_decay, update_moments
 from l2l_keras.rules.preprocessing import log_sign
 
 
@@ -68,8 +67,8 @@ class MomentumLSTM(LSTMRule):
     ) -> None:
         self.rate = float(rate)
         self.adaptive_rate = float(adaptive_rate)
-        self.momentum = check_decay("momentum", momentum)
-        self.beta_2 = check_decay("beta_2", beta_2)
+        self.momentum = moments.check_decay("momentum", momentum)
+        self.beta_2 = moments.check_decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         super().__init__(
             inputs=6,
@@ -101,7 +100,7 @@ class MomentumLSTM(LSTMRule):
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Computes both directions, and what the LSTM sees; see `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
-        mean, usual, state = update_moments(g, state, self.momentum, self.beta_2, self.epsilon)
+        mean, usual, state = moments.update(g, state, self.momentum, self.beta_2, self.epsilon)
         # SGD's momentum is the sum of gradients, not their average.
         momentum = state[0] / (1.0 - self.momentum)
         inputs = [log_sign(gradient), log_sign(mean[0]), g / usual, mean / usual]

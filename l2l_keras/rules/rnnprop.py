@@ -11,7 +11,6 @@ from keras import ops
 from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.lstm_rule import TANH, Features, LSTMRule
-from l2l_keras.rules.moments import check_decay, update_moments
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -61,8 +60,8 @@ class RNNprop(LSTMRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.beta_1 = check_decay("beta_1", beta_1)
-        self.beta_2 = check_decay("beta_2", beta_2)
+        self.beta_1 = moments.check_decay("beta_1", beta_1)
+        self.beta_2 = moments.check_decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         self.output_scale = float(output_scale)
         super().__init__(
@@ -94,6 +93,6 @@ class RNNprop(LSTMRule):
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Relates gradient and momentum to the usual gradient; see `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
-        mean, usual, state = update_moments(g, state, self.beta_1, self.beta_2, self.epsilon)
+        mean, usual, state = moments.update(g, state, self.beta_1, self.beta_2, self.epsilon)
         inputs = ops.concatenate([mean / usual, g / usual])
         return Features(inputs, ops.full((1, 1), self.output_scale, "float32")), state
