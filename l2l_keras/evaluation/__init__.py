@@ -16,6 +16,7 @@ from l2l_keras.evaluation.compare import (
 from l2l_keras.evaluation.report import (
     curves_csv,
     figure,
+    finite,
     table,
     to_json,
     versions,
@@ -34,6 +35,7 @@ __all__ = [
     "default_window",
     "figure",
     "final_losses",
+    "finite",
     "half_decades",
     "mean_and_interval",
     "run",

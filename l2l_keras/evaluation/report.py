@@ -154,7 +154,7 @@ def to_json(comparison: Comparison, settings: Mapping[str, Any] | None = None) -
         ],
         "versions": versions(),
     }
-    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
 
 
 def versions() -> dict[str, str]:
@@ -345,12 +345,23 @@ def _legend(result: Result) -> str:
     return f"{result.name} (tuned, {result.learning_rate:.3g})"
 
 
-def _finite(value: Any) -> Any:
-    """Replaces numbers that are not finite, which JSON cannot express, by None."""
+def finite(value: Any) -> Any:
+    """Replaces numbers that are not finite, which JSON cannot express, by None.
+
+    Args:
+        value: What JSON shall express: nested mappings and sequences, numbers and text.
+
+    Returns:
+        The same, mappings as dictionaries and sequences as lists.
+
+    Example:
+        >>> l2l_keras.evaluation.finite({"Adam": 0.5, "SGD": float("inf")})
+        {'Adam': 0.5, 'SGD': None}
+    """
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

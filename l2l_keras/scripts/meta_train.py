@@ -270,8 +270,10 @@ def main(argv: list[str]) -> None:
             progress=lambda line: print(line, file=sys.stderr, flush=True),
         )
         evaluation.write_report(comparison, output_dir, {"flags": _settings()})
-        finals = {result.name: _finite(result.mean_final) for result in comparison.results}
-        card["results"] = {f"final loss on {task.name}, {_HORIZON.value} steps": finals}
+        finals = {result.name: result.mean_final for result in comparison.results}
+        card["results"] = evaluation.finite(
+            {f"final loss on {task.name}, {_HORIZON.value} steps": finals}
+        )
         presets.save_preset(rule, output_dir / "preset", card)
         print(f"\n{evaluation.table(comparison)}")
         print(f"The curves: {output_dir / 'curves.png'} and curves.csv")
@@ -419,11 +421,6 @@ def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) 
         "licence": "Apache-2.0",
         "date": datetime.date.today().isoformat(),
     }
-
-
-def _finite(value: float) -> float | None:
-    """Returns a number as JSON can hold it: None if it is not finite."""
-    return value if math.isfinite(value) else None
 
 
 def console() -> None:
