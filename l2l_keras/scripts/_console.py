@@ -19,12 +19,16 @@ import keras
 import tensorflow as tf
 from absl import app, flags, logging
 
-from l2l_keras import presets, tasks
-from l2l_keras.rules.base import UpdateRule
+from l2l_keras import presets, rules, tasks
 
 FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
+RULES = {
+    "coordinatewise_lstm": rules.CoordinatewiseLSTM,
+    "momentum_lstm": rules.MomentumLSTM,
+    "rnnprop": rules.RNNprop,
+}
 _HELP = {
     f"{dash}{name}" for dash in ("-", "--") for name in ("?", "h", "help", "helpshort", "helpfull")
 }
@@ -203,7 +207,7 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def load_preset(name: str) -> tuple[UpdateRule, dict[str, Any]]:
+def load_preset(name: str) -> tuple[rules.UpdateRule, dict[str, Any]]:
     """Loads a preset; see `l2l_keras.presets.load_preset`.
 
     Args:

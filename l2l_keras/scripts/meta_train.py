@@ -43,11 +43,6 @@ from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
 
-_RULES = {
-    "coordinatewise_lstm": rules.CoordinatewiseLSTM,
-    "momentum_lstm": rules.MomentumLSTM,
-    "rnnprop": rules.RNNprop,
-}
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
 
@@ -328,7 +323,7 @@ def _settings() -> dict[str, Any]:
 def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
     """Makes a rule, or loads the one to go on from, with its card."""
     options = _console.parse_options("rule_option", _RULE_OPTIONS.value)
-    if _RULE.value not in _RULES:
+    if _RULE.value not in _console.RULES:
         if options:
             raise _console.UserError(
                 "The rule of a preset has no options left to choose. "
@@ -337,7 +332,7 @@ def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
             )
         return _console.load_preset(_RULE.value)
     try:
-        rule = _RULES[_RULE.value](**{"seed": _SEED.value, **options})
+        rule = _console.RULES[_RULE.value](**{"seed": _SEED.value, **options})
     except (TypeError, ValueError) as error:
         raise _console.UserError(f"--rule_option: {error}", _console.USAGE) from error
     return rule, None
