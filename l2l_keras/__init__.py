@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 from l2l_keras import presets, rules
+from l2l_keras.callbacks import SkippedSteps
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.presets import list_presets
 
@@ -15,7 +16,16 @@ __version__ = "0.1.0"
 
 _LAZY = ("evaluation", "meta", "tasks")
 
-__all__ = ["LearnedOptimizer", "evaluation", "list_presets", "meta", "presets", "rules", "tasks"]
+__all__ = [
+    "LearnedOptimizer",
+    "SkippedSteps",
+    "evaluation",
+    "list_presets",
+    "meta",
+    "presets",
+    "rules",
+    "tasks",
+]
 
 
 def __getattr__(name: str) -> Any:

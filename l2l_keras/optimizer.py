@@ -1,20 +1,28 @@
-"""`LearnedOptimizer`: an update rule as a Keras optimizer, on any backend."""
+"""`LearnedOptimizer`: update rules as a Keras optimizer, on any backend."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from l2l_keras import presets
+from l2l_keras import _backend, gradient_guard, parameter_groups, presets
+from l2l_keras._keras_hooks import BatchOptimizer
+from l2l_keras.batched_update import (
+    STATE_DTYPES,
+    Block,
+    ShardedBlock,
+    divide,
+    stored_rule,
+    to_vector,
+)
 from l2l_keras.rules import UpdateRule
 
 Tensor = Any
@@ -22,24 +30,42 @@ Variable = Any
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
-class LearnedOptimizer(keras.optimizers.Optimizer):
-    """Optimizer whose updates are computed by a (meta-trained) update rule.
+class LearnedOptimizer(BatchOptimizer):
+    """Optimizer whose updates are computed by (meta-trained) update rules.
 
     θ ← θ + learning_rate · u with (u, h) = m(∇, h; φ): the rule m says where to go and how far,
     and keeps a state h for every coordinate. All coordinates of all variables go through the rule
-    together, in float32 whatever the variables' dtype. The state is one float32 array
-    `[rows, *variable.shape]` for each variable, `rows` being the sum of the rule's `state_rows`.
+    together, a few thousand at a time, in float32 whatever the variables' dtype. The state is one
+    array `[rows, coordinates]`, `rows` being the sum of the rule's `state_rows`.
 
-    The optimizer works on a copy of the rule, whose weights are part of its (non-trainable)
-    variables: meta-training `rule` further does not change it, and loading a checkpoint into it
-    does not change `rule`.
+    Variables may be divided into groups, each with a rule of its own, or handed to a Keras
+    optimizer, as one may want for biases and norms.
+
+    A step whose gradients are not finite, or suddenly far larger than those of the steps before,
+    is skipped: it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay
+    and moving averages, which do not come from gradients, go on.)
+
+    The optimizer works on copies of the rules, whose weights are part of its (non-trainable)
+    variables: meta-training a rule further does not change it, and loading a checkpoint into it
+    does not change the rule that it was made from.
 
     Args:
-        rule: The update rule, an `l2l_keras.rules.UpdateRule`. `LearnedOptimizer.from_preset`
-            takes a trained one from a preset.
-        learning_rate: Factor of the rule's updates: a float, a
+        rule: The update rule, an `l2l_keras.rules.UpdateRule`
+            (`LearnedOptimizer.from_preset` takes a trained one from a preset); or a dictionary of
+            groups, `{pattern: member}`. A variable belongs to the first group whose pattern, a
+            regular expression, is found in its path; `".*"` at the end takes the rest. A member is
+            a rule or a Keras optimizer, which keeps its own learning rate.
+        learning_rate: Factor of the rules' updates: a float, a
             `keras.optimizers.schedules.LearningRateSchedule` or a callable without arguments.
-            Defaults to 1, the updates that the rule was trained to make.
+            Defaults to 1, the updates that a rule was trained to make.
+        group_of: Function that maps a variable to the name of its group, or None (the default) to
+            match patterns. A registered function (`keras.saving.register_keras_serializable`) can
+            be saved and loaded.
+        state_dtype: `"float32"` (the default), or `"bfloat16"` for states of half the size,
+            rounded to 8 bits after each step.
+        runaway_factor: A step is skipped if the norm of its gradients is more than so many times
+            the largest of recent steps (see `l2l_keras.gradient_guard.judge`); None to skip only
+            what is not finite. Defaults to 1000.
         weight_decay: Float or None. If set, `learning_rate * weight_decay` of every variable is
             taken off it before its update.
         clipnorm: Float or None. If set, the gradient of each variable is clipped to this norm.
@@ -50,13 +76,13 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         ema_overwrite_frequency: Steps between two overwritings of the variables with their average,
             or None (the default) to overwrite them at the end of training only.
         loss_scale_factor: Float or None. Factor of the loss, taken out of the gradients again.
-        gradient_accumulation_steps: Integer or None. If set, variables and the rule's state change
+        gradient_accumulation_steps: Integer or None. If set, variables and the rules' state change
             every so many steps only, on the mean gradient of these steps.
         name: Name of the optimizer.
 
     Raises:
-        ValueError: If `rule` is not an `UpdateRule`, or an argument of the base class is not as
-            `keras.optimizers.Optimizer` wants it.
+        ValueError: If `rule` is neither an `UpdateRule` nor a dictionary of members, or another
+            argument is not as described or not as `keras.optimizers.Optimizer` wants it.
 
     Example:
         >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
@@ -64,13 +90,21 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         >>> model.compile(optimizer=l2l_keras.LearnedOptimizer(rule), loss="mse")
         >>> history = model.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
 
-    Source: Andrychowicz et al. (2016), section 2.
+        Biases and the scales of normalisation to Adam, everything else to the rule:
+
+        >>> groups = {"bias|gamma|beta": keras.optimizers.Adam(1e-3), ".*": rule}
+        >>> optimizer = l2l_keras.LearnedOptimizer(groups)
+
+    Source: Andrychowicz et al. (2016), section 2; groups as in its section 3.3.
     """
 
     def __init__(
         self,
-        rule: UpdateRule,
+        rule: UpdateRule | Mapping[str, parameter_groups.Member],
         learning_rate: float | Callable[..., Any] = 1.0,
+        group_of: Callable[[Variable], str] | None = None,
+        state_dtype: str = "float32",
+        runaway_factor: float | None = 1000.0,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -82,10 +116,14 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(rule, UpdateRule):
+        parameter_groups.check(rule, group_of)
+        if state_dtype not in STATE_DTYPES:
             raise ValueError(
-                "`rule` must be an instance of `l2l_keras.rules.UpdateRule`; for a preset, use "
-                f"`LearnedOptimizer.from_preset`. Received: rule={rule!r}"
+                f"`state_dtype` must be one of {list(STATE_DTYPES)}. Received: {state_dtype!r}"
+            )
+        if runaway_factor is not None and not runaway_factor > 1.0:
+            raise ValueError(
+                f"`runaway_factor` must be greater than 1, or None. Received: {runaway_factor!r}"
             )
         super().__init__(
             learning_rate=learning_rate,
@@ -100,13 +138,20 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        # A copy, made here: two optimizers cannot own the same variables (the JAX trainer donates
+        # Copies, made here: two optimizers cannot own the same variables (the JAX trainer donates
         # their buffers), and under a `tf.distribute` strategy's scope φ is mirrored with the model.
-        self.rule = _copy(rule)
+        self.rule: Any = parameter_groups.copy(rule)
+        self.group_of = group_of
+        self.state_dtype = state_dtype
+        self.runaway_factor = None if runaway_factor is None else float(runaway_factor)
         # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
         # they are saved with it, and are arguments, not constants, of compiled training steps.
-        self._rule_weights = list(self.rule.weights)
-        self._rule_step = _compiled(self.rule.step)
+        self._rule_weights = [
+            w for rule in parameter_groups.rules(self.rule).values() for w in rule.weights
+        ]
+        self._skipped_steps = self.add_variable((), dtype="int", name="skipped_steps")
+        self._largest_norm = self.add_variable((), dtype="float32", name="largest_norm")
+        self._run = _backend.runner(self._compute)
 
     @classmethod
     def from_preset(
@@ -142,24 +187,57 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
                 the folder's name as `name`.
 
         Raises:
-            ValueError: If `path` exists and is no preset.
+            ValueError: If `path` exists and is no preset, or the optimizer has several groups.
 
         Example:
             >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
             >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("my_rule")
         """
+        if not isinstance(self.rule, UpdateRule):
+            raise ValueError(
+                "A preset holds one rule; save each group's with `l2l_keras.presets.save_preset`. "
+                f"Received: an optimizer with the groups {list(self.rule)}"
+            )
         presets.save_preset(self.rule, path, card or {"name": pathlib.Path(path).name})
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Creates the rule's state of each variable.
+        """Creates the rules' state, and that of Keras optimizers, for the variables.
 
         Args:
             variables: The variables to optimise.
+
+        Raises:
+            ValueError: If a variable belongs to no group.
         """
         if self.built:
             return
         super().build(variables)
-        self._slots = [self._add_slot(variable) for variable in variables]
+        # Variables that are overwritten with their gradient are not optimised.
+        updated = {
+            index: variable
+            for index, variable in enumerate(variables)
+            if not getattr(variable, "overwrite_with_gradient", False)
+        }
+        groups = parameter_groups.assign(
+            list(updated.values()), parameter_groups.members(self.rule), self.group_of
+        )
+        self._shapes = tuple(tuple(variable.shape) for variable in variables)
+        self._blocks = tuple(self._make_blocks(updated, groups))
+        self._slots = [
+            self._add_slot(block, variables[next(iter(block.shapes))]) for block in self._blocks
+        ]
+        self._delegations = tuple(
+            (optimizer, tuple(i for i, g in zip(updated, groups, strict=True) if g == group))
+            for group, optimizer in parameter_groups.delegates(self.rule).items()
+        )
+        for optimizer, indices in self._delegations:
+            optimizer.build([variables[index] for index in indices])
+        self._delegate_variables = [v for o, _ in self._delegations for v in o.variables]
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were skipped because their gradients were not finite, or far too large."""
+        return int(ops.convert_to_numpy(self._skipped_steps))
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
         """Updates one variable and its state; training takes all variables in one such step.
@@ -169,19 +247,78 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             variable: One of the variables that the optimizer was built with.
             learning_rate: Factor of the update, a scalar.
         """
-        self._update([gradient], [variable], learning_rate)
+        self._update([gradient], [variable], learning_rate, alone=True)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, with the weights of the rule.
+    def update_variables(
+        self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
+    ) -> None:
+        """Updates variables and their state in one step; called by `apply`.
+
+        Args:
+            gradients: Gradients of the variables, dense or sparse.
+            variables: Variables that the optimizer was built with.
+            learning_rate: Factor of the rules' updates, a scalar.
+        """
+        if not _backend.has_strategy():
+            self._update(gradients, variables, learning_rate, alone=False)
+            return
+
+        delegated = list(self._delegated(variables))
+
+        def delegate(gradients: Sequence[Tensor]) -> None:
+            for optimizer, chosen in delegated:
+                optimizer.apply([gradients[k] for k in chosen], [variables[k] for k in chosen])
+
+        arguments = self._arguments(gradients, variables, learning_rate, alone=False)
+        _backend.run_on_replicas(self._run, delegate, *arguments)
+
+    def state_of(self, variable: Variable) -> Tensor:
+        """Returns the state that a rule keeps of a variable.
+
+        Args:
+            variable: One of the variables that the optimizer was built with, of a rule's group.
 
         Returns:
-            A dictionary that JSON can hold. `rule_weights` are the rule's weights in their order,
+            float32 `[rows, *variable.shape]`, the rule's state arrays one below the other.
+
+        Raises:
+            ValueError: If no rule updates the variable.
+
+        Example:
+            >>> variable = keras.Variable([1.0, 2.0, 3.0])
+            >>> rule = l2l_keras.rules.CoordinatewiseLSTM(units=(20, 20), seed=0)
+            >>> optimizer = l2l_keras.LearnedOptimizer(rule)
+            >>> optimizer.build([variable])
+            >>> tuple(optimizer.state_of(variable).shape)
+            (80, 3)
+        """
+        index = self.index_of(variable)
+        for block, slot in zip(self._blocks, self._slots, strict=True):
+            if index in block.shapes:
+                return block.state_of(slot, index)
+        raise ValueError(f"No rule updates the variable. Received: {variable}")
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, with the weights of the rules.
+
+        Returns:
+            A dictionary that JSON can hold. `rule_weights` are the rules' weights in their order,
             little-endian float32, base64.
         """
-        weights = [np.asarray(w, "<f4").tobytes() for w in self.rule.get_weights()]
+        weights = [
+            np.asarray(w, "<f4").tobytes()
+            for r in parameter_groups.rules(self.rule).values()
+            for w in r.get_weights()
+        ]
+        group_of = self.group_of and keras.saving.serialize_keras_object(self.group_of)
         return {
-            "rule": keras.saving.serialize_keras_object(self.rule),
+            "rule": keras.saving.serialize_keras_object(
+                self.rule if isinstance(self.rule, UpdateRule) else dict(self.rule)
+            ),
             "rule_weights": base64.b64encode(b"".join(weights)).decode("ascii"),
+            "group_of": group_of,
+            "state_dtype": self.state_dtype,
+            "runaway_factor": self.runaway_factor,
             **super().get_config(),
         }
 
@@ -189,7 +326,7 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> LearnedOptimizer:
-        """Creates an optimizer from what `get_config` returned: the same rule, weights included.
+        """Creates an optimizer from what `get_config` returned: the same rules, weights included.
 
         Args:
             config: As returned by `get_config`.
@@ -200,151 +337,180 @@ class LearnedOptimizer(keras.optimizers.Optimizer):
             A `LearnedOptimizer`, not built.
 
         Raises:
-            ValueError: If the weights do not fit the rule.
+            ValueError: If the weights do not fit the rules.
         """
         config = dict(config)
-        rule = keras.saving.deserialize_keras_object(
-            config.pop("rule"), custom_objects=custom_objects
-        )
+        for argument in ("rule", "group_of"):
+            config[argument] = keras.saving.deserialize_keras_object(
+                config[argument], custom_objects=custom_objects
+            )
         packed = base64.b64decode(config.pop("rule_weights"))
         flat = np.frombuffer(packed, "<f4").astype("float32")
-        shapes = [tuple(w.shape) for w in rule.weights]
+        rules = parameter_groups.rules(config["rule"]).values()
+        shapes = [tuple(w.shape) for rule in rules for w in rule.weights]
         sizes = [math.prod(shape) for shape in shapes]
         if flat.size != sum(sizes):
             raise ValueError(
-                f"The weights of the rule {rule.name!r} must be {sum(sizes)} numbers. "
-                f"Received: {flat.size} numbers"
+                f"The weights of the rules {[rule.name for rule in rules]} must be {sum(sizes)} "
+                f"numbers. Received: {flat.size} numbers"
             )
-        parts = np.split(flat, np.cumsum(sizes)[:-1])
-        rule.set_weights([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
-        return super().from_config({"rule": rule, **config}, custom_objects)
+        parts = np.split(flat, np.cumsum(sizes, dtype=int))[:-1]
+        weights = iter([p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)])
+        for rule in rules:
+            rule.set_weights([next(weights) for _ in rule.weights])
+        return super().from_config(config, custom_objects)
 
-    # A private hook of Keras, and the only one that is overridden: the one place where all
-    # gradients and variables are at hand *after* clipping, unscaling, weight decay, accumulation
-    # and the filter for missing gradients, none of which is to be written a second time here.
-    # Without it the optimizer would still be right, through `update_step` for each variable, but
-    # the graph would hold one LSTM for every variable.
-    def _backend_update_step(
-        self, grads: Sequence[Tensor], trainable_variables: Sequence[Variable], learning_rate: Any
-    ) -> None:
-        if _has_tensorflow_strategy():
-            # The base class reduces gradients over replicas and calls `update_step` where each
-            # variable may be assigned.
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
-        else:
-            self._update(grads, trainable_variables, learning_rate)
+    def _make_blocks(
+        self, variables: Mapping[int, Variable], groups: Sequence[str]
+    ) -> Iterator[Block]:
+        """Divides variables by rule and device, and then by size; sharded ones stand alone."""
+        shared: dict[tuple[str, str], dict[int, tuple[int, ...]]] = {}
+        stored = {
+            g: stored_rule(r, self.state_dtype)
+            for g, r in parameter_groups.rules(self.rule).items()
+        }
+        for (index, variable), group in zip(variables.items(), groups, strict=True):
+            if group not in stored:
+                continue
+            shape = tuple(variable.shape)
+            if axes := _backend.sharded_axes(variable):
+                yield ShardedBlock(group, stored[group], index, shape, axes)
+            else:
+                shared.setdefault((group, _backend.device(variable)), {})[index] = shape
+        for (group, _), shapes in shared.items():
+            for part in divide(shapes):
+                chunk = _backend.chunk_size(variables[next(iter(part))])
+                yield Block(group, stored[group], part, chunk)
+
+    def _add_slot(self, block: Block, reference: Variable) -> Variable:
+        """Returns the new state of a block, next to one of its variables."""
+        with _backend.colocated_with(reference):
+            return self.add_variable(
+                block.slot_shape,
+                dtype=block.stored_rule.dtype,
+                name=f"state_{self._blocks.index(block)}",
+                **_backend.layout_argument(block.slot_axes),
+            )
 
     def _update(
-        self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
+        self,
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Any,
+        alone: bool,
     ) -> None:
-        """Updates variables and their state in one step of the rule over all coordinates."""
-        rows = self.rule.state_rows
-        shapes = [tuple(variable.shape) for variable in variables]
-        sizes = [math.prod(shape) for shape in shapes]
-        # `_get_variable_index` is private by its name only: the example in the documentation of
-        # `keras.optimizers.Optimizer` tells subclasses to use it, and there is no other way from a
-        # variable (a replica's, too) to its slot.
-        slots = [self._slots[self._get_variable_index(variable)] for variable in variables]
+        """Updates variables and their state on one device, or where Keras distributes tensors."""
+        accepted = self._run(*self._arguments(gradients, variables, learning_rate, alone))
+        for optimizer, chosen in self._delegated(variables):
+            some = [variables[k] for k in chosen]
+            # Not a condition: those of JAX cannot assign.
+            changed = [*some, *optimizer.variables]
+            before = [ops.copy(variable) for variable in changed]
+            optimizer.apply([gradients[k] for k in chosen], some)
+            for variable, value in zip(changed, before, strict=True):
+                self.assign(variable, ops.where(accepted, ops.convert_to_tensor(variable), value))
 
-        gradient = ops.concatenate(
-            [
-                ops.reshape(_to_dense(g, shape), (size,))
-                for g, shape, size in zip(gradients, shapes, sizes, strict=True)
-            ]
+    def _arguments(
+        self,
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Any,
+        alone: bool,
+    ) -> tuple[Any, ...]:
+        """Returns the arguments of `_backend.runner`'s function."""
+        plan = _Plan(tuple(self.index_of(variable) for variable in variables), alone)
+        arrays = (
+            self._rule_weights,
+            [slot for _, slot in self._blocks_of(plan)],
+            [self._largest_norm, self._skipped_steps],
+            variables,
         )
-        stacked = ops.concatenate(
-            [ops.reshape(slot, (sum(rows), size)) for slot, size in zip(slots, sizes, strict=True)],
-            axis=1,
+        natives = [[_backend.native(variable) for variable in part] for part in arrays]
+        return plan, ops.cast(learning_rate, "float32"), list(gradients), *natives
+
+    def _compute(
+        self,
+        plan: _Plan,
+        learning_rate: Tensor,
+        gradients: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        slots: Sequence[Any],
+        guard: Sequence[Tensor],
+        add: Callable[[int, Tensor], Any],
+    ) -> tuple[list[Any], tuple[Tensor, Tensor], Tensor]:
+        """Computes one step of all rules; see `_backend.runner`."""
+        vectors = {
+            index: to_vector(gradient, self._shapes[index])
+            for index, gradient in zip(plan.indices, gradients, strict=True)
+        }
+        blocks = [block for block, _ in self._blocks_of(plan)]
+        largest_norm, skipped_steps = guard
+        accepted, new_largest_norm = gradient_guard.judge(
+            self._norm(blocks, vectors),
+            largest_norm,
+            None if plan.alone else self.runaway_factor,
         )
-        ends = np.cumsum(rows).tolist()
-        state = tuple(stacked[end - n : end] for n, end in zip(rows, ends, strict=True))
+        rest = iter(weights)
+        weights_of = {
+            group: [next(rest) for _ in rule.weights]
+            for group, rule in parameter_groups.rules(self.rule).items()
+        }
+        new_slots = []
+        ended: list[Any] = []
+        for block, slot in zip(blocks, slots, strict=True):
+            with _backend.after(ended):
+                update, new_slot = block.step(
+                    learning_rate,
+                    weights_of[block.group],
+                    block.join(vectors),
+                    slot,
+                    plan.indices,
+                    accepted,
+                )
+                ended = [add(i, part) for i, part in block.split(update, plan.indices)]
+            new_slots.append(new_slot)
+        skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
+        new_largest_norm = largest_norm if plan.alone else new_largest_norm
+        return new_slots, (new_largest_norm, skipped_steps + skipped), accepted
 
-        update, state = self._rule_step(gradient, state)
-        update = update * ops.cast(learning_rate, "float32")
-        # One copy of the whole state, so that each variable costs the graph one slice.
-        stacked = ops.concatenate(state) if rows else stacked
+    def _norm(self, blocks: Sequence[Block], vectors: Mapping[int, Tensor]) -> Tensor:
+        """Computes the norm of all gradients together, block by block."""
+        squares = [
+            gradient_guard.square_norm(vectors[index])
+            for _, members in self._delegations
+            for index in members
+            if index in vectors
+        ]
+        for block in blocks:
+            with _backend.after(squares[-1:]):
+                squares.append(gradient_guard.square_norm(block.join(vectors)))
+        return ops.sqrt(sum(squares))
 
-        stop = 0
-        for variable, slot, shape, size in zip(variables, slots, shapes, sizes, strict=True):
-            start, stop = stop, stop + size
-            self.assign(slot, ops.reshape(stacked[:, start:stop], (sum(rows), *shape)))
-            part = ops.reshape(update[start:stop], shape)
-            self.assign_add(variable, ops.cast(part, variable.dtype))
+    def _blocks_of(self, plan: _Plan) -> list[tuple[Block, Variable]]:
+        """Returns the blocks that have some of a step's variables, each with its slot."""
+        return [
+            (block, slot)
+            for block, slot in zip(self._blocks, self._slots, strict=True)
+            if not block.shapes.keys().isdisjoint(plan.indices)
+        ]
 
-    def _add_slot(self, variable: Variable) -> Variable | None:
-        """Returns the new state of one variable; None if it is overwritten with its gradient."""
-        if getattr(variable, "overwrite_with_gradient", False):
-            return None
-        path = getattr(variable, "path", variable.name)  # A raw `tf.Variable` has no path.
-        layout = _slot_layout(variable)
-        with _colocated_with(variable):
-            # Not `add_variable_from_reference`: the state is of another shape, and stays in
-            # float32, since an LSTM's state in half precision drifts.
-            return self.add_variable(
-                shape=(sum(self.rule.state_rows), *variable.shape),
-                dtype="float32",
-                name=f"{path.replace('/', '_').replace(':', '_')}_state",
-                # Early versions of Keras 3 have no such argument.
-                **({} if layout is None else {"layout": layout}),
-            )
-
-
-def _copy(rule: UpdateRule) -> UpdateRule:
-    """Returns a rule with the same weights in variables of its own, not trainable."""
-    copy = type(rule).from_config(rule.get_config())
-    copy.set_weights(rule.get_weights())
-    copy.trainable = False
-    return copy
+    def _delegated(
+        self, variables: Sequence[Variable]
+    ) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
+        """Yields the Keras optimizers, each with the positions of its variables among these."""
+        indices = [self.index_of(variable) for variable in variables]
+        for optimizer, members in self._delegations:
+            if chosen := [k for k, index in enumerate(indices) if index in members]:
+                yield optimizer, chosen
 
 
-def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a rule's step, compiled with XLA on TensorFlow.
+class _Plan(NamedTuple):
+    """What a step is traced for.
 
-    In a custom training loop it would otherwise be a hundred kernels, and three times as slow. The
-    other backends compile, or do not, all of a training step.
+    Attributes:
+        indices: Places of its variables among the optimizer's.
+        alone: Whether it is one of several parts of a step, whose size tells nothing.
     """
-    if keras.backend.backend() != "tensorflow":
-        return step
-    import tensorflow as tf
 
-    return tf.function(step, jit_compile=True, autograph=False)
-
-
-def _to_dense(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Returns a gradient as a dense float32 tensor, with the repeated rows of a sparse one summed.
-
-    The sum comes first: preprocessing is not linear. `shape` is that of the variable, since a
-    `tf.IndexedSlices` need not know its own.
-    """
-    if hasattr(gradient, "dense_shape"):  # A `tf.IndexedSlices`, as an embedding's gradient is.
-        values = ops.cast(gradient.values, "float32")
-        return ops.segment_sum(values, gradient.indices, num_segments=shape[0])
-    return ops.convert_to_tensor(gradient, dtype="float32", sparse=False)
-
-
-def _slot_layout(variable: Variable) -> Any:
-    """Returns the sharding layout of a variable's slot: its own, and the rows unsharded."""
-    distribution = keras.distribution.distribution()
-    if distribution is None:
-        return None
-    layout = distribution.get_variable_layout(variable)
-    return keras.distribution.TensorLayout((None, *layout.axes), layout.device_mesh)
-
-
-def _colocated_with(variable: Variable) -> contextlib.AbstractContextManager[Any]:
-    """Returns a scope that puts new variables on the device of `variable`, as Keras does."""
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    native = variable if isinstance(variable, tf.Variable) else variable.value
-    return tf.distribute.get_strategy().extended.colocate_vars_with(native)
-
-
-def _has_tensorflow_strategy() -> bool:
-    """Returns whether a `tf.distribute` strategy is in force."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return tf.distribute.has_strategy()
+    indices: tuple[int, ...]
+    alone: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -53,6 +54,22 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         Returns:
             `(update, state)`: what to add to the coordinates, float32 `[n]`, and the next state.
         """
+
+    def stateless_step(
+        self, weights: Sequence[Tensor], gradient: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """Computes one update with given weights instead of the rule's own.
+
+        Args:
+            weights: Tensors in place of `self.weights`, in their order.
+            gradient: As in `step`.
+            state: As in `step`.
+
+        Returns:
+            As `step`.
+        """
+        with keras.StatelessScope(state_mapping=zip(self.weights, weights, strict=True)):
+            return self.step(gradient, state)
 
     def initial_state(self, n: int) -> State:
         """Returns the state of `n` coordinates before their first step (zeros).
@@ -121,6 +138,18 @@ class SplitRule(UpdateRule):
             better.
         """
 
+    def network(self, features: Nest, state: State) -> tuple[Tensor, State]:
+        """Computes the update from the features, without a cache; see `forward`.
+
+        Args:
+            features: As in `forward`.
+            state: As in `forward`.
+
+        Returns:
+            `(update, state)`.
+        """
+        return self.forward(features, state)[:2]
+
     @abc.abstractmethod
     def replay(self, state: State, cache: State) -> State:
         """Computes the next state again, from the cache: cheaper than by `forward`.
@@ -177,5 +206,5 @@ class SplitRule(UpdateRule):
         """Computes one update; see `UpdateRule.step`."""
         network_state, feature_state = self.split_state(state)
         features, feature_state = self.features(gradient, feature_state)
-        update, network_state, _ = self.forward(features, network_state)
+        update, network_state = self.network(features, network_state)
         return update, (*network_state, *feature_state)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 Tensor = Any
@@ -38,9 +39,19 @@ _DENOMINATOR = (1.0, 0.4603278156, 2.27974204e-2, 1.9529990521e-4)
 
 def _tanh(x: Tensor) -> Tensor:
     """Computes tanh in half the operations that XLA needs for its own."""
+    if keras.backend.backend() == "torch":
+        return _eager_tanh(x)
     x = ops.clip(x, -8.0, 8.0)
     y = x * x
     return x * _polynomial(_NUMERATOR, y) / _polynomial(_DENOMINATOR, y)
+
+
+def _eager_tanh(x: Tensor) -> Tensor:
+    """Computes tanh on PyTorch, whose own is slow, in few passes over memory."""
+    import torch
+
+    one = x.new_ones(())
+    return torch.lerp(-one, one, torch.sigmoid(2.0 * x))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -63,10 +74,16 @@ def _split(activations: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return 0.5 * i + 0.5, 0.5 * f + 0.5, g, 0.5 * o + 0.5
 
 
-def _pack(activations: Tensor) -> Tensor:
+def pack(activations: Tensor) -> Tensor:
     """Returns activations in [-1, 1] as 16-bit integers: an error of 1.5e-5, at half the memory.
 
     A float of 16 bits would be wrong by 16 times that where a gate is open or closed.
+
+    Args:
+        activations: float32, as returned by `cell_forward`.
+
+    Returns:
+        The gates as `cell_replay` and `cell_backward` take them, int16.
     """
     return ops.cast(ops.round(activations * 32767.0), "int16")
 
@@ -94,21 +111,21 @@ def cell_forward(
         c: Cell state, `[units, n]`.
 
     Returns:
-        `(h, c, gates)`: the next states, and the gates as `cell_replay` and `cell_backward` take
-        them, int16 `[4 * units, n]`.
+        `(h, c, activations)`: the next states, and the gates' activations, float32
+        `[4 * units, n]`.
     """
     scale = _gate_scale(h.shape[0])
     kernel = scale * ops.concatenate([weights.recurrent_kernel, weights.kernel], axis=1)
     bias = scale * ops.expand_dims(weights.bias, 1)
     activations = _tanh(ops.matmul(kernel, ops.concatenate([h, inputs])) + bias)
-    return *_next_state(activations, c), _pack(activations)
+    return *_next_state(activations, c), activations
 
 
 def cell_replay(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the states of one step of one layer again, without its products.
 
     Args:
-        gates: As returned by `cell_forward`, int16 `[4 * units, n]`.
+        gates: As returned by `pack`, int16 `[4 * units, n]`.
         c: Cell state that entered the step, `[units, n]`.
 
     Returns:
@@ -136,7 +153,7 @@ def cell_backward(
         h: Hidden state that entered the step, `[units, n]`.
         c: Cell state that entered the step, `[units, n]`.
         new_c: Cell state that left it, `[units, n]`.
-        gates: As returned by `cell_forward`, int16 `[4 * units, n]`.
+        gates: As returned by `pack`, int16 `[4 * units, n]`.
         d_h: Derivative with respect to the hidden state that left the step, `[units, n]`.
         d_c: The same with respect to `new_c`.
         with_inputs: Whether to compute the derivative with respect to `inputs`.
@@ -178,25 +195,25 @@ def stack_forward(
         state: `(h, c)` of the first layer, then of the second and so on, each `[units, n]`.
 
     Returns:
-        `(state, gates)`: the next state and every layer's gates. The stack's output is the last
-        layer's hidden state.
+        `(state, activations)`: the next state and every layer's activations of the gates. The
+        stack's output is the last layer's hidden state.
     """
     new_state: list[Tensor] = []
-    all_gates = []
+    all_activations = []
     for layer, layer_weights in enumerate(weights):
         h, c = state[2 * layer : 2 * layer + 2]
-        h, c, gates = cell_forward(layer_weights, inputs, h, c)
+        h, c, activations = cell_forward(layer_weights, inputs, h, c)
         new_state += [h, c]
-        all_gates.append(gates)
+        all_activations.append(activations)
         inputs = h
-    return tuple(new_state), tuple(all_gates)
+    return tuple(new_state), tuple(all_activations)
 
 
 def stack_replay(gates: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Computes the state after one step of a stack of layers again, without its products.
 
     Args:
-        gates: As returned by `stack_forward`.
+        gates: Every layer's, as returned by `pack`.
         state: The state that entered the step.
 
     Returns:
@@ -225,7 +242,7 @@ def stack_backward(
         inputs: `[inputs, n]`, as given to `stack_forward`.
         state: The state that entered the step.
         new_state: The state that left it.
-        gates: As returned by `stack_forward`.
+        gates: Every layer's, as returned by `pack`.
         d_output: Derivative with respect to the last layer's hidden state, `[units, n]`.
         d_new_state: Derivative with respect to `new_state`.
         with_inputs: Whether to compute the derivative with respect to `inputs`.

@@ -134,11 +134,14 @@ class LSTMRule(SplitRule):
         """`(units, units)` for each layer's hidden and cell state."""
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
+    def network(self, features: Features, state: State) -> tuple[Tensor, State]:
+        """Computes one update; see `SplitRule.network`."""
+        return self._network(features, state)[:2]
+
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
         """Computes one update, and caches the LSTM's gates; see `SplitRule.forward`."""
-        state, gates = lstm.stack_forward(self._tensors(), features.inputs, state)
-        update = ops.sum(features.gains * self._outputs(state[-2]), axis=0)
-        return update, state, gates
+        update, state, activations = self._network(features, state)
+        return update, state, tuple(lstm.pack(layer) for layer in activations)
 
     def replay(self, state: State, cache: State) -> State:
         """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
@@ -182,6 +185,12 @@ class LSTMRule(SplitRule):
             "seed": self.seed,
             "name": self.name,
         }
+
+    def _network(self, features: Features, state: State) -> tuple[Tensor, State, State]:
+        """Computes one update, the next state, and the LSTM's activations."""
+        state, activations = lstm.stack_forward(self._tensors(), features.inputs, state)
+        update = ops.sum(features.gains * self._outputs(state[-2]), axis=0)
+        return update, state, activations
 
     def _outputs(self, hidden: Tensor) -> Tensor:
         """Maps the last hidden state `[units, n]` to the outputs `[outputs, n]`."""

@@ -1,0 +1,162 @@
+"""Parameter groups: which variables of a model which rule, or Keras optimizer, updates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from l2l_keras.rules import UpdateRule
+
+Variable = Any
+Member = Any
+"""An `UpdateRule` or a `keras.optimizers.Optimizer`."""
+Members = Any
+"""An `UpdateRule` for all variables, or a mapping of groups' names to their members."""
+
+# What acts on all groups, and is to be set where it does.
+_OF_ALL_GROUPS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
+
+
+def members(rule: Members) -> Mapping[str, Member]:
+    """Returns groups' members by their names; a rule alone is that of one group, of all variables.
+
+    Args:
+        rule: A rule or members.
+    """
+    return {".*": rule} if isinstance(rule, UpdateRule) else rule
+
+
+def rules(rule: Members) -> dict[str, UpdateRule]:
+    """Returns the rules among groups' members, by the groups' names.
+
+    Args:
+        rule: A rule or members.
+    """
+    return {g: member for g, member in members(rule).items() if isinstance(member, UpdateRule)}
+
+
+def delegates(rule: Members) -> dict[str, keras.optimizers.Optimizer]:
+    """Returns the Keras optimizers among groups' members, by the groups' names.
+
+    Args:
+        rule: A rule or members.
+    """
+    return {g: member for g, member in members(rule).items() if not isinstance(member, UpdateRule)}
+
+
+def check(rule: Members, group_of: Callable[[Variable], str] | None) -> None:
+    """Checks what is to be a rule or members.
+
+    Args:
+        rule: A rule or members.
+        group_of: As in `assign`.
+
+    Raises:
+        ValueError: If it is neither, or an optimizer has an argument that acts on all groups, or a
+            rule alone comes with `group_of`.
+    """
+    if isinstance(rule, UpdateRule):
+        if group_of is not None:
+            raise ValueError(
+                "`group_of` needs a dictionary of groups as `rule`. Received: one rule"
+            )
+        return
+    if not isinstance(rule, Mapping):
+        raise ValueError(
+            "`rule` must be an instance of `l2l_keras.rules.UpdateRule`, or a dictionary of "
+            "groups; for a preset, use `LearnedOptimizer.from_preset`. "
+            f"Received: rule={rule!r}"
+        )
+    if not rules(rule):
+        raise ValueError(
+            f"One group at least must have an `l2l_keras.rules.UpdateRule`. Received: rule={rule!r}"
+        )
+    for group, member in rule.items():
+        if not isinstance(group, str) or not isinstance(
+            member, (UpdateRule, keras.optimizers.Optimizer)
+        ):
+            raise ValueError(
+                "`rule` must map the names or patterns of groups to update rules and Keras "
+                f"optimizers. Received: {group!r}: {member!r}"
+            )
+    for group, optimizer in delegates(rule).items():
+        for argument in _OF_ALL_GROUPS:
+            if value := getattr(optimizer, argument, None):
+                raise ValueError(
+                    f"Set `{argument}` on the LearnedOptimizer: it acts on all groups. Received: "
+                    f"{argument}={value!r} on the {type(optimizer).__name__} of the group {group!r}"
+                )
+
+
+def copy(rule: Members) -> Members:
+    """Returns members like others, with variables of their own.
+
+    Args:
+        rule: A rule or members.
+
+    Returns:
+        The same, with the same weights in rules, which are not trainable, and fresh optimizers.
+    """
+    if not isinstance(rule, UpdateRule):
+        return {group: _copy(member) for group, member in rule.items()}
+    return _copy(rule)
+
+
+def _copy(member: Member) -> Member:
+    """Returns one member like another."""
+    new = type(member).from_config(member.get_config())
+    if isinstance(member, UpdateRule):
+        new.set_weights(member.get_weights())
+        new.trainable = False
+    return new
+
+
+def assign(
+    variables: Sequence[Variable],
+    groups: Iterable[str],
+    group_of: Callable[[Variable], str] | None = None,
+) -> list[str]:
+    """Assigns variables to groups.
+
+    Args:
+        variables: Keras variables, or on TensorFlow `tf.Variable`s.
+        groups: Names of the groups. Without `group_of`, they are regular expressions: a variable
+            belongs to the first that is found in its path (`re.search`).
+        group_of: Maps a variable to the name of its group.
+
+    Returns:
+        The name of each variable's group.
+
+    Raises:
+        ValueError: If a variable belongs to none of the groups.
+
+    Example:
+        >>> layer = keras.layers.Dense(2, name="dense")
+        >>> layer.build((None, 3))
+        >>> assign(layer.variables, ["bias", ".*"])
+        ['.*', 'bias']
+    """
+    groups = list(groups)
+    names = []
+    for variable in variables:
+        path = getattr(variable, "path", variable.name)  # A raw `tf.Variable` has no path.
+        if group_of is not None:
+            group = group_of(variable)
+            if group not in groups:
+                raise ValueError(
+                    f"`group_of` must return one of {groups}. "
+                    f"Received: {group!r} for the variable {path!r}"
+                )
+        else:
+            matching = [pattern for pattern in groups if re.search(pattern, path)]
+            if not matching:
+                raise ValueError(
+                    f"Every variable must match one of the patterns {groups}; a last one, '.*', "
+                    f"takes the rest. Received: a variable {path!r}, which matches none"
+                )
+            group = matching[0]
+        names.append(group)
+    return names

@@ -1,0 +1,166 @@
+"""The contract catches optimizers that break it: each is broken in one way that people have met."""
+
+import keras
+import pytest
+from keras import ops
+
+from l2l_keras import LearnedOptimizer
+from tests.contract import saving_clauses, training_clauses, update_clauses
+from tests.contract.harness import BACKEND, CLAUSES, RULES
+
+MODULES = (saving_clauses, training_clauses, update_clauses)
+BROKEN = {}
+
+
+def breaks(*clauses):
+    """Registers a broken optimizer with the clauses that must notice."""
+
+    def register(cls):
+        for clause in clauses:
+            BROKEN[f"{cls.__name__}-{clause}"] = (cls, clause)
+        return keras.saving.register_keras_serializable(package="l2l_keras_tests")(cls)
+
+    return register
+
+
+@breaks("the_learning_rate_is_a_factor_of_updates", "callbacks_change_the_learning_rate")
+class DeafToTheLearningRate(LearnedOptimizer):
+    def update_variables(self, gradients, variables, learning_rate):
+        super().update_variables(gradients, variables, 1.0)
+
+
+@breaks("gradients_are_clipped_before_the_rule_sees_them")
+class Unclipped(LearnedOptimizer):
+    def _clip_gradients(self, grads):
+        return grads
+
+
+@breaks("weight_decay_is_taken_off_before_the_update")
+class DecaysWithoutTheLearningRate(LearnedOptimizer):
+    def _apply_weight_decay(self, variables):
+        if self.weight_decay:
+            for variable in variables:
+                variable.assign(variable * (1.0 - self.weight_decay))
+
+
+@breaks("a_missing_gradient_leaves_variable_and_state_alone")
+class ZeroForMissing(LearnedOptimizer):
+    def _filter_empty_gradients(self, grads, vars):
+        super()._filter_empty_gradients(grads, vars)
+        zeros = [ops.zeros(v.shape) if g is None else g for g, v in zip(grads, vars, strict=True)]
+        return zeros, vars
+
+
+@breaks("variables_come_in_any_order_and_number")
+class TakesVariablesInItsOwnOrder(LearnedOptimizer):
+    def update_variables(self, gradients, variables, learning_rate):
+        super().update_variables(gradients, sorted(variables, key=self.index_of), learning_rate)
+
+
+@breaks("building_twice_builds_once")
+class BuildsAgain(LearnedOptimizer):
+    def build(self, variables):
+        self.built = False
+        super().build(variables)
+
+
+@breaks(
+    "non_finite_gradients_change_nothing", "runaway_gradients_are_skipped_until_they_prove_usual"
+)
+class Unguarded(LearnedOptimizer):
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+        finite = [
+            g if hasattr(g, "dense_shape") else ops.where(ops.isfinite(g), g, 1.0)
+            for g in gradients
+        ]
+        quiet = [ops.zeros_like(guard[0]), guard[1]]
+        return super()._compute(plan, learning_rate, finite, weights, slots, quiet, add)
+
+
+@breaks("a_configuration_gives_the_same_optimizer", "keras_serialises_it_by_its_registered_name")
+class ForgetsTheWeightsOfItsRule(LearnedOptimizer):
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        optimizer = super().from_config(config, custom_objects)
+        fresh = type(optimizer.rule).from_config(optimizer.rule.get_config())
+        optimizer.rule.set_weights(fresh.get_weights())
+        return optimizer
+
+
+@breaks("a_saved_model_resumes_bit_for_bit", "weights_alone_resume_in_another_optimizer")
+class ForgetsItsState(LearnedOptimizer):
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self.variables):
+            kept = not variable.path.split("/")[-1].startswith("state")
+            store[str(i)] = ops.convert_to_numpy(variable) * kept
+
+
+@breaks("steps_are_computed_in_float32")
+class RoundsGradients(LearnedOptimizer):
+    """Lets the rule's inputs take the variables' type, and the float16 overflow."""
+
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+        rounded = [ops.cast(ops.cast(g, "bfloat16") * 1.01, "float32") for g in gradients]
+        return super()._compute(plan, learning_rate, rounded, weights, slots, guard, add)
+
+
+@breaks("eager_graph_and_xla_agree")
+class CountsInPython(LearnedOptimizer):
+    """Counts steps with an attribute: a graph sees the first value for ever."""
+
+    count = 0
+
+    def update_variables(self, gradients, variables, learning_rate):
+        self.count += 1
+        super().update_variables(gradients, variables, learning_rate / self.count)
+
+
+@breaks("gradients_are_accumulated")
+class SumsInsteadOfAveraging(LearnedOptimizer):
+    def update_variables(self, gradients, variables, learning_rate):
+        steps = self.gradient_accumulation_steps or 1
+        super().update_variables([steps * g for g in gradients], variables, learning_rate)
+
+
+@breaks("a_variable_overwritten_with_its_gradient_has_no_state")
+class StateForAll(LearnedOptimizer):
+    def build(self, variables):
+        for variable in variables:
+            variable.overwrite_with_gradient = False
+        super().build(variables)
+
+
+@breaks("repeated_rows_of_a_sparse_gradient_are_summed_first")
+class DropsRepeatedRows(LearnedOptimizer):
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+        dense = [
+            ops.scatter_update(ops.zeros((5, 2)), ops.expand_dims(g.indices, 1), g.values)
+            if hasattr(g, "dense_shape")
+            else g
+            for g in gradients
+        ]
+        return super()._compute(plan, learning_rate, dense, weights, slots, guard, add)
+
+
+@breaks("a_strategy_mirrors_rule_and_state")
+class KeepsStateOutsideOfTheStrategy(LearnedOptimizer):
+    def _add_slot(self, block, reference):
+        slot = super()._add_slot(block, reference)
+        if hasattr(slot.value, "values"):  # Mirrored: one for each replica.
+            slot._value = slot.value.values[0]
+        return slot
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_optimizer_is_caught(name):
+    cls, clause = BROKEN[name]
+    check, backends = CLAUSES[clause]
+    if BACKEND not in backends or (BACKEND == "torch" and cls is CountsInPython):
+        pytest.skip(f"Cannot be broken in this way on {BACKEND}.")
+    # Some of them fail of themselves, before a comparison does.
+    with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, RuntimeError)):
+        check(lambda **arguments: cls(RULES["rnnprop"](), **arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

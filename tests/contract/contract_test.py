@@ -1,0 +1,23 @@
+"""Every rule honours every clause of the contract, on the backend of this process."""
+
+import pytest
+
+from l2l_keras import LearnedOptimizer
+from tests.contract import saving_clauses, training_clauses, update_clauses
+from tests.contract.harness import BACKEND, CLAUSES, RULES
+
+# All of the clauses are registered by their modules.
+MODULES = (saving_clauses, training_clauses, update_clauses)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_clause(clause, rule):
+    check, backends = CLAUSES[clause]
+    if BACKEND not in backends:
+        pytest.skip(f"Not on {BACKEND}.")
+    check(lambda **arguments: LearnedOptimizer(RULES[rule](), **arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

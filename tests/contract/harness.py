@@ -1,0 +1,190 @@
+"""What the clauses of the contract share: the registry, rules, variables and comparisons."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from l2l_keras import LearnedOptimizer
+from l2l_keras.rules import CoordinatewiseLSTM, MomentumLSTM, RNNprop, UpdateRule
+
+BACKEND = keras.backend.backend()
+SHAPES = [(2, 3), (), (4,), (1, 2, 2)]
+# float32 sums in another order.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+Make = Callable[..., LearnedOptimizer]
+"""Returns a `LearnedOptimizer`, or what claims to be one, given arguments of its constructor."""
+
+
+class Clause(NamedTuple):
+    """A clause of the contract: a function that fails with an optimizer that breaks it."""
+
+    check: Callable[[Make], None]
+    backends: tuple[str, ...]
+
+
+CLAUSES: dict[str, Clause] = {}
+
+
+def clause(*backends: str) -> Callable[[Callable[[Make], None]], Callable[[Make], None]]:
+    """Registers a clause, on some backends or (by default) all."""
+
+    def register(check: Callable[[Make], None]) -> Callable[[Make], None]:
+        CLAUSES[check.__name__] = Clause(check, backends or ("tensorflow", "jax", "torch"))
+        return check
+
+    return register
+
+
+@keras.saving.register_keras_serializable(package="l2l_keras_tests")
+class GradientDescent(UpdateRule):
+    """A rule that needs no network, and no computing by hand; it sums gradients."""
+
+    def __init__(self, rate: float = 0.5, rows: tuple[int, ...] = (1, 2), name: Any = None) -> None:
+        super().__init__(name=name)
+        self.rate, self.rows = rate, tuple(rows)
+        self.built = True
+
+    @property
+    def state_rows(self) -> tuple[int, ...]:
+        return self.rows
+
+    def step(self, gradient: Any, state: Any) -> Any:
+        return -self.rate * gradient, tuple(part + gradient for part in state)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "rows": list(self.rows), "name": self.name}
+
+
+# Small, and with updates large enough to tell apart.
+RULES: dict[str, Callable[..., UpdateRule]] = {
+    "log_sign_lstm": lambda seed=0: CoordinatewiseLSTM((4, 3), output_scale=1.0, seed=seed),
+    "plain_lstm": lambda seed=0: CoordinatewiseLSTM((4,), "none", output_scale=1.0, seed=seed),
+    "rnnprop": lambda seed=0: RNNprop((4, 3), output_scale=0.5, seed=seed),
+    "momentum_lstm": lambda seed=0: MomentumLSTM((4,), rate=0.1, adaptive_rate=0.1, seed=seed),
+    "gradient_descent": lambda seed=0: GradientDescent(),
+    "stateless": lambda seed=0: GradientDescent(rows=()),
+}
+
+
+def make_variables(dtype: str = "float32", shapes: Any = SHAPES) -> list[keras.Variable]:
+    return [
+        keras.Variable(np.ones(shape), dtype=dtype, name=f"variable_{i}")
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def make_gradients(step: int = 0, shapes: Any = SHAPES) -> list[np.ndarray]:
+    random = np.random.default_rng(step)
+    return [np.asarray(random.normal(size=shape), "float32") for shape in shapes]
+
+
+def tensors(gradients: Any) -> list[Any]:
+    return [None if g is None else ops.convert_to_tensor(g) for g in gradients]
+
+
+def numpy(variables: Any) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def states(optimizer: LearnedOptimizer, variables: Any) -> list[np.ndarray]:
+    """The rule's state of each variable."""
+    return numpy(optimizer.state_of(variable) for variable in variables)
+
+
+def snapshot(optimizer: LearnedOptimizer, variables: Any) -> list[np.ndarray]:
+    return numpy(variables) + states(optimizer, variables)
+
+
+def apply(optimizer: Any, gradients: Any, variables: Any) -> None:
+    """Applies gradients; on JAX, where conditions cannot assign, without side effects."""
+    if BACKEND != "jax":
+        optimizer.apply(tensors(gradients), variables)
+        return
+    optimizer.build(variables)
+    values, state = optimizer.stateless_apply(
+        [v.value for v in optimizer.variables], tensors(gradients), [v.value for v in variables]
+    )
+    for variable, value in zip([*variables, *optimizer.variables], values + state, strict=True):
+        variable.assign(value)
+
+
+def train(optimizer: Any, steps: int = 3, dtype: str = "float32") -> list[keras.Variable]:
+    """Returns variables after some steps on fixed gradients."""
+    variables = make_variables(dtype)
+    for step in range(steps):
+        optimizer.apply(tensors(make_gradients(step)), variables)
+    return variables
+
+
+def by_the_rule(
+    rule: UpdateRule, steps: list[list[np.ndarray]], start: Any = None, rate: float = 1.0
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns values and states after steps of a rule, one variable after the other."""
+    values = [np.ones_like(g) for g in steps[0]] if start is None else start
+    rule_states = [rule.initial_state(value.size) for value in values]
+    for gradients in steps:
+        for i, gradient in enumerate(gradients):
+            update, rule_states[i] = rule.step(
+                ops.convert_to_tensor(gradient.ravel()), rule_states[i]
+            )
+            values[i] = values[i] + rate * ops.convert_to_numpy(update).reshape(gradient.shape)
+    rows = sum(rule.state_rows)
+    return values, [
+        np.concatenate([np.zeros((0, value.size), "float32"), *numpy(state)]).reshape(
+            rows, *value.shape
+        )
+        for state, value in zip(rule_states, values, strict=True)
+    ]
+
+
+def assert_close(actual: Any, expected: Any, **tolerance: float) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, **(tolerance or TOLERANCE))
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+def assert_moved(actual: Any, before: Any) -> None:
+    """Guards a comparison against being one of things that never change."""
+    for a, b in zip(actual, before, strict=True):
+        assert not a.size or np.abs(a - b).min() > 1e-6
+
+
+def regression_data() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(8, 3)).astype("float32")
+    return x, x @ np.array([[1.0], [-2.0], [0.5]], "float32")
+
+
+def regression_model(optimizer: Any = None, seed: int = 0, **arguments: Any) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)]
+    )
+    if optimizer is not None:
+        model.compile(optimizer, "mse", **arguments)
+    return model
+
+
+def fit(model: keras.Model, steps: int, data: Any = None, **arguments: Any) -> list[float]:
+    """Trains for some steps, each on all data; returns the loss before each."""
+    x, y = data or regression_data()
+    history = model.fit(
+        x, y, batch_size=len(x), epochs=steps, shuffle=False, verbose=0, **arguments
+    )
+    return history.history["loss"]
+
+
+def load_strictly(path: Any) -> keras.Model:
+    """Loads a model; all that Keras does when it cannot load the state is to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return keras.models.load_model(path)
