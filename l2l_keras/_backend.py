@@ -253,7 +253,7 @@ def chunk_size(variable: Variable) -> int:
     else:
         # Not compiled, larger chunks are as good, and cost fewer calls.
         return 2**16 if variable.value.device.type != "cpu" else 2**13
-    return 2**16 if accelerated else 2**12
+    return 2**16 if accelerated else 2**11
 
 
 def native(variable: Variable) -> Variable:

@@ -284,14 +284,19 @@ def divide(shapes: Mapping[int, Shape]) -> Iterator[dict[int, Shape]]:
     Yields:
         Shapes by places. A variable that is large itself is a part of its own, and is not copied.
     """
+    total = max(1, sum(map(math.prod, shapes.values())))
+    # Of equal sizes where that can be: they share a compiled program.
+    target = math.ceil(total / math.ceil(total / _LIMIT))
     part: dict[int, Shape] = {}
-    size = 0
+    size = start = 0
     for index, shape in shapes.items():
-        if part and size + math.prod(shape) > _LIMIT:
+        n = math.prod(shape)
+        if part and (size + n > _LIMIT or start // target > (start - size) // target):
             yield part
             part, size = {}, 0
         part[index] = shape
-        size += math.prod(shape)
+        size += n
+        start += n
     if part:
         yield part
 

@@ -76,6 +76,13 @@ def test_division_keeps_order_and_stays_small(sizes):
         assert size <= batched_update._LIMIT or len(part) == 1
 
 
+def test_equal_variables_are_divided_into_equal_parts():
+    shapes = dict.fromkeys(range(400), (25000,))
+    assert {len(part) for part in divide(shapes)} == {40}
+    assert list(divide({0: (0,), 1: ()})) == [{0: (0,), 1: ()}]
+    assert list(divide({0: (0,), 1: (0,)})) == [{0: (0,), 1: (0,)}]
+
+
 def test_bits_of_bfloat16_come_back():
     stored = StoredRule(GradientDescent(rows=(1,)), "bfloat16")
     assert stored.dtype == "int16"

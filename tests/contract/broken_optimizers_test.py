@@ -158,7 +158,9 @@ def test_broken_optimizer_is_caught(name):
     if BACKEND not in backends or (BACKEND == "torch" and cls is CountsInPython):
         pytest.skip(f"Cannot be broken in this way on {BACKEND}.")
     # Some of them fail of themselves, before a comparison does.
-    with pytest.raises((AssertionError, pytest.fail.Exception, ValueError, RuntimeError)):
+    with pytest.raises(
+        (AssertionError, pytest.fail.Exception, RuntimeError, TypeError, ValueError)
+    ):
         check(lambda **arguments: cls(RULES["rnnprop"](), **arguments))
 
 
