@@ -84,7 +84,10 @@ def make_gradients(step: int = 0, shapes: Any = SHAPES) -> list[np.ndarray]:
 
 
 def tensors(gradients: Any) -> list[Any]:
-    return [None if g is None else ops.convert_to_tensor(g) for g in gradients]
+    # Scalars, which become float64 in older versions of NumPy, included.
+    return [
+        None if g is None else ops.convert_to_tensor(np.asarray(g, "float32")) for g in gradients
+    ]
 
 
 def numpy(variables: Any) -> list[np.ndarray]:
@@ -130,7 +133,7 @@ def by_the_rule(
     for gradients in steps:
         for i, gradient in enumerate(gradients):
             update, rule_states[i] = rule.step(
-                ops.convert_to_tensor(gradient.ravel()), rule_states[i]
+                ops.convert_to_tensor(np.asarray(gradient, "float32").ravel()), rule_states[i]
             )
             values[i] = values[i] + rate * ops.convert_to_numpy(update).reshape(gradient.shape)
     rows = sum(rule.state_rows)
