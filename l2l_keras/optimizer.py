@@ -263,14 +263,13 @@ class LearnedOptimizer(BatchOptimizer):
             self._update(gradients, variables, learning_rate, alone=False)
             return
 
-        delegated = list(self._delegated(variables))
+        plan, *arguments = self._arguments(gradients, variables, learning_rate, alone=False)
 
         def delegate(gradients: Sequence[Tensor]) -> None:
-            for optimizer, chosen in delegated:
+            for optimizer, chosen in self._delegated(plan):
                 optimizer.apply([gradients[k] for k in chosen], [variables[k] for k in chosen])
 
-        arguments = self._arguments(gradients, variables, learning_rate, alone=False)
-        _backend.run_on_replicas(self._run, delegate, *arguments)
+        _backend.run_on_replicas(self._run, delegate, plan, *arguments)
 
     def state_of(self, variable: Variable) -> Tensor:
         """Returns the state that a rule keeps of a variable.
@@ -400,8 +399,9 @@ class LearnedOptimizer(BatchOptimizer):
         alone: bool,
     ) -> None:
         """Updates variables and their state on one device, or where Keras distributes tensors."""
-        accepted = self._run(*self._arguments(gradients, variables, learning_rate, alone))
-        for optimizer, chosen in self._delegated(variables):
+        plan, *arguments = self._arguments(gradients, variables, learning_rate, alone)
+        accepted = self._run(plan, *arguments)
+        for optimizer, chosen in self._delegated(plan):
             some = [variables[k] for k in chosen]
             # Not a condition: those of JAX cannot assign.
             changed = [*some, *optimizer.variables]
@@ -494,13 +494,10 @@ class LearnedOptimizer(BatchOptimizer):
             if not block.shapes.keys().isdisjoint(plan.indices)
         ]
 
-    def _delegated(
-        self, variables: Sequence[Variable]
-    ) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
-        """Yields the Keras optimizers, each with the positions of its variables among these."""
-        indices = [self.index_of(variable) for variable in variables]
+    def _delegated(self, plan: _Plan) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
+        """Yields the Keras optimizers, each with the positions of its variables in a step."""
         for optimizer, members in self._delegations:
-            if chosen := [k for k, index in enumerate(indices) if index in members]:
+            if chosen := [k for k, index in enumerate(plan.indices) if index in members]:
                 yield optimizer, chosen
 
 
