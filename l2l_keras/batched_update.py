@@ -56,16 +56,18 @@ class StoredRule:
 
     Attributes:
         rule: The rule.
-        rows: Rows of the array.
         dtype: Type of the array.
         sweep: Steps through windows of it; see `_backend.sweeper`.
     """
 
     def __init__(self, rule: UpdateRule, state_dtype: str) -> None:
         self.rule = rule
-        self.rows = sum(rule.state_rows)
         self.dtype = "int16" if state_dtype == "bfloat16" else "float32"
         self.sweep = _backend.sweeper(self.step)
+
+    def rows(self, n: int) -> int:
+        """Returns the rows of the array of n coordinates."""
+        return sum(self.rule.state_rows_for(n))
 
     def step(
         self, weights: Sequence[Tensor], gradient: Tensor, stored: Tensor
@@ -81,10 +83,9 @@ class StoredRule:
             `(update, stored)`: float32 `[n]`, and the next state.
         """
         numbers = self.numbers(stored)
-        ends = np.cumsum(self.rule.state_rows).tolist()
-        state = tuple(
-            numbers[end - rows : end] for rows, end in zip(self.rule.state_rows, ends, strict=True)
-        )
+        arrays = self.rule.state_rows_for(stored.shape[1])
+        ends = np.cumsum(arrays).tolist()
+        state = tuple(numbers[end - rows : end] for rows, end in zip(arrays, ends, strict=True))
         update, state = self.rule.stateless_step(weights, gradient, state)
         if not state:
             return update, stored
@@ -129,8 +130,8 @@ class Block:
         self.stored_rule = stored_rule
         self.shapes = dict(shapes)
         self.size = sum(map(math.prod, self.shapes.values()))
-        self.slot_shape: Shape = (stored_rule.rows, self.size)
-        self._chunk = chunk
+        self.slot_shape: Shape = (stored_rule.rows(self.size), self.size)
+        self._chunk = self.size if stored_rule.rule.coupled else chunk
 
     def join(self, gradients: Mapping[int, Tensor]) -> Tensor:
         """Joins gradients to one vector.
@@ -180,7 +181,8 @@ class Block:
             weights: The rule's weights.
             gradient: As returned by `join`.
             slot: The state; see `_backend.sweeper`.
-            members: Places of the variables to update. Others keep their state.
+            members: Places of the variables to update. Others keep their state, unless the rule is
+                coupled: it takes their gradients as zero.
             accepted: Whether to step at all, a boolean scalar.
 
         Returns:
@@ -201,10 +203,10 @@ class Block:
         Returns:
             float32 `[rows, *shape]`.
         """
-        stored = ops.reshape(ops.convert_to_tensor(slot), (self.stored_rule.rows, self.size))
+        stored = ops.reshape(ops.convert_to_tensor(slot), (self.slot_shape[0], self.size))
         (columns,) = [slice(a, b) for member, a, b in self._columns() if member == index]
         numbers = self.stored_rule.numbers(stored[:, columns])
-        return ops.reshape(numbers, (self.stored_rule.rows, *self.shapes[index]))
+        return ops.reshape(numbers, (self.slot_shape[0], *self.shapes[index]))
 
     def _columns(self) -> Iterator[tuple[int, int, int]]:
         """Yields each variable's place, its first column, and one past its last."""
@@ -214,7 +216,13 @@ class Block:
             yield index, start, stop
 
     def _windows(self, members: Collection[int]) -> _backend.Windows:
-        """Returns windows over the columns of some variables, all of one length."""
+        """Returns windows over the columns of some variables, all of one length.
+
+        A coupled rule has one window.
+        """
+        if self.stored_rule.rule.coupled:
+            # All of them, to which variables without a gradient bring zeros.
+            members = self.shapes.keys()
         runs: list[list[int]] = []
         for index, start, stop in self._columns():
             if index not in members or start == stop:
@@ -256,7 +264,7 @@ class ShardedBlock(Block):
         axes: tuple[str | None, ...],
     ) -> None:
         super().__init__(group, stored_rule, {index: shape}, chunk=math.prod(shape))
-        self.slot_shape = (stored_rule.rows, *shape)
+        self.slot_shape = (self.slot_shape[0], *shape)
         self.slot_axes = (None, *axes)
 
     def step(
@@ -269,7 +277,7 @@ class ShardedBlock(Block):
         accepted: Tensor,
     ) -> tuple[Tensor, Any]:
         """Computes one step of the rule; see `Block.step`."""
-        stored = ops.reshape(slot, (self.stored_rule.rows, self.size))
+        stored = ops.reshape(slot, (self.slot_shape[0], self.size))
         update, new_stored = self.stored_rule.step(weights, gradient, stored)
         new_stored = ops.where(accepted, new_stored, stored)
         return ops.where(accepted, factor * update, 0.0), ops.reshape(new_stored, self.slot_shape)

@@ -45,6 +45,10 @@ class LearnedOptimizer(BatchOptimizer):
     is skipped: it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay
     and moving averages, which do not come from gradients, go on.)
 
+    A coupled rule (`UpdateRule.coupled`) steps through all coordinates of its group at once, in
+    memory that grows with their number; where some variables come without a gradient, it takes that
+    as zero. A sharded variable is a problem of its own.
+
     The optimizer works on copies of the rules, whose weights are part of its (non-trainable)
     variables: meta-training a rule further does not change it, and loading a checkpoint into it
     does not change the rule that it was made from.
@@ -157,7 +161,7 @@ class LearnedOptimizer(BatchOptimizer):
     def from_preset(
         cls, preset: str | os.PathLike[str], **optimizer_arguments: Any
     ) -> LearnedOptimizer:
-        """Creates an optimizer with the trained rule of a preset.
+        """Creates an optimizer with the trained rule, or groups of rules, of a preset.
 
         Args:
             preset: Name of a shipped preset (see `l2l_keras.list_presets`) or path of a folder
@@ -179,7 +183,7 @@ class LearnedOptimizer(BatchOptimizer):
     def save_to_preset(
         self, path: str | os.PathLike[str], card: dict[str, Any] | None = None
     ) -> None:
-        """Saves the rule, without the state of a training run, as a preset.
+        """Saves the rule, or groups of rules, without the state of a training run, as a preset.
 
         Args:
             path: Folder to write; a preset that is there is replaced.
@@ -187,17 +191,12 @@ class LearnedOptimizer(BatchOptimizer):
                 the folder's name as `name`.
 
         Raises:
-            ValueError: If `path` exists and is no preset, or the optimizer has several groups.
+            ValueError: If `path` exists and is no preset, or a group has a Keras optimizer.
 
         Example:
             >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
             >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("my_rule")
         """
-        if not isinstance(self.rule, UpdateRule):
-            raise ValueError(
-                "A preset holds one rule; save each group's with `l2l_keras.presets.save_preset`. "
-                f"Received: an optimizer with the groups {list(self.rule)}"
-            )
         presets.save_preset(self.rule, path, card or {"name": pathlib.Path(path).name})
 
     def build(self, variables: Sequence[Variable]) -> None:
@@ -377,7 +376,8 @@ class LearnedOptimizer(BatchOptimizer):
             else:
                 shared.setdefault((group, _backend.device(variable)), {})[index] = shape
         for (group, _), shapes in shared.items():
-            for part in divide(shapes):
+            coupled = stored[group].rule.coupled
+            for part in [shapes] if coupled else divide(shapes):
                 chunk = _backend.chunk_size(variables[next(iter(part))])
                 yield Block(group, stored[group], part, chunk)
 

@@ -38,6 +38,30 @@ def rules(rule: Members) -> dict[str, UpdateRule]:
     return {g: member for g, member in members(rule).items() if isinstance(member, UpdateRule)}
 
 
+def only_rules(rule: Members) -> list[UpdateRule]:
+    """Returns the groups' rules in their order, where there are no Keras optimizers.
+
+    Args:
+        rule: A rule or members.
+
+    Raises:
+        ValueError: If there is anything else.
+    """
+    check(rule, None)
+    if others := delegates(rule):
+        raise ValueError(f"Every group must have an update rule. Received: {others}")
+    return list(rules(rule).values())
+
+
+def weights(rule: Members) -> list[Variable]:
+    """Returns the weights of all rules, in their order.
+
+    Args:
+        rule: A rule or members.
+    """
+    return [weight for r in rules(rule).values() for weight in r.weights]
+
+
 def delegates(rule: Members) -> dict[str, keras.optimizers.Optimizer]:
     """Returns the Keras optimizers among groups' members, by the groups' names.
 
@@ -122,7 +146,7 @@ def assign(
     """Assigns variables to groups.
 
     Args:
-        variables: Keras variables, or on TensorFlow `tf.Variable`s.
+        variables: Keras variables or what else has a `path`, or on TensorFlow `tf.Variable`s.
         groups: Names of the groups. Without `group_of`, they are regular expressions: a variable
             belongs to the first that is found in its path (`re.search`).
         group_of: Maps a variable to the name of its group.
@@ -142,7 +166,7 @@ def assign(
     groups = list(groups)
     names = []
     for variable in variables:
-        path = getattr(variable, "path", variable.name)  # A raw `tf.Variable` has no path.
+        path = variable.path if hasattr(variable, "path") else variable.name  # `tf.Variable`
         if group_of is not None:
             group = group_of(variable)
             if group not in groups:

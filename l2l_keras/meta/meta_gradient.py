@@ -20,14 +20,17 @@ step. Both are exact, not approximations, but for the 16 bits in which LSTM rule
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
-from l2l_keras.rules import SplitRule, UpdateRule
+from l2l_keras import parameter_groups
+from l2l_keras.meta.compiled_rule import CompiledRule, compile_rule
+from l2l_keras.meta.partition import Chunks, Partition, Problems
+from l2l_keras.rules import UpdateRule
 from l2l_keras.tasks.base import Task
 
 Tensor = Any
@@ -42,8 +45,8 @@ class Inner(NamedTuple):
     Attributes:
         parameters: θ_t, float32 `[size]`.
         gradient: ∇f(θ_t), float32 `[size]`.
-        rule_state: The rule's state, one tuple of `[rows, chunk]` arrays for every chunk of
-            coordinates.
+        rule_state: The rules' state, one tuple of `[rows, coordinates]` arrays for every piece of
+            the coordinates.
         task_state: The optimizee's state.
     """
 
@@ -59,8 +62,8 @@ class Trace(NamedTuple):
     Attributes:
         losses: f(θ_1) … f(θ_T).
         gradients: ∇f(θ_0) … ∇f(θ_T).
-        caches: For each chunk that is kept, what the rule's derivative needs of every step.
-        states: For each chunk whose states are kept, those before the first step and after every
+        caches: For each piece that is kept, what the rule's derivative needs of every step.
+        states: For each piece whose states are kept, those before the first step and after every
             step.
         optimizee: With second derivatives, (θ_t, the optimizee's state in which it is judged)
             after every step; otherwise nothing.
@@ -73,72 +76,49 @@ class Trace(NamedTuple):
     optimizee: Nest
 
 
-class Chunks:
-    """Cuts vectors into equal chunks of coordinates, the last one filled up with zeros.
-
-    A few thousand coordinates at a time stay in the processor's cache, and equal chunks need the
-    rule compiled for one shape only.
-
-    Args:
-        size: Number of coordinates.
-        limit: Largest number of coordinates in a chunk.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        self.size = size
-        self.count = math.ceil(size / limit)
-        self.length = math.ceil(size / self.count)
-        self._padding = self.count * self.length - size
-
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """Cuts a float32 `[..., size]` vector into `count` vectors `[..., length]`."""
-        if self.count == 1:
-            return [vector]
-        padding = [[0, 0]] * (len(vector.shape) - 1) + [[0, self._padding]]
-        return tf.split(tf.pad(vector, padding), self.count, axis=-1)
-
-    def join(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Undoes `split` of a vector `[size]`."""
-        if self.count == 1:
-            return vectors[0]
-        return tf.concat(vectors, axis=0)[: self.size]
-
-
 class InnerLoop:
-    """The inner loop of one rule on one task, compiled piece by piece.
+    """The inner loop of one rule, or several, on one task, compiled piece by piece.
 
-    The rule's arithmetic is compiled with XLA, the optimizee's as the task asks for: on a CPU, XLA
-    makes the rule twice as fast and convolutions several times slower. Steps are a loop of the
+    The rules' arithmetic is compiled with XLA, the optimizee's as the task asks for: on a CPU, XLA
+    makes rules twice as fast and convolutions several times slower. Steps are a loop of the
     graph, which does not grow with their number.
 
     Args:
-        rule: The update rule.
+        rule: The update rule; or a dictionary of parameter groups, `{pattern: rule}`, as
+            `LearnedOptimizer` takes it, matched with the paths in the task's `layout`.
         task: The task.
-        chunk_size: Largest number of coordinates that the rule updates at once. Defaults to 4096.
+        chunk_size: Largest number of coordinates that a rule updates at once. Defaults to 4096.
+            A coupled rule updates all of its coordinates at once.
         cache_bytes: Bytes that may be kept of a window for its first-order meta-gradient: the
-            rule's states and its caches, or, where that is too much, the caches. Chunks of
+            rules' states and their caches, or, where that is too much, the caches. Pieces of the
             coordinates whose caches do not fit are computed again, one after the other. With
             second derivatives, all of it is kept. Defaults to 128 MiB.
 
+    Attributes:
+        rules: The rules, in the order of their groups.
+        partition: How the coordinates are divided into what rules update at once.
+
     Raises:
-        ValueError: If `chunk_size` is not positive.
+        ValueError: If `chunk_size` is not positive, a group has no coordinates, or coordinates of
+            several functions are divided into groups.
     """
 
     def __init__(
-        self, rule: UpdateRule, task: Task, chunk_size: int = 4096, cache_bytes: int = 2**27
+        self,
+        rule: UpdateRule | Mapping[str, UpdateRule],
+        task: Task,
+        chunk_size: int = 4096,
+        cache_bytes: int = 2**27,
     ) -> None:
         if chunk_size < 1:
             raise ValueError(f"`chunk_size` must be positive. Received: {chunk_size}")
-        self.rule = rule
         self.task = task
-        self.chunks = Chunks(task.size, chunk_size)
+        self.rules = parameter_groups.only_rules(rule)
+        self.partition = _divide(rule, task, chunk_size)
+        self._compiled = [compile_rule(r) for r in self.rules]
         self._cache_bytes = cache_bytes
         self._loss_and_gradient = _compile(task.loss_and_gradient, task.jit_compile)
         self._hessian_vector_product = _compile(task.hessian_vector_product, task.jit_compile)
-        self._rule_step = _compile(self._with_weights(rule.step))
-        self._rule_forward = _compile(self._with_weights(self._forward))
-        self._rule_replay = _compile(self._with_weights(self._replay))
-        self._rule_backward = _compile(self._backward)
         self._inner_step = _compile(self._step, task.jit_compile)
 
     def start(self, parameters: Tensor, task_state: Nest, batch: Nest) -> tuple[Tensor, Inner]:
@@ -153,7 +133,7 @@ class InnerLoop:
             `(losses, inner)`: f(θ_0), float32 `[functions]`, and where the loop stands.
         """
         losses, gradient, task_state = self._loss_and_gradient(parameters, task_state, batch)
-        rule_state = [self.rule.initial_state(self.chunks.length) for _ in self._indices]
+        rule_state = self._initial_rule_state()
         return losses, Inner(parameters, gradient, rule_state, task_state)
 
     def step(self, inner: Inner, batch: Nest, scale: Tensor | None = None) -> tuple[Tensor, Inner]:
@@ -196,7 +176,7 @@ class InnerLoop:
 
         Returns:
             `(meta_loss, meta_gradient, losses, inner)`: the scalar; its derivative with respect to
-            the rule's trainable variables; f(θ_1) … f(θ_T), float32 `[unroll, functions]`; and
+            the rules' trainable variables; f(θ_1) … f(θ_T), float32 `[unroll, functions]`; and
             where the loop stands.
         """
         weights = self._pack()
@@ -213,142 +193,57 @@ class InnerLoop:
             d_weights = self._whole_derivative(weights, inner, trace, draw, factors, scale)
         else:
             d_weights = self._first_order(weights, inner, trace, factors, scale)
-        return value, self._unpack(d_weights), losses, after
+        d_variables = [
+            derivative
+            for compiled, d in zip(self._compiled, d_weights, strict=True)
+            for derivative in compiled.unpack(d)
+        ]
+        return value, d_variables, losses, after
 
-    @property
-    def _indices(self) -> range:
-        return range(self.chunks.count)
+    def _pieces(self) -> Iterator[tuple[int, int, CompiledRule]]:
+        """Yields each piece's number, its group and the group's rule."""
+        for piece, group in enumerate(self.partition.owners):
+            yield piece, group, self._compiled[group]
 
-    def _pack(self) -> Tensor:
-        """Returns φ as one vector: XLA's launch time grows with the number of arguments."""
-        return _pack(self.rule.trainable_variables)
+    def _pack(self) -> list[Tensor]:
+        """Returns φ, one vector a rule."""
+        return [compiled.pack() for compiled in self._compiled]
 
-    def _unpack(self, vector: Tensor) -> list[Tensor]:
-        """Undoes `_pack`."""
-        shapes = [v.shape for v in self.rule.trainable_variables]
-        parts = tf.split(vector, [math.prod(shape) for shape in shapes])
-        return [tf.reshape(p, shape) for p, shape in zip(parts, shapes, strict=True)]
-
-    def _with_weights(self, function: Callable) -> Callable:
-        """Returns `function` with the packed φ as its first argument."""
-
-        def call(weights: Tensor, *args: Any) -> Any:
-            variables = self.rule.trainable_variables
-            mapping = zip(variables, self._unpack(weights), strict=True)
-            with keras.StatelessScope(state_mapping=mapping):
-                return function(*args)
-
-        return call
-
-    def _forward(
-        self, gradient: Tensor, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Computes the rule's step, and a cache of what its derivative needs."""
-        if not isinstance(self.rule, SplitRule):
-            return *self.rule.step(gradient, state), ()
-        network_state, feature_state = self.rule.split_state(state)
-        features, feature_state = self.rule.features(gradient, feature_state)
-        update, network_state, cache = self.rule.forward(features, network_state)
-        return update, (*network_state, *feature_state), cache
-
-    def _replay(
-        self, gradient: Tensor, state: tuple[Tensor, ...], cache: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Computes the state after the rule's step again."""
-        if not isinstance(self.rule, SplitRule):
-            return self.rule.step(gradient, state)[1]
-        network_state, feature_state = self.rule.split_state(state)
-        _, feature_state = self.rule.features(gradient, feature_state)
-        return (*self.rule.replay(network_state, cache), *feature_state)
-
-    def _backward(
-        self,
-        weights: Tensor,
-        gradient: Tensor,
-        state: tuple[Tensor, ...],
-        new_state: tuple[Tensor, ...],
-        cache: tuple[Tensor, ...],
-        d_update: Tensor,
-        d_new_state: tuple[Tensor, ...],
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
-        """Computes the vector-Jacobian product of the rule's step.
-
-        Returns the derivatives with respect to φ, to the gradient (None unless asked for) and to
-        the state. Without that of the gradient, those of the features' state stay as they are.
-        """
-        given = (gradient, state, new_state, cache, d_update, d_new_state, with_gradient)
-        if isinstance(self.rule, SplitRule):
-            return self._with_weights(self._split_backward)(weights, *given)
-        sources = (weights, gradient, state)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            outputs = self._with_weights(self.rule.step)(*sources)
-        d_weights, d_gradient, d_state = tape.gradient(
-            outputs,
-            sources,
-            (d_update, d_new_state),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return d_weights, d_gradient if with_gradient else None, d_state
-
-    def _split_backward(
-        self,
-        gradient: Tensor,
-        state: tuple[Tensor, ...],
-        new_state: tuple[Tensor, ...],
-        cache: tuple[Tensor, ...],
-        d_update: Tensor,
-        d_new_state: tuple[Tensor, ...],
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
-        """As `_backward`: through the network by its own derivative, through features by a tape."""
-        network_state, feature_state = self.rule.split_state(state)
-        new_network_state, _ = self.rule.split_state(new_state)
-        d_new_network_state, d_feature_state = self.rule.split_state(d_new_state)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch((gradient, feature_state))
-            features = self.rule.features(gradient, feature_state)
-        d_weights, d_features, d_network_state = self.rule.backward(
-            features[0],
-            network_state,
-            new_network_state,
-            cache,
-            d_update,
-            d_new_network_state,
-            with_features=with_gradient,
-        )
-        d_gradient = None
-        if with_gradient:
-            d_gradient, d_feature_state = tape.gradient(
-                features,
-                (gradient, feature_state),
-                (d_features, d_feature_state),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    def _initial_rule_state(self) -> list[tuple[Tensor, ...]]:
+        """Returns the state before the first step, for each piece."""
+        states = []
+        for piece, group, _ in self._pieces():
+            *problems, n = self.partition.shape(piece)
+            state = self.rules[group].initial_state(n)
+            states.append(
+                tuple(tf.tile(rows[None], [*problems, 1, 1]) for rows in state)
+                if problems
+                else state
             )
-        return _pack(d_weights), d_gradient, (*d_network_state, *d_feature_state)
+        return states
 
     def _step(
-        self, weights: Tensor, inner: Inner, batch: Nest, scale: Tensor | None, kept: int
+        self, weights: list[Tensor], inner: Inner, batch: Nest, scale: Tensor | None, kept: int
     ) -> tuple[Tensor, Inner, list[tuple[Tensor, ...]]]:
-        """Computes one inner step, and the caches of the first `kept` chunks."""
+        """Computes one inner step, and the caches of the first `kept` pieces."""
         updates, rule_state, caches = [], [], []
-        gradients = self.chunks.split(_scaled(inner.gradient, scale))
-        for k, (gradient, state) in enumerate(zip(gradients, inner.rule_state, strict=True)):
-            if k < kept:
-                update, state, cache = self._rule_forward(weights, gradient, state)
+        gradients = self.partition.split(_scaled(inner.gradient, scale))
+        for piece, group, compiled in self._pieces():
+            arguments = (weights[group], gradients[piece], inner.rule_state[piece])
+            if piece < kept:
+                update, state, cache = compiled.forward(*arguments)
                 caches.append(cache)
             else:
-                update, state = self._rule_step(weights, gradient, state)
+                update, state = compiled.step(*arguments)
             updates.append(update)
             rule_state.append(state)
-        parameters = inner.parameters + _scaled(self.chunks.join(updates), scale)
+        parameters = inner.parameters + _scaled(self.partition.join(updates), scale)
         losses, gradient, task_state = self._loss_and_gradient(parameters, inner.task_state, batch)
         return losses, Inner(parameters, gradient, rule_state, task_state), caches
 
     def _run(
         self,
-        weights: Tensor,
+        weights: list[Tensor],
         inner: Inner,
         draw: Draw,
         unroll: int,
@@ -356,17 +251,17 @@ class InnerLoop:
         second_derivatives: bool,
     ) -> tuple[Trace, Inner]:
         """Computes a window's steps, and keeps what its meta-gradient needs."""
-        state, cache = self._specs()
-        kept, with_states = self._kept_chunks(unroll)
+        specs = self._specs()
+        kept, with_states = self._kept_pieces(unroll)
         if second_derivatives:
-            kept = self.chunks.count
+            kept = len(specs)
         kept_states = list(inner.rule_state) if with_states else []
         kept_of_optimizee = (inner.parameters, inner.task_state) if second_derivatives else ()
         trace = Trace(
             losses=_arrays(tf.TensorSpec((self.task.functions,)), unroll),
             gradients=_write(_arrays(inner.gradient, unroll + 1), 0, inner.gradient),
-            caches=[_arrays(cache, unroll) for _ in range(kept)],
-            states=[_write(_arrays(state, unroll + 1), 0, s) for s in kept_states],
+            caches=[_arrays(cache, unroll) for _, cache in specs[:kept]],
+            states=[_write(_arrays(state, unroll + 1), 0, state) for state in kept_states],
             optimizee=_arrays(kept_of_optimizee, unroll),
         )
 
@@ -387,83 +282,109 @@ class InnerLoop:
         inner, trace = _loop(range(unroll), body, (inner, trace))
         return trace, inner
 
-    def _specs(self) -> tuple[tuple, tuple]:
-        """Returns the shapes of a chunk's state and cache."""
-        gradient = tf.TensorSpec((self.chunks.length,))
-        state = tuple(tf.TensorSpec((rows, self.chunks.length)) for rows in self.rule.state_rows)
-        weights = tf.TensorSpec(self._pack().shape)
-        forward = self._rule_forward.get_concrete_function(weights, gradient, state)
-        return forward.structured_outputs[1:]
+    def _specs(self) -> list[tuple[Nest, Nest]]:
+        """Returns the shapes of the state and of the cache of each piece."""
+        specs = []
+        for piece, group, compiled in self._pieces():
+            *problems, n = self.partition.shape(piece)
+            rows = self.rules[group].state_rows_for(n)
+            state = tuple(tf.TensorSpec((*problems, r, n)) for r in rows)
+            specs.append(compiled.forward_specs(tf.TensorSpec((*problems, n)), state))
+        return specs
 
-    def _kept_chunks(self, unroll: int) -> tuple[int, bool]:
-        """Returns how many chunks' caches are kept over a window, and whether all states are."""
-        state, cache = (
-            unroll * sum(math.prod(t.shape) * t.dtype.size for t in specs)
-            for specs in self._specs()
+    def _kept_pieces(self, unroll: int) -> tuple[int, bool]:
+        """Returns how many pieces' caches are kept over a window, and whether all states are."""
+        states, caches = (
+            [unroll * sum(math.prod(t.shape) * t.dtype.size for t in part) for part in parts]
+            for parts in zip(*self._specs(), strict=True)
         )
-        if self.chunks.count * (state + cache) <= self._cache_bytes:
-            return self.chunks.count, True
-        return min(self.chunks.count, self._cache_bytes // max(1, cache)), False
+        if sum(states) + sum(caches) <= self._cache_bytes:
+            return len(caches), True
+        sums = itertools.accumulate(caches)
+        return sum(total <= self._cache_bytes for total in sums), False
 
     def _first_order(
         self,
-        weights: Tensor,
+        weights: list[Tensor],
         inner: Inner,
         trace: Trace,
         factors: Tensor,
         scale: Tensor | None,
-    ) -> Tensor:
-        """Computes a first-order meta-gradient, chunk by chunk."""
+    ) -> list[Tensor]:
+        """Computes a first-order meta-gradient, piece by piece."""
         gradients = _scaled(trace.gradients.stack(), scale)
-        d_losses = self.chunks.split(factors * gradients[1:])
-        gradients = self.chunks.split(gradients)
+        d_losses = self.partition.split(factors * gradients[1:])
+        gradients = self.partition.split(gradients)
         parts: list[Tensor] = []
-        for k in self._indices:
-            # One chunk after the other: the executor would otherwise compute all of them again at
+        for piece, _, _ in self._pieces():
+            # One piece after the other: the executor would otherwise compute all of them again at
             # once, and keep them.
             with tf.control_dependencies(parts[-1:]):
-                chunk_gradients, chunk_d_losses = tf.identity(gradients[k]), d_losses[k]
-            caches, states = self._steps_of(weights, inner, trace, k, chunk_gradients)
+                own_gradients, own_d_losses = tf.identity(gradients[piece]), d_losses[piece]
+            caches, states = self._steps_of(weights, inner, trace, piece, own_gradients)
             parts.append(
-                self._back_propagate(weights, chunk_gradients, chunk_d_losses, caches, states)
+                self._back_propagate(weights, piece, own_gradients, own_d_losses, caches, states)
             )
-        return tf.add_n(parts)
+        return self._sums(parts)
+
+    def _sums(self, parts: list[Tensor]) -> list[Tensor]:
+        """Sums the derivatives that pieces contribute, for each rule."""
+        return [
+            tf.add_n(
+                [
+                    part
+                    for part, owner in zip(parts, self.partition.owners, strict=True)
+                    if owner == group
+                ]
+            )
+            for group in range(len(self.rules))
+        ]
 
     def _steps_of(
-        self, weights: Tensor, inner: Inner, trace: Trace, k: int, gradients: Tensor
+        self, weights: list[Tensor], inner: Inner, trace: Trace, k: int, gradients: Tensor
     ) -> tuple[Nest, Nest]:
-        """Returns a chunk's caches and states, and computes again what was not kept of them."""
+        """Returns a piece's caches and states, and computes again what was not kept of them."""
         if k < len(trace.states):
             return trace.caches[k], trace.states[k]
         unroll = gradients.shape[0] - 1
-        state_specs, cache_specs = self._specs()
+        state_specs, cache_specs = self._specs()[k]
+        group = self.partition.owners[k]
+        compiled, own_weights = self._compiled[group], weights[group]
         state = inner.rule_state[k]
         states = _write(_arrays(state_specs, unroll + 1), 0, state)
         if k < len(trace.caches):
             caches = trace.caches[k]
 
             def replay(t: Tensor, state: tuple, states: Nest) -> tuple:
-                state = self._rule_replay(weights, gradients[t], state, _read(caches, t))
+                state = compiled.replay(own_weights, gradients[t], state, _read(caches, t))
                 return state, _write(states, t + 1, state)
 
             return caches, _loop(range(unroll), replay, (state, states))[1]
 
         def forward(t: Tensor, state: tuple, caches: Nest, states: Nest) -> tuple:
-            _, state, cache = self._rule_forward(weights, gradients[t], state)
+            _, state, cache = compiled.forward(own_weights, gradients[t], state)
             return state, _write(caches, t, cache), _write(states, t + 1, state)
 
         start = (state, _arrays(cache_specs, unroll), states)
         return _loop(range(unroll), forward, start)[1:]
 
     def _back_propagate(
-        self, weights: Tensor, gradients: Tensor, d_losses: Tensor, caches: Nest, states: Nest
+        self,
+        weights: list[Tensor],
+        piece: int,
+        gradients: Tensor,
+        d_losses: Tensor,
+        caches: Nest,
+        states: Nest,
     ) -> Tensor:
-        """Back-propagates through a chunk's steps, given the optimizee's gradients."""
+        """Back-propagates through a piece's steps, given the optimizee's gradients."""
+        group = self.partition.owners[piece]
+        compiled, own_weights = self._compiled[group], weights[group]
 
         def body(t: Tensor, d_weights: Tensor, d_update: Tensor, d_state: tuple) -> tuple:
             d_update = d_update + d_losses[t]
-            d_step, _, d_state = self._rule_backward(
-                weights,
+            d_step, _, d_state = compiled.backward(
+                own_weights,
                 gradients[t],
                 _read(states, t),
                 _read(states, t + 1),
@@ -474,25 +395,28 @@ class InnerLoop:
             )
             return d_weights + d_step, d_update, d_state
 
-        d_state = self.rule.initial_state(self.chunks.length)
-        start = (tf.zeros_like(weights), tf.zeros_like(d_losses[0]), d_state)
+        d_state = self._initial_rule_state()[piece]
+        start = (tf.zeros_like(own_weights), tf.zeros_like(d_losses[0]), d_state)
         return _loop(range(d_losses.shape[0])[::-1], body, start)[0]
 
     def _whole_derivative(
         self,
-        weights: Tensor,
+        weights: list[Tensor],
         inner: Inner,
         trace: Trace,
         draw: Draw,
         factors: Tensor,
         scale: Tensor | None,
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """Computes a meta-gradient with second derivatives, step by step."""
-        gradients = self.chunks.split(_scaled(trace.gradients.stack(), scale))
-        steps = [self._steps_of(weights, inner, trace, k, gradients[k]) for k in self._indices]
+        gradients = self.partition.split(_scaled(trace.gradients.stack(), scale))
+        steps = [
+            self._steps_of(weights, inner, trace, piece, gradients[piece])
+            for piece, _, _ in self._pieces()
+        ]
 
         def body(
-            t: Tensor, d_weights: Tensor, d_parameters: Tensor, d_gradient: Tensor, d_states: list
+            t: Tensor, d_weights: list, d_parameters: Tensor, d_gradient: Tensor, d_states: list
         ) -> tuple:
             # Up to here, `d_gradient` is that of the gradient after step t, used in step t + 1.
             parameters, task_state = _read(trace.optimizee, t)
@@ -500,38 +424,57 @@ class InnerLoop:
             d_parameters += self._hessian_vector_product(
                 parameters, task_state, draw(t), d_gradient
             )
-            d_updates = self.chunks.split(_scaled(d_parameters, scale))
+            d_updates = self.partition.split(_scaled(d_parameters, scale))
             parts, d_gradients, new_d_states = [], [], []
-            for k, (caches, states) in enumerate(steps):
-                d_step, d_chunk, d_state = self._rule_backward(
-                    weights,
-                    gradients[k][t],
+            for piece, group, compiled in self._pieces():
+                caches, states = steps[piece]
+                d_step, d_piece, d_state = compiled.backward(
+                    weights[group],
+                    gradients[piece][t],
                     _read(states, t),
                     _read(states, t + 1),
                     _read(caches, t),
-                    d_updates[k],
-                    d_states[k],
+                    d_updates[piece],
+                    d_states[piece],
                     with_gradient=True,
                 )
                 parts.append(d_step)
-                d_gradients.append(d_chunk)
+                d_gradients.append(d_piece)
                 new_d_states.append(d_state)
-            d_gradient = _scaled(self.chunks.join(d_gradients), scale)
-            return tf.add_n([d_weights, *parts]), d_parameters, d_gradient, new_d_states
+            d_gradient = _scaled(self.partition.join(d_gradients), scale)
+            d_weights = [d + part for d, part in zip(d_weights, self._sums(parts), strict=True)]
+            return d_weights, d_parameters, d_gradient, new_d_states
 
         zeros = tf.zeros((self.task.size,))
-        d_states = [self.rule.initial_state(self.chunks.length) for _ in self._indices]
-        start = (tf.zeros_like(weights), zeros, zeros, d_states)
+        start = ([tf.zeros_like(w) for w in weights], zeros, zeros, self._initial_rule_state())
         return _loop(range(factors.shape[0])[::-1], body, start)[0]
 
 
-def _compile(function: Callable, jit_compile: bool = True) -> Any:
+def _divide(rule: UpdateRule | Mapping[str, UpdateRule], task: Task, limit: int) -> Partition:
+    """Divides a task's coordinates by groups, and those of a group into what its rule takes."""
+    groups = list(parameter_groups.members(rule))
+    names = parameter_groups.assign(task.layout, groups)
+    sizes = [math.prod(weight.shape) for weight in task.layout]
+    owners = [groups.index(name) for name in names]
+    if len(groups) > 1 and task.functions > 1:
+        raise ValueError(
+            "Parameter groups need a task of one function. "
+            f"Received: {task.functions} functions, groups {groups}"
+        )
+    pieces: list[Chunks | Problems] = []
+    for group, member in enumerate(parameter_groups.only_rules(rule)):
+        size = sum(n for n, owner in zip(sizes, owners, strict=True) if owner == group)
+        if not size:
+            raise ValueError(
+                f"Every group must have variables of the task. Received: {groups[group]!r}, which "
+                f"has none of {[weight.path for weight in task.layout]}"
+            )
+        pieces.append(Problems(size, task.functions) if member.coupled else Chunks(size, limit))
+    return Partition(sizes, owners, pieces)
+
+
+def _compile(function: Callable, jit_compile: bool) -> Any:
     return tf.function(function, jit_compile=jit_compile, autograph=False)
-
-
-def _pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Returns tensors as one vector."""
-    return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
 
 
 def _scaled(vector: Tensor, scale: Tensor | None) -> Tensor:

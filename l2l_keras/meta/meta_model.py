@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from l2l_keras import parameter_groups
 from l2l_keras.meta.meta_gradient import Inner, InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
 from l2l_keras.rules import UpdateRule
@@ -31,7 +33,8 @@ class MetaModel(keras.Model):
     its `global_clipnorm` clips the meta-gradient.
 
     Args:
-        rule: The update rule to train.
+        rule: The update rule to train; or several, one for each of a task's parameter groups, as a
+            dictionary `{pattern: rule}` (see `LearnedOptimizer`).
         task: The task family to train it on.
         horizon: Inner steps in an episode. Defaults to 100.
         unroll: Inner steps in a window, a divisor of `horizon`. Defaults to 20.
@@ -66,7 +69,7 @@ class MetaModel(keras.Model):
 
     def __init__(
         self,
-        rule: UpdateRule,
+        rule: UpdateRule | Mapping[str, UpdateRule],
         task: Task,
         horizon: int = 100,
         unroll: int = 20,
@@ -103,6 +106,7 @@ class MetaModel(keras.Model):
         self._random_scale = random_scale
         self._second_derivatives = second_derivatives
         self._loop = InnerLoop(rule, task, chunk_size, cache_bytes)
+        self._rule_weights = parameter_groups.weights(rule)
         # Seeds of episodes: room for 2**20 episodes with each of 2**9 seeds.
         self._first_episode = (seed % 2**9) * 2**20
         self._validation: dict[int, tuple[Tensor, Nest]] = {}
@@ -129,10 +133,15 @@ class MetaModel(keras.Model):
         self.best_value = make(shape=(), dtype="float32", name="best_value")
         self.best_value.assign(math.inf)
         self.best_weights = [
-            make(shape=w.shape, dtype="float32", name="best_weights") for w in self.rule.weights
+            make(shape=w.shape, dtype="float32", name="best_weights") for w in self._rule_weights
         ]
         self._loss_metric = keras.metrics.Mean(name="loss")
         self._final_metric = keras.metrics.Mean(name="final_loss")
+
+    @property
+    def _rule_variables(self) -> list[Any]:
+        """The rules' trainable variables, in the order of meta-gradients."""
+        return [v for rule in self._loop.rules for v in rule.trainable_variables]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -149,7 +158,7 @@ class MetaModel(keras.Model):
         """
         # The window is compiled here, piece by piece; drawing a fresh optimizee is plain Python.
         super().compile(optimizer=optimizer, run_eagerly=True, **kwargs)
-        self.optimizer.build(self.rule.trainable_variables)
+        self.optimizer.build(self._rule_variables)
         # Where steps are quick, one kernel instead of a hundred small ones.
         self._accept = tf.function(
             self._accept_window, jit_compile=self.task.jit_compile, autograph=False
@@ -158,7 +167,7 @@ class MetaModel(keras.Model):
     def fit(  # type: ignore[override]
         self, epochs: int = 1, windows: int = 100, validation_episodes: int = 10, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Meta-trains the rule.
+        """Meta-trains the rule, or rules.
 
         Args:
             epochs: Number of epochs, each followed by a validation. Defaults to 1.
@@ -224,7 +233,7 @@ class MetaModel(keras.Model):
         if not value < float(self.best_value):
             return False
         self.best_value.assign(value)
-        for best, weight in zip(self.best_weights, self.rule.weights, strict=True):
+        for best, weight in zip(self.best_weights, self._rule_weights, strict=True):
             best.assign(weight)
         return True
 
@@ -232,7 +241,7 @@ class MetaModel(keras.Model):
         """Puts `best_weights` back into the rule; does nothing before the first `keep_best`."""
         if math.isinf(float(self.best_value)):
             return
-        for best, weight in zip(self.best_weights, self.rule.weights, strict=True):
+        for best, weight in zip(self.best_weights, self._rule_weights, strict=True):
             weight.assign(best)
 
     def _begin_episode(self) -> None:
@@ -283,7 +292,7 @@ class MetaModel(keras.Model):
 
     def _accept_window(self, value: Tensor, meta_gradient: list[Tensor], inner: Inner) -> None:
         """Applies a window's meta-gradient."""
-        self.optimizer.apply(meta_gradient, self.rule.trainable_variables)
+        self.optimizer.apply(meta_gradient, self._rule_variables)
         _assign(self._inner, inner)
         self._loss_metric.update_state(value)
         self._move_to(self._step.value + self.unroll)

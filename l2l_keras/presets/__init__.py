@@ -2,8 +2,9 @@
 
 A preset is a folder of three files:
 
-- `config.json`: the rule, as Keras serialises objects (no weights, no code);
-- `weights.npz`: its weights, float32 arrays in the order of `rule.weights`;
+- `config.json`: the rule, as Keras serialises objects (no weights, no code); or, for parameter
+  groups, `{"groups": {pattern: rule}}`;
+- `weights.npz`: its weights, float32 arrays in the order of `rule.weights`, group after group;
 - `card.json`: what the rule was trained on and by which command, what that took, what came of it.
 
 Nothing in it is pickled: a preset is loaded with Keras' safe mode on and `allow_pickle=False`.
@@ -25,7 +26,11 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from l2l_keras import parameter_groups
 from l2l_keras.rules import UpdateRule
+
+Rules = Any
+"""An `UpdateRule`, or a dictionary of them by the patterns of parameter groups."""
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "weights.npz", "card.json"
 _FILES = (_CONFIG, _WEIGHTS, _CARD)
@@ -51,7 +56,7 @@ def list_presets() -> dict[str, dict[str, Any]]:
     return {name: _read_json(folder, _CARD) for name, folder in sorted(_shipped().items())}
 
 
-def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[UpdateRule, dict[str, Any]]:
+def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, Any]]:
     """Loads a preset.
 
     Args:
@@ -59,7 +64,8 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[UpdateRule, dict[
             name of a shipped preset means that one, whatever folders there are.
 
     Returns:
-        `(rule, card)`: the rule with its trained weights, and the preset's card.
+        `(rule, card)`: the rule with its trained weights, or a dictionary of rules by the patterns
+        of their parameter groups, as `LearnedOptimizer` takes it; and the preset's card.
 
     Raises:
         ValueError: If there is no such preset, or it lacks a file, or its weights are not those of
@@ -78,23 +84,23 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[UpdateRule, dict[
                 f"A preset is a folder with the files {', '.join(_FILES)}. "
                 f"Received: {name!r}, which has no {file}"
             )
-    rule = keras.saving.deserialize_keras_object(_read_json(folder, _CONFIG), safe_mode=True)
-    if not isinstance(rule, UpdateRule):
-        raise ValueError(
-            f"{_CONFIG} of a preset must describe an `l2l_keras.rules.UpdateRule`. "
-            f"Received: a {type(rule).__name__} in {name!r}"
-        )
+    config = _read_json(folder, _CONFIG)
+    rule: Rules
+    if isinstance(config.get("groups"), dict):
+        rule = {group: _make_rule(member, name) for group, member in config["groups"].items()}
+    else:
+        rule = _make_rule(config, name)
     _set_weights(rule, _read_weights(folder), name)
     return rule, _read_json(folder, _CARD)
 
 
-def save_preset(rule: UpdateRule, path: str | os.PathLike[str], card: dict[str, Any]) -> None:
+def save_preset(rule: Rules, path: str | os.PathLike[str], card: dict[str, Any]) -> None:
     """Saves a rule as a preset.
 
     The folder appears, or takes the place of the preset that is there, complete or not at all.
 
     Args:
-        rule: The rule to save.
+        rule: The rule to save, or a dictionary of rules by the patterns of parameter groups.
         path: Folder to write. A preset that is there is replaced.
         card: What to tell about the rule; anything that JSON can hold. Customary are `name`,
             `description`, `task`, `horizon` (in inner steps), `seed`, `command`, `wall_seconds`,
@@ -102,12 +108,14 @@ def save_preset(rule: UpdateRule, path: str | os.PathLike[str], card: dict[str, 
             `command` are required of a preset that ships with the package.
 
     Raises:
-        ValueError: If `path` exists and is not a preset, or the card lacks what is required of it.
+        ValueError: If `path` exists and is not a preset, the card lacks what is required of it, or
+            a group has no rule.
 
     Example:
         >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
         >>> l2l_keras.presets.save_preset(rule, "my_rule", {"name": "my_rule"})
     """
+    rules = parameter_groups.only_rules(rule)
     path = pathlib.Path(path).resolve()
     if path.exists() and not _is_preset(path):
         raise ValueError(
@@ -123,9 +131,14 @@ def save_preset(rule: UpdateRule, path: str | os.PathLike[str], card: dict[str, 
                 f"Received: a card without {', '.join(missing)}"
             )
     weights = io.BytesIO()
-    np.savez(weights, *(np.asarray(w, "float32") for w in rule.get_weights()))
+    np.savez(weights, *(np.asarray(w, "float32") for r in rules for w in r.get_weights()))
+    serialize = keras.saving.serialize_keras_object
+    if isinstance(rule, UpdateRule):
+        config = serialize(rule)
+    else:
+        config = {"groups": {group: serialize(member) for group, member in rule.items()}}
     contents = {
-        _CONFIG: _to_json(keras.saving.serialize_keras_object(rule)),
+        _CONFIG: _to_json(config),
         _WEIGHTS: weights.getvalue(),
         _CARD: _to_json(card),
     }
@@ -214,18 +227,32 @@ def _read_weights(folder: _Folder) -> list[np.ndarray]:
         ) from error
 
 
-def _set_weights(rule: UpdateRule, arrays: list[np.ndarray], name: str) -> None:
-    """Gives a rule the weights read from a preset, after checking that they are its own."""
-    if len(arrays) != len(rule.weights):
+def _make_rule(config: dict[str, Any], name: str) -> UpdateRule:
+    """Returns the rule that a configuration describes."""
+    rule = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    if not isinstance(rule, UpdateRule):
         raise ValueError(
-            f"{_WEIGHTS} must hold {len(rule.weights)} arrays, the weights of its "
-            f"{type(rule).__name__}. Received: {len(arrays)} arrays in {name!r}"
+            f"{_CONFIG} of a preset must describe an `l2l_keras.rules.UpdateRule`. "
+            f"Received: a {type(rule).__name__} in {name!r}"
         )
-    for i, (weight, array) in enumerate(zip(rule.weights, arrays, strict=True)):
+    return rule
+
+
+def _set_weights(rule: Rules, arrays: list[np.ndarray], name: str) -> None:
+    """Gives rules the weights read from a preset, after checking that they are their own."""
+    weights = parameter_groups.weights(rule)
+    if len(arrays) != len(weights):
+        kinds = " and ".join(type(r).__name__ for r in parameter_groups.only_rules(rule))
+        raise ValueError(
+            f"{_WEIGHTS} must hold {len(weights)} arrays, the weights of its {kinds}. "
+            f"Received: {len(arrays)} arrays in {name!r}"
+        )
+    for i, (weight, array) in enumerate(zip(weights, arrays, strict=True)):
         expected = tuple(weight.shape)
         if array.shape != expected or array.dtype != np.float32:
             raise ValueError(
                 f"Array {i} of {_WEIGHTS} ({weight.name}) must be float32 of shape {expected}. "
                 f"Received: {array.dtype} of shape {array.shape} in {name!r}"
             )
-    rule.set_weights(arrays)
+    for weight, array in zip(weights, arrays, strict=True):
+        weight.assign(array)

@@ -2,7 +2,17 @@
 
 from l2l_keras.rules.base import SplitRule, UpdateRule
 from l2l_keras.rules.coordinatewise_lstm import CoordinatewiseLSTM
+from l2l_keras.rules.global_averaging_lstm import GlobalAveragingLSTM
 from l2l_keras.rules.momentum_lstm import MomentumLSTM
+from l2l_keras.rules.ntm_bfgs import NTMBFGS
 from l2l_keras.rules.rnnprop import RNNprop
 
-__all__ = ["CoordinatewiseLSTM", "MomentumLSTM", "RNNprop", "SplitRule", "UpdateRule"]
+__all__ = [
+    "NTMBFGS",
+    "CoordinatewiseLSTM",
+    "GlobalAveragingLSTM",
+    "MomentumLSTM",
+    "RNNprop",
+    "SplitRule",
+    "UpdateRule",
+]

@@ -24,14 +24,23 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     float32 arrays `[rows, n]`, with `rows` from `state_rows`. A rule treats all coordinates alike
     and knows nothing of the variables that they come from.
 
+    Most rules are coordinatewise: what becomes of a coordinate depends on its own gradients only,
+    and a step may be computed for a few thousand of them at a time. Where coordinates exchange
+    information, the rule is `coupled`, and a step sees all coordinates of a problem.
+
     A subclass implements `state_rows`, `step` and `get_config`, or those of `SplitRule`, which is
     meta-trained at a fraction of the cost in time and memory.
 
     Args:
         name: Name of the layer.
 
+    Attributes:
+        coupled: Whether coordinates exchange information. Defaults to False.
+
     Source: Andrychowicz et al. (2016), section 2.
     """
+
+    coupled: bool = False
 
     def __init__(self, name: str | None = None) -> None:
         # The state and φ stay in float32 whatever the precision of the model being trained:
@@ -42,6 +51,18 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     @abc.abstractmethod
     def state_rows(self) -> tuple[int, ...]:
         """Rows of each state array: floats kept for every coordinate."""
+
+    def state_rows_for(self, n: int) -> tuple[int, ...]:
+        """Returns the rows of each state array, where they depend on the number of coordinates.
+
+        Args:
+            n: Number of coordinates.
+
+        Returns:
+            `state_rows`, unless a (coupled) rule overrides this.
+        """
+        del n
+        return self.state_rows
 
     @abc.abstractmethod
     def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
@@ -80,7 +101,7 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         Returns:
             A tuple of float32 arrays `[rows, n]`.
         """
-        return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows)
+        return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
 
 class SplitRule(UpdateRule):

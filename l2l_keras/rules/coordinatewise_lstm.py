@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.lstm_rule import LINEAR, Features, LSTMRule
+from l2l_keras.rules.lstm_network import LINEAR
+from l2l_keras.rules.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.preprocessing import PREPROCESSING
 
 

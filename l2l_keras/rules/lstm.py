@@ -9,12 +9,21 @@ Source: Hochreiter and Schmidhuber (1997), with forget gates (Gers et al., 2000)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 Tensor = Any
+Share = Callable[[Tensor], Tensor]
+"""What becomes of a layer's hidden state before it goes out: a symmetric linear map, such as an
+average over coordinates, which is therefore its own derivative, transposed."""
+
+
+def keep(hidden: Tensor) -> Tensor:
+    """Returns a hidden state as it is: coordinates share nothing."""
+    return hidden
 
 
 class LSTMWeights(NamedTuple):
@@ -185,7 +194,7 @@ def cell_backward(
 
 
 def stack_forward(
-    weights: list[LSTMWeights], inputs: Tensor, state: tuple[Tensor, ...]
+    weights: list[LSTMWeights], inputs: Tensor, state: tuple[Tensor, ...], share: Share = keep
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Computes one step of a stack of layers.
 
@@ -193,6 +202,7 @@ def stack_forward(
         weights: The layers' weights, first layer first.
         inputs: `[inputs, n]`.
         state: `(h, c)` of the first layer, then of the second and so on, each `[units, n]`.
+        share: Applied to the hidden state of every layer. Defaults to nothing.
 
     Returns:
         `(state, activations)`: the next state and every layer's activations of the gates. The
@@ -203,25 +213,29 @@ def stack_forward(
     for layer, layer_weights in enumerate(weights):
         h, c = state[2 * layer : 2 * layer + 2]
         h, c, activations = cell_forward(layer_weights, inputs, h, c)
-        new_state += [h, c]
+        inputs = share(h)
+        new_state += [inputs, c]
         all_activations.append(activations)
-        inputs = h
     return tuple(new_state), tuple(all_activations)
 
 
-def stack_replay(gates: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def stack_replay(
+    gates: tuple[Tensor, ...], state: tuple[Tensor, ...], share: Share = keep
+) -> tuple[Tensor, ...]:
     """Computes the state after one step of a stack of layers again, without its products.
 
     Args:
         gates: Every layer's, as returned by `pack`.
         state: The state that entered the step.
+        share: As given to `stack_forward`.
 
     Returns:
         The next state, up to the rounding of the gates.
     """
     new_state: list[Tensor] = []
     for layer_gates, c in zip(gates, state[1::2], strict=True):
-        new_state += cell_replay(layer_gates, c)
+        h, c = cell_replay(layer_gates, c)
+        new_state += [share(h), c]
     return tuple(new_state)
 
 
@@ -234,6 +248,7 @@ def stack_backward(
     d_output: Tensor,
     d_new_state: tuple[Tensor, ...],
     with_inputs: bool,
+    share: Share = keep,
 ) -> tuple[list[LSTMWeights], Tensor | None, tuple[Tensor, ...]]:
     """Computes the vector-Jacobian product of `stack_forward`.
 
@@ -246,6 +261,7 @@ def stack_backward(
         d_output: Derivative with respect to the last layer's hidden state, `[units, n]`.
         d_new_state: Derivative with respect to `new_state`.
         with_inputs: Whether to compute the derivative with respect to `inputs`.
+        share: As given to `stack_forward`.
 
     Returns:
         `(d_weights, d_inputs, d_state)`; `d_inputs` is None unless asked for.
@@ -263,7 +279,7 @@ def stack_backward(
             c,
             new_state[2 * layer + 1],
             gates[layer],
-            d_h + d_above,
+            share(d_h + d_above),
             d_c,
             with_inputs=with_inputs or layer > 0,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from keras import ops
 
 from l2l_keras.rules import lstm
 from l2l_keras.rules.base import SplitRule, State, Tensor
+from l2l_keras.rules.lstm_network import Activation, LSTMNetwork
 
 
 class Features(NamedTuple):
@@ -24,35 +24,6 @@ class Features(NamedTuple):
 
     inputs: Tensor
     gains: Tensor
-
-
-class Activation(NamedTuple):
-    """An activation function of outputs.
-
-    Attributes:
-        function: The function.
-        derivative: Its derivative as a function of its value.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor], Tensor]
-
-
-# Factors from e^-6 to e^4: a step below is nothing, one beyond is wild.
-_SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
-
-
-def _exponential(x: Tensor) -> Tensor:
-    return ops.clip(ops.exp(x), _SMALLEST, _LARGEST)
-
-
-def _exponential_derivative(y: Tensor) -> Tensor:
-    return ops.where(ops.logical_and(y > _SMALLEST, y < _LARGEST), y, 0.0)
-
-
-LINEAR = Activation(lambda x: x, ops.ones_like)
-TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
-EXPONENTIAL = Activation(_exponential, _exponential_derivative)
 
 
 class LSTMRule(SplitRule):
@@ -87,65 +58,34 @@ class LSTMRule(SplitRule):
         seed: int | None,
         name: str | None,
     ) -> None:
-        units = tuple(units)
-        if not units or any(not isinstance(u, int) or u < 1 for u in units):
-            raise ValueError(
-                f"`units` must be a non-empty sequence of positive integers. Received: {units}"
-            )
         super().__init__(name=name)
-        self.units = units
+        self._lstm = LSTMNetwork(
+            inputs, outputs, units, activation, output_initializer, forget_bias, seed
+        )
+        self.units = self._lstm.units
         self.forget_bias = float(forget_bias)
         self.seed = seed
-        self._activation = activation
-        seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
-        self._layer_weights = []
-        for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
-            self._layer_weights.append(
-                lstm.LSTMWeights(
-                    kernel=self.add_weight(
-                        shape=(4 * layer_units, rows),
-                        initializer=keras.initializers.GlorotUniform(next(seeds)),
-                        name=f"kernel_{layer}",
-                    ),
-                    recurrent_kernel=self.add_weight(
-                        shape=(4 * layer_units, layer_units),
-                        initializer=keras.initializers.Orthogonal(seed=next(seeds)),
-                        name=f"recurrent_kernel_{layer}",
-                    ),
-                    bias=self.add_weight(
-                        shape=(4 * layer_units,),
-                        initializer=_forget_gate_bias(self.forget_bias),
-                        name=f"bias_{layer}",
-                    ),
-                )
-            )
-        self._output_kernel = self.add_weight(
-            shape=(outputs, units[-1]),
-            initializer=output_initializer(next(seeds)),
-            name="output_kernel",
-        )
-        self._output_bias = self.add_weight(
-            shape=(outputs,), initializer="zeros", name="output_bias"
-        )
         self.built = True
 
     @property
     def network_rows(self) -> tuple[int, ...]:
         """`(units, units)` for each layer's hidden and cell state."""
-        return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
+        return self._lstm.rows
 
     def network(self, features: Features, state: State) -> tuple[Tensor, State]:
         """Computes one update; see `SplitRule.network`."""
-        return self._network(features, state)[:2]
+        outputs, state, _ = self._lstm.forward(features.inputs, state, self._share)
+        return ops.sum(features.gains * outputs, axis=0), state
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
         """Computes one update, and caches the LSTM's gates; see `SplitRule.forward`."""
-        update, state, activations = self._network(features, state)
+        outputs, state, activations = self._lstm.forward(features.inputs, state, self._share)
+        update = ops.sum(features.gains * outputs, axis=0)
         return update, state, tuple(lstm.pack(layer) for layer in activations)
 
     def replay(self, state: State, cache: State) -> State:
         """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
-        return lstm.stack_replay(cache, state)
+        return self._lstm.replay(state, cache, self._share)
 
     def backward(
         self,
@@ -158,22 +98,18 @@ class LSTMRule(SplitRule):
         with_features: bool,
     ) -> tuple[list[Tensor], Features | None, State]:
         """Computes the vector-Jacobian product of one step; see `SplitRule.backward`."""
-        hidden = new_state[-2]
-        outputs = self._outputs(hidden)
-        d_outputs = features.gains * d_update * self._activation.derivative(outputs)
-        d_layers, d_inputs, d_state = lstm.stack_backward(
-            self._tensors(),
+        outputs = self._lstm.outputs(new_state)
+        d_weights, d_inputs, d_state = self._lstm.backward(
             features.inputs,
             state,
             new_state,
             cache,
-            ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
+            outputs,
+            features.gains * d_update,
             d_new_state,
             with_inputs=with_features,
+            share=self._share,
         )
-        d_output_kernel = ops.matmul(d_outputs, ops.transpose(hidden))
-        d_weights = [d for layer in d_layers for d in layer]
-        d_weights += [d_output_kernel, ops.sum(d_outputs, axis=1)]
         d_features = Features(d_inputs, d_update * outputs) if with_features else None
         return d_weights, d_features, d_state
 
@@ -186,31 +122,6 @@ class LSTMRule(SplitRule):
             "name": self.name,
         }
 
-    def _network(self, features: Features, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update, the next state, and the LSTM's activations."""
-        state, activations = lstm.stack_forward(self._tensors(), features.inputs, state)
-        update = ops.sum(features.gains * self._outputs(state[-2]), axis=0)
-        return update, state, activations
-
-    def _outputs(self, hidden: Tensor) -> Tensor:
-        """Maps the last hidden state `[units, n]` to the outputs `[outputs, n]`."""
-        bias = ops.expand_dims(self._output_bias, 1)
-        return self._activation.function(ops.matmul(self._output_kernel, hidden) + bias)
-
-    def _tensors(self) -> list[lstm.LSTMWeights]:
-        """Returns the layers' weights as tensors."""
-        return [
-            lstm.LSTMWeights(*(ops.convert_to_tensor(w) for w in layer))
-            for layer in self._layer_weights
-        ]
-
-
-def _forget_gate_bias(value: float):
-    """Returns an initializer of a layer's bias: `value` for the forget gates, zero for others."""
-
-    def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        units = shape[0] // 4
-        zeros = ops.zeros((units,), dtype)
-        return ops.concatenate([zeros, ops.full((units,), value, dtype), zeros, zeros])
-
-    return initialize
+    def _share(self, hidden: Tensor) -> Tensor:
+        """Exchanges information between coordinates; see `lstm.Share`."""
+        return lstm.keep(hidden)

@@ -10,7 +10,8 @@ from keras import ops
 
 from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.lstm_rule import EXPONENTIAL, Features, LSTMRule
+from l2l_keras.rules.lstm_network import EXPONENTIAL
+from l2l_keras.rules.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.preprocessing import log_sign
 
 

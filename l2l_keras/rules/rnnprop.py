@@ -10,7 +10,8 @@ from keras import ops
 
 from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.lstm_rule import TANH, Features, LSTMRule
+from l2l_keras.rules.lstm_network import TANH
+from l2l_keras.rules.lstm_rule import Features, LSTMRule
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")

@@ -26,7 +26,9 @@ USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
 RULES = {
     "coordinatewise_lstm": rules.CoordinatewiseLSTM,
+    "global_averaging_lstm": rules.GlobalAveragingLSTM,
     "momentum_lstm": rules.MomentumLSTM,
+    "ntm_bfgs": rules.NTMBFGS,
     "rnnprop": rules.RNNprop,
 }
 _HELP = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -11,6 +11,18 @@ Tensor = Any
 Nest = Any
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Weight(NamedTuple):
+    """One of the arrays that make an optimizee's parameters.
+
+    Attributes:
+        path: Its name, as that of a Keras variable.
+        shape: Its shape.
+    """
+
+    path: str
+    shape: tuple[int, ...]
 
 
 class Task(abc.ABC):
@@ -38,6 +50,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def size(self) -> int:
         """Number of parameters (coordinates) of an optimizee, over all functions."""
+
+    @property
+    def layout(self) -> tuple[Weight, ...]:
+        """The arrays that the parameters consist of, in their order. Defaults to one vector."""
+        return (Weight("parameters", (self.size,)),)
 
     @abc.abstractmethod
     def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:

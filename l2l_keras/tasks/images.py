@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,18 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras.tasks.activation_mixture import ActivationMixture
 from l2l_keras.tasks.base import SPLITS, Nest, Tensor
 from l2l_keras.tasks.keras_task import KerasTask
 
 
 def digits_mlp(
-    layers: Sequence[int] = (20,), activation: str = "sigmoid", batch_size: int = 128
+    layers: Sequence[int] = (20,),
+    activation: str | Sequence[str] = "sigmoid",
+    batch_size: int = 128,
 ) -> KerasTask:
     """Returns the task of classifying scikit-learn's 8×8 digits, which needs no download.
 
     Args:
         layers: Units of the hidden layers. Defaults to one layer of 20.
-        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
         batch_size: Examples in a minibatch. Defaults to 128.
 
     Returns:
@@ -54,7 +60,7 @@ def digits_mlp(
 
 def mnist_mlp(
     layers: Sequence[int] = (20,),
-    activation: str = "sigmoid",
+    activation: str | Sequence[str] = "sigmoid",
     data_dir: str | None = None,
     download: bool = True,
     batch_size: int = 128,
@@ -64,7 +70,8 @@ def mnist_mlp(
 
     Args:
         layers: Units of the hidden layers. Defaults to the paper's one layer of 20.
-        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
         data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
         download: Whether to download MNIST where it is missing. Defaults to True.
         batch_size: Examples in a minibatch. Defaults to 128.
@@ -160,7 +167,7 @@ def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
 def image_mlp(
     data: dict[str, tuple[np.ndarray, np.ndarray]],
     layers: Sequence[int] = (20,),
-    activation: str = "sigmoid",
+    activation: str | Sequence[str] = "sigmoid",
     batch_size: int = 128,
     name: str = "image_mlp",
 ) -> KerasTask:
@@ -170,7 +177,8 @@ def image_mlp(
         data: For every split, uint8 images `[examples, height, width, channels]` and labels from
             0 to 9.
         layers: Units of the hidden layers. Defaults to one layer of 20.
-        activation: Activation of the hidden layers. Defaults to `"sigmoid"`.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
         batch_size: Examples in a minibatch. Defaults to 128.
         name: Name of the task.
 
@@ -194,7 +202,9 @@ def _cross_entropy() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _mlp(shape: Any, layers: Sequence[int], activation: str) -> Callable[[], keras.Model]:
+def _mlp(
+    shape: Any, layers: Sequence[int], activation: str | Sequence[str]
+) -> Callable[[], keras.Model]:
     """Returns a function that makes perceptrons with ten outputs (logits)."""
     if not isinstance(layers, Sequence) or any(
         not isinstance(units, int) or units < 1 for units in layers
@@ -202,9 +212,16 @@ def _mlp(shape: Any, layers: Sequence[int], activation: str) -> Callable[[], ker
         raise ValueError(f"`layers` must be a sequence of positive integers. Received: {layers!r}")
 
     def model_fn() -> keras.Model:
-        hidden = [keras.layers.Dense(units, activation) for units in layers]
-        return keras.Sequential(
-            [keras.Input(shape), keras.layers.Flatten(), *hidden, keras.layers.Dense(10)]
-        )
+        if isinstance(activation, str):
+            make_activation = functools.partial(keras.layers.Activation, activation)
+        else:
+            chosen = random.randrange(len(activation))
+            make_activation = functools.partial(ActivationMixture, activation, chosen)
+        model = keras.Sequential([keras.Input(shape), keras.layers.Flatten()])
+        for units in layers:
+            model.add(keras.layers.Dense(units))
+            model.add(make_activation())
+        model.add(keras.layers.Dense(10))
+        return model
 
     return model_fn

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, split_seed
+from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, Weight, split_seed
 
 
 class KerasTask(Task):
@@ -77,6 +77,14 @@ class KerasTask(Task):
     def size(self) -> int:
         """Number of the model's trainable parameters."""
         return sum(self._sizes)
+
+    @property
+    def layout(self) -> tuple[Weight, ...]:
+        """The model's trainable variables."""
+        variables = self._model.trainable_variables
+        return tuple(
+            Weight(v.path, shape) for v, shape in zip(variables, self._shapes, strict=True)
+        )
 
     def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:
         """Draws fresh weights and the model's other variables; see `Task.sample`."""

@@ -22,6 +22,9 @@ class Quadratic(Task):
             N(0, 1), or `"uniform"` from [0, 1) (as the paper's published code does).
         initial_scale: Standard deviation of θ_0, or a pair `(low, high)` between which it is drawn
             log-uniformly for each function. Defaults to 0.01.
+        condition: Condition number of the Hessian 2 WᵀW, the same for all functions: the singular
+            values of W are replaced by a geometric progression of the same expected sum of
+            squares, dimension². Defaults to none.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -45,6 +48,7 @@ class Quadratic(Task):
         functions: int = 128,
         draw: str = "normal",
         initial_scale: float | tuple[float, float] = 0.01,
+        condition: float | None = None,
     ) -> None:
         if dimension < 1 or functions < 1:
             raise ValueError(
@@ -63,6 +67,9 @@ class Quadratic(Task):
                 f"Received: {initial_scale}"
             )
         self.initial_scale = tuple(float(scale) for scale in scales)
+        if condition is not None and condition < 1.0:
+            raise ValueError(f"`condition` must be at least 1. Received: {condition}")
+        self.condition = condition
 
     @property
     def size(self) -> int:
@@ -77,13 +84,23 @@ class Quadratic(Task):
     def _draw(self, key: Tensor) -> tuple[Tensor, Nest]:
         keys = tf.random.split(key, 4)
         draw = _DRAWS[self.draw]
-        w = draw((self.functions, self.dimension, self.dimension), keys[0])
+        w = self._conditioned(draw((self.functions, self.dimension, self.dimension), keys[0]))
         y = draw((self.functions, self.dimension), keys[1])
         low, high = (math.log(scale) for scale in self.initial_scale)
         uniform = tf.random.stateless_uniform((self.functions, 1), keys[2])
         scale = tf.exp(low + (high - low) * uniform)
         parameters = scale * tf.random.stateless_normal(y.shape, keys[3])
         return tf.reshape(parameters, (self.size,)), (w, y)
+
+    def _conditioned(self, w: Tensor) -> Tensor:
+        """Gives matrices the condition asked for."""
+        if self.condition is None:
+            return w
+        _, left, right = tf.linalg.svd(w)
+        exponents = tf.linspace(0.0, 1.0, self.dimension)
+        squares = tf.pow(float(self.condition), -exponents)
+        values = self.dimension * tf.sqrt(squares / tf.reduce_sum(squares))
+        return tf.matmul(left * values, right, transpose_b=True)
 
     def batch(self, split: Split, seed: Tensor) -> Nest:
         """Returns `()`: a quadratic has no data."""

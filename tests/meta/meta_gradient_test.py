@@ -13,8 +13,9 @@ from keras import ops
 
 from l2l_keras import LearnedOptimizer
 from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop
-from l2l_keras.meta.meta_gradient import Chunks, Inner
+from l2l_keras.meta.meta_gradient import Inner
 from l2l_keras.meta.meta_loss import window_loss
+from l2l_keras.meta.partition import Chunks
 from l2l_keras.rules import CoordinatewiseLSTM, MomentumLSTM, RNNprop, SplitRule, UpdateRule
 from l2l_keras.tasks import KerasTask, Quadratic
 
@@ -118,9 +119,18 @@ def start(loop, seed=0, steps=2):
     return initial, inner
 
 
+def step_of_problems(rule, gradient, state):
+    """A rule's step; a coupled rule's, problem by problem."""
+    if not rule.coupled:
+        return rule.step(gradient, state)
+    problems = range(gradient.shape[0])
+    results = [rule.step(gradient[k], tuple(part[k] for part in state)) for k in problems]
+    return tf.nest.map_structure(lambda *parts: tf.stack(parts), *results)
+
+
 def by_tape(loop, inner, draw, unroll, meta_loss, scale=None, second_derivatives=False):
     """What `InnerLoop.meta_gradient` computes, the plain way: one tape over everything."""
-    weights = [v.value for v in loop.rule.trainable_variables]
+    weights = [v.value for rule in loop.rules for v in rule.trainable_variables]
     parameters, gradient, rule_state, task_state = inner
     losses = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -130,11 +140,13 @@ def by_tape(loop, inner, draw, unroll, meta_loss, scale=None, second_derivatives
                 gradient = tf.stop_gradient(gradient)
             scaled = gradient if scale is None else scale * gradient
             results = [
-                loop.rule.step(g, s)
-                for g, s in zip(loop.chunks.split(scaled), rule_state, strict=True)
+                step_of_problems(loop.rules[owner], g, s)
+                for owner, g, s in zip(
+                    loop.partition.owners, loop.partition.split(scaled), rule_state, strict=True
+                )
             ]
             updates, rule_state = zip(*results, strict=True)
-            update = loop.chunks.join(updates)
+            update = loop.partition.join(updates)
             parameters = parameters + (update if scale is None else scale * update)
             step_losses, gradient, task_state = loop.task.loss_and_gradient(
                 parameters, task_state, draw(t)
@@ -185,7 +197,7 @@ def assert_as_by_tape(loop, *window):
     expected = by_tape(loop, *window)
     assert_close(value, expected[0])
     # Split rules keep their gates in 16 bits.
-    tolerance = 1e-4 if isinstance(loop.rule, SplitRule) else 1e-5
+    tolerance = 1e-4 if isinstance(loop.rules[0], SplitRule) else 1e-5
     assert_meta_gradient(meta_gradient, expected[1], tolerance)
     assert_close(losses, expected[2])
     assert_close(inner, expected[3], tolerance=1e-4)
@@ -416,7 +428,7 @@ class TestWindow:
         _, meta_gradient, _, _ = loop.meta_gradient(inner, drawing(loop.task), 1, tf.reduce_mean)
         # The bias of the output, one weight, moves all coordinates alike.
         _, after = loop.step(inner, ())
-        expected = loop.rule.output_scale * tf.reduce_sum(after.gradient, keepdims=True) / 4
+        expected = loop.rules[0].output_scale * tf.reduce_sum(after.gradient, keepdims=True) / 4
         assert_close(meta_gradient[-1], expected)
 
     def test_every_loss_is_a_matter_of_the_updates_before_it(self, loop):
