@@ -7,6 +7,7 @@ are paired: the same seed gives the same optimizee and, step by step, the same m
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -21,7 +22,7 @@ from scipy import special
 from l2l_keras.evaluation.baselines import BASELINES, Baseline
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules.base import UpdateRule
-from l2l_keras.tasks.base import Nest, Split, Task, Tensor
+from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
 Progress = Callable[[str], None]
 DEFAULT_WINDOW = 10
@@ -38,9 +39,8 @@ class Rollout:
 
     Args:
         task: Where optimizees come from.
-        optimizer: A fresh Keras optimizer; it is built here, on the flat vector of parameters.
-            For an optimizer that treats all coordinates alike this is the same as one variable
-            per weight.
+        optimizer: A fresh Keras optimizer; it is built here, on variables that have the paths and
+            shapes of the task's `layout`.
         steps: Updates of a run.
         split: Which optimizees and data: `"train"`, `"validation"` or `"test"`.
 
@@ -78,10 +78,8 @@ class Rollout:
         self.optimizer = optimizer
         self.steps = steps
         self.split = split
-        self._parameters = keras.Variable(
-            tf.zeros((task.size,)), dtype="float32", name="parameters"
-        )
-        optimizer.build([self._parameters])
+        self._variables = [_variable(weight) for weight in task.layout]
+        optimizer.build(self._variables)
         self._initial_values = [tf.identity(v.value) for v in optimizer.variables]
         self._loop = tf.function(self._steps, autograph=False, jit_compile=task.jit_compile)
         # The number of steps is an argument so that this compiles everything and runs nothing:
@@ -112,7 +110,8 @@ class Rollout:
             variable.assign(value)
         if learning_rate is not None:
             self.optimizer.learning_rate = learning_rate
-        self._parameters.assign(parameters)
+        for variable, value in zip(self._variables, self.task.unflatten(parameters), strict=True):
+            variable.assign(value)
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
         curve = self._loop(state, tf.constant(seed, tf.int32), tf.constant(steps, tf.int32))
         return curve.numpy().T
@@ -123,10 +122,8 @@ class Rollout:
 
         def body(step: Tensor, state: Nest, losses: tf.TensorArray):
             batch = task.batch(self.split, tf.stack([seed, step]))
-            loss, gradient, state = task.loss_and_gradient(
-                tf.convert_to_tensor(self._parameters), state, batch
-            )
-            self.optimizer.apply([gradient], [self._parameters])
+            loss, gradient, state = task.loss_and_gradient(self._parameters(), state, batch)
+            self.optimizer.apply(task.unflatten(gradient), self._variables)
             return step + 1, state, losses.write(step, loss)
 
         losses = tf.TensorArray(
@@ -136,8 +133,21 @@ class Rollout:
             lambda step, *_: step < steps, body, (tf.constant(0), state, losses)
         )
         batch = task.batch(self.split, tf.stack([seed, steps]))
-        loss, _ = task.loss(tf.convert_to_tensor(self._parameters), state, batch)
+        loss, _ = task.loss(self._parameters(), state, batch)
         return losses.write(steps, loss).stack()
+
+    def _parameters(self) -> Tensor:
+        """Returns the variables as one vector."""
+        return tf.concat([tf.reshape(tf.convert_to_tensor(v), [-1]) for v in self._variables], 0)
+
+
+def _variable(weight: Weight) -> keras.Variable:
+    """Returns a variable of a weight's path and shape."""
+    *scopes, name = weight.path.split("/")
+    with contextlib.ExitStack() as stack:
+        for scope in scopes:
+            stack.enter_context(keras.name_scope(scope))
+        return keras.Variable(tf.zeros(weight.shape), dtype="float32", name=name)
 
 
 def run(
@@ -448,7 +458,7 @@ class Comparison:
 
 def compare(
     task: Task,
-    learned: Mapping[str, UpdateRule],
+    learned: Mapping[str, UpdateRule | Mapping[str, UpdateRule]],
     steps: int,
     seeds: Sequence[int],
     tuning_seeds: Sequence[int] | None = None,
@@ -463,7 +473,8 @@ def compare(
 
     Args:
         task: Where optimizees come from.
-        learned: Update rules by the name to show. Their learning rate is 1.
+        learned: Update rules, or groups of them as `LearnedOptimizer` takes them, by the name to
+            show. Their learning rate is 1.
         steps: Updates of a run, in tuning as in the comparison.
         seeds: Seeds of the test optimizees and their minibatches.
         tuning_seeds: Seeds of the validation optimizees. Defaults to `seeds`.

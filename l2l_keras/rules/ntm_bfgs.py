@@ -32,9 +32,9 @@ class NTMBFGS(UpdateRule):
 
     The LSTM, the controller, sees the gradient and `M∇` of each coordinate. Its outputs, after a
     sigmoid but for o, are: the coordinate's own update o; how far to follow the memory, r, from 0
-    to 2; how much to write, w; and in which direction, a: from Broyden's second update (0) to nearly
-    that of symmetric rank one (1). The last two are averaged over coordinates. M starts as zero: what
-    was never seen is left to the LSTM.
+    to 2; how much to write, w; and in which direction, a: from Broyden's second update (0) to
+    nearly that of symmetric rank one (1). The last two are averaged over coordinates. M starts as
+    zero: what was never seen is left to the LSTM.
 
     The full memory holds a number for each pair of coordinates. Of low rank, it is the sum of the
     last so many updates.

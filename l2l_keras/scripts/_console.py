@@ -209,7 +209,7 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def load_preset(name: str) -> tuple[rules.UpdateRule, dict[str, Any]]:
+def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
     """Loads a preset; see `l2l_keras.presets.load_preset`.
 
     Args:

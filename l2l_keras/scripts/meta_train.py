@@ -26,6 +26,7 @@ l2l_keras.LearnedOptimizer.from_preset("my_rule/preset").
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import math
 import os
@@ -38,7 +39,7 @@ from typing import Any
 import keras
 from absl import flags
 
-from l2l_keras import evaluation, meta, presets, rules, tasks
+from l2l_keras import evaluation, meta, parameter_groups, presets, rules, tasks
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
@@ -78,6 +79,13 @@ _RULE_OPTIONS = _define(
     [],
     "Argument of the rule as name=value, such as units=(20,20), or preprocessing=none of "
     "coordinatewise_lstm. Repeatable. Not with a preset.",
+)
+_GROUPS = _define(
+    flags.DEFINE_multi_string,
+    "group",
+    [],
+    "Pattern (a regular expression) of the variables that get a rule of their own, such as conv; "
+    "the last one, '.*', takes the rest. Repeatable. By default, one rule for all.",
 )
 _HORIZON = _define(
     flags.DEFINE_integer, "horizon", 100, "Inner steps of an episode.", lower_bound=1
@@ -200,6 +208,7 @@ _OF_THE_RUN = (
     _OPTIONS,
     _RULE,
     _RULE_OPTIONS,
+    _GROUPS,
     _HORIZON,
     _UNROLL,
     _EPOCHS,
@@ -239,7 +248,7 @@ def main(argv: list[str]) -> None:
     if not _RESUME.value:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
     print(
-        f"Meta-training {type(rule).__name__} ({rule.count_params():,} weights) on {task.name} "
+        f"Meta-training {_describe(rule)} on {task.name} "
         f"({task.size:,} coordinates): {_EPOCHS.value} epochs of {_EPISODES.value} episodes of "
         f"{_HORIZON.value} steps",
         flush=True,
@@ -320,25 +329,36 @@ def _settings() -> dict[str, Any]:
     return {holder.name: holder.value for holder in _OF_THE_RUN}
 
 
-def _make_rule() -> tuple[rules.UpdateRule, dict[str, Any] | None]:
-    """Makes a rule, or loads the one to go on from, with its card."""
+def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
+    """Makes a rule or groups of them, or loads what to go on from, with its card."""
     options = _console.parse_options("rule_option", _RULE_OPTIONS.value)
     if _RULE.value not in _console.RULES:
-        if options:
+        if options or _GROUPS.value:
             raise _console.UserError(
-                "The rule of a preset has no options left to choose. "
-                f"Received: --rule={_RULE.value} and --rule_option",
+                "The rule of a preset has no options or groups left to choose. "
+                f"Received: --rule={_RULE.value} and --rule_option or --group",
                 _console.USAGE,
             )
         return _console.load_preset(_RULE.value)
+    make = functools.partial(_console.RULES[_RULE.value], **{"seed": _SEED.value, **options})
     try:
-        rule = _console.RULES[_RULE.value](**{"seed": _SEED.value, **options})
+        if _GROUPS.value:
+            return {group: make() for group in _GROUPS.value}, None
+        return make(), None
     except (TypeError, ValueError) as error:
         raise _console.UserError(f"--rule_option: {error}", _console.USAGE) from error
-    return rule, None
 
 
-def _make_meta_model(rule: rules.UpdateRule, task: tasks.Task) -> tuple[meta.MetaModel, int]:
+def _describe(rule: presets.Rules) -> str:
+    """Returns the kinds and sizes of rules in words."""
+    return " and ".join(
+        f"{type(r).__name__} ({r.count_params():,} weights)"
+        + ("" if isinstance(rule, rules.UpdateRule) else f" for {group!r}")
+        for group, r in parameter_groups.rules(rule).items()
+    )
+
+
+def _make_meta_model(rule: presets.Rules, task: tasks.Task) -> tuple[meta.MetaModel, int]:
     """Makes the compiled `MetaModel`, and says how many windows an epoch has."""
     try:
         meta_model = meta.MetaModel(
@@ -390,7 +410,7 @@ def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> N
         ) from None
 
 
-def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) -> dict[str, Any]:
+def _card(rule: presets.Rules, task: tasks.Task, meta_model: meta.MetaModel) -> dict[str, Any]:
     """Returns what there is to say about the trained rule."""
     own = _settings() | {"description": _DESCRIPTION.value}
     command = [
@@ -399,7 +419,7 @@ def _card(rule: rules.UpdateRule, task: tasks.Task, meta_model: meta.MetaModel) 
         if value != FLAGS[name].default
         for argument in FLAGS[name].serialize().split("\n")
     ]
-    description = f"{type(rule).__name__} meta-trained on {task.name}"
+    description = f"{_describe(rule)} meta-trained on {task.name}"
     return {
         "name": task.name,
         "description": _DESCRIPTION.value or description,

@@ -1,9 +1,21 @@
 """Task families: the distributions from which optimizees are drawn."""
 
-from l2l_keras.tasks.base import Task
+from l2l_keras.tasks.base import Task, Weight
+from l2l_keras.tasks.cifar import cifar_convnet
 from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.quadratic import Quadratic
 from l2l_keras.tasks.registry import get, names
 
-__all__ = ["KerasTask", "Quadratic", "Task", "digits_mlp", "get", "image_mlp", "mnist_mlp", "names"]
+__all__ = [
+    "KerasTask",
+    "Quadratic",
+    "Task",
+    "Weight",
+    "cifar_convnet",
+    "digits_mlp",
+    "get",
+    "image_mlp",
+    "mnist_mlp",
+    "names",
+]

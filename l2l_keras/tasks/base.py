@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
@@ -92,6 +93,18 @@ class Task(abc.ABC):
         Returns:
             `(losses, state)`: float32 `[functions]`, and the next state.
         """
+
+    def unflatten(self, vector: Tensor) -> list[Tensor]:
+        """Cuts a vector of all coordinates into the arrays of `layout`.
+
+        Args:
+            vector: `[size]`, such as the parameters or their gradient.
+
+        Returns:
+            One array for each entry of `layout`, of its shape.
+        """
+        parts = tf.split(vector, [math.prod(weight.shape) for weight in self.layout])
+        return [tf.reshape(p, weight.shape) for p, weight in zip(parts, self.layout, strict=True)]
 
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest

@@ -50,7 +50,7 @@ def digits_mlp(
     labels = digits.target.astype("int32")
     return KerasTask(
         _mlp(pixels.shape[1:], layers, activation),
-        _cross_entropy(),
+        cross_entropy(),
         {split: (pixels[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)},
         batch_size,
         jit_compile=True,
@@ -190,7 +190,7 @@ def image_mlp(
     """
     return KerasTask(
         _mlp(data["train"][0].shape[1:], layers, activation),
-        _cross_entropy(),
+        cross_entropy(),
         data,
         batch_size,
         transform=scale_pixels,
@@ -198,7 +198,8 @@ def image_mlp(
     )
 
 
-def _cross_entropy() -> keras.losses.Loss:
+def cross_entropy() -> keras.losses.Loss:
+    """Returns the loss of classifiers whose outputs are logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -67,7 +68,6 @@ class KerasTask(Task):
         self._dtypes = [v.dtype for v in self._model.trainable_variables]
         if not self._shapes:
             raise ValueError("`model_fn` must return a model with trainable variables.")
-        self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self._loss = keras.losses.get(loss)
         self._batch_size = batch_size
         self._transform = transform
@@ -76,7 +76,7 @@ class KerasTask(Task):
     @property
     def size(self) -> int:
         """Number of the model's trainable parameters."""
-        return sum(self._sizes)
+        return sum(map(math.prod, self._shapes))
 
     @property
     def layout(self) -> tuple[Weight, ...]:
@@ -113,10 +113,8 @@ class KerasTask(Task):
         """Computes the model's training loss; see `Task.loss`."""
         x, y = batch
         weights = [
-            tf.cast(tf.reshape(part, shape), dtype)
-            for part, shape, dtype in zip(
-                tf.split(parameters, self._sizes), self._shapes, self._dtypes, strict=True
-            )
+            tf.cast(part, dtype)
+            for part, dtype in zip(self.unflatten(parameters), self._dtypes, strict=True)
         ]
         prediction, state, extra_losses = self._model.stateless_call(
             weights, list(state), x, training=True, return_losses=True

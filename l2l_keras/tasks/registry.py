@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from l2l_keras.tasks.base import Task
+from l2l_keras.tasks.cifar import cifar_convnet
 from l2l_keras.tasks.images import digits_mlp, mnist_mlp
 from l2l_keras.tasks.quadratic import Quadratic
 
 _GENERATED: dict[str, Callable[..., Task]] = {"digits_mlp": digits_mlp, "quadratic": Quadratic}
-_STORED: dict[str, Callable[..., Task]] = {"mnist_mlp": mnist_mlp}
+_STORED: dict[str, Callable[..., Task]] = {"cifar_convnet": cifar_convnet, "mnist_mlp": mnist_mlp}
 
 
 def names() -> list[str]:
@@ -24,7 +25,7 @@ def names() -> list[str]:
 
     Example:
         >>> l2l_keras.tasks.names()
-        ['digits_mlp', 'mnist_mlp', 'quadratic']
+        ['cifar_convnet', 'digits_mlp', 'mnist_mlp', 'quadratic']
     """
     return sorted([*_GENERATED, *_STORED])
 
