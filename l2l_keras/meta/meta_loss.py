@@ -13,22 +13,29 @@ _EPSILON = 1e-8
 
 def _mean(losses: Tensor, initial: Tensor) -> Tensor:
     del initial
-    return losses
+    return tf.reduce_mean(losses, axis=1)
 
 
 def _log(losses: Tensor, initial: Tensor) -> Tensor:
     del initial
-    return tf.math.log(tf.maximum(losses, 0.0) + _EPSILON)
+    return tf.reduce_mean(tf.math.log(tf.maximum(losses, 0.0) + _EPSILON), axis=1)
+
+
+def _log_mean(losses: Tensor, initial: Tensor) -> Tensor:
+    del initial
+    return tf.math.log(tf.reduce_mean(tf.maximum(losses, 0.0), axis=1) + _EPSILON)
 
 
 def _relative(losses: Tensor, initial: Tensor) -> Tensor:
-    return losses / (tf.abs(initial) + _EPSILON)
+    return tf.reduce_mean(losses / (tf.abs(initial) + _EPSILON), axis=1)
 
 
-META_LOSSES = {"mean": _mean, "log": _log, "relative": _relative}
-"""Meta-losses by name. `"mean"`: the loss itself, the paper's choice. `"log"`: its logarithm, for
-losses that fall over orders of magnitude or differ between functions. `"relative"`: the loss
-over the optimizee's initial loss."""
+META_LOSSES = {"mean": _mean, "log": _log, "log_mean": _log_mean, "relative": _relative}
+"""Meta-losses of a step by name, means over functions side by side. `"mean"`: the loss itself, the
+paper's choice. `"log"`: its logarithm, for losses that fall over orders of magnitude or differ
+between functions. `"log_mean"`: the logarithm of the mean loss, for losses that fall over orders
+of magnitude while the few functions that are worst off shall count. `"relative"`: the loss over the
+optimizee's initial loss."""
 
 STEP_WEIGHTS = {
     "uniform": lambda progress: tf.ones_like(progress),
@@ -57,5 +64,5 @@ def window_loss(
 
     Source: Andrychowicz et al. (2016), equation 3 (weights); Chen et al. (2020) and others (log).
     """
-    per_step = tf.reduce_mean(META_LOSSES[name](losses, initial), axis=1)
+    per_step = META_LOSSES[name](losses, initial)
     return tf.reduce_mean(STEP_WEIGHTS[step_weights](progress) * per_step)

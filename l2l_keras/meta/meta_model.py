@@ -38,7 +38,8 @@ class MetaModel(keras.Model):
         task: The task family to train it on.
         horizon: Inner steps in an episode. Defaults to 100.
         unroll: Inner steps in a window, a divisor of `horizon`. Defaults to 20.
-        meta_loss: `"mean"` (default), `"log"` or `"relative"`; see `l2l_keras.meta.META_LOSSES`.
+        meta_loss: `"mean"` (default), `"log"`, `"log_mean"` or `"relative"`; see
+            `l2l_keras.meta.META_LOSSES`.
         step_weights: `"uniform"` (default), `"linear"` or `"final"`; see
             `l2l_keras.meta.STEP_WEIGHTS`.
         random_scale: Largest |log s| of a random reparametrisation θ = s·θ', s drawn for each

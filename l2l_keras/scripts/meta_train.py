@@ -129,8 +129,8 @@ _META_LOSS = _define(
     flags.DEFINE_enum,
     "meta_loss",
     "mean",
-    "What is minimised: the mean loss of an episode, that of its logarithm, or the loss relative "
-    "to the initial one.",
+    "What is minimised: the mean loss of an episode, that of its logarithm, the logarithm of the "
+    "mean over functions side by side, or the loss relative to the initial one.",
     enum_values=sorted(meta.META_LOSSES),
 )
 _STEP_WEIGHTS = _define(

@@ -154,7 +154,7 @@ class KeepsStateOutsideOfTheStrategy(LearnedOptimizer):
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_optimizer_is_caught(name):
     cls, clause = BROKEN[name]
-    check, backends = CLAUSES[clause]
+    check, backends, _ = CLAUSES[clause]
     if BACKEND not in backends or (BACKEND == "torch" and cls is CountsInPython):
         pytest.skip(f"Cannot be broken in this way on {BACKEND}.")
     # Some of them fail of themselves, before a comparison does.

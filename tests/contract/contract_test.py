@@ -13,9 +13,11 @@ MODULES = (saving_clauses, training_clauses, update_clauses)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("clause", CLAUSES)
 def test_clause(clause, rule):
-    check, backends = CLAUSES[clause]
+    check, backends, coupled = CLAUSES[clause]
     if BACKEND not in backends:
         pytest.skip(f"Not on {BACKEND}.")
+    if RULES[rule]().coupled and not coupled:
+        pytest.skip("Not of coupled rules.")
     check(lambda **arguments: LearnedOptimizer(RULES[rule](), **arguments))
 
 

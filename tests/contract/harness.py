@@ -9,7 +9,14 @@ import numpy as np
 from keras import ops
 
 from l2l_keras import LearnedOptimizer
-from l2l_keras.rules import CoordinatewiseLSTM, MomentumLSTM, RNNprop, UpdateRule
+from l2l_keras.rules import (
+    NTMBFGS,
+    CoordinatewiseLSTM,
+    GlobalAveragingLSTM,
+    MomentumLSTM,
+    RNNprop,
+    UpdateRule,
+)
 
 BACKEND = keras.backend.backend()
 SHAPES = [(2, 3), (), (4,), (1, 2, 2)]
@@ -21,20 +28,26 @@ Make = Callable[..., LearnedOptimizer]
 
 
 class Clause(NamedTuple):
-    """A clause of the contract: a function that fails with an optimizer that breaks it."""
+    """A clause of the contract: a function that fails with an optimizer that breaks it.
+
+    Some are about variables that do not depend on each other: not for coupled rules.
+    """
 
     check: Callable[[Make], None]
     backends: tuple[str, ...]
+    coupled: bool
 
 
 CLAUSES: dict[str, Clause] = {}
 
 
-def clause(*backends: str) -> Callable[[Callable[[Make], None]], Callable[[Make], None]]:
-    """Registers a clause, on some backends or (by default) all."""
+def clause(
+    *backends: str, coupled: bool = True
+) -> Callable[[Callable[[Make], None]], Callable[[Make], None]]:
+    """Registers a clause, on some backends or (by default) all, of coupled rules or not."""
 
     def register(check: Callable[[Make], None]) -> Callable[[Make], None]:
-        CLAUSES[check.__name__] = Clause(check, backends or ("tensorflow", "jax", "torch"))
+        CLAUSES[check.__name__] = Clause(check, backends or ("tensorflow", "jax", "torch"), coupled)
         return check
 
     return register
@@ -66,6 +79,10 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "plain_lstm": lambda seed=0: CoordinatewiseLSTM((4,), "none", output_scale=1.0, seed=seed),
     "rnnprop": lambda seed=0: RNNprop((4, 3), output_scale=0.5, seed=seed),
     "momentum_lstm": lambda seed=0: MomentumLSTM((4,), rate=0.1, adaptive_rate=0.1, seed=seed),
+    "global_averaging_lstm": lambda seed=0: GlobalAveragingLSTM(
+        (4, 3), 2, output_scale=1.0, seed=seed
+    ),
+    "ntm_bfgs": lambda seed=0: NTMBFGS((4,), 2, memory_rank=2, output_scale=1.0, seed=seed),
     "gradient_descent": lambda seed=0: GradientDescent(),
     "stateless": lambda seed=0: GradientDescent(rows=()),
 }
@@ -127,22 +144,27 @@ def train(optimizer: Any, steps: int = 3, dtype: str = "float32") -> list[keras.
 def by_the_rule(
     rule: UpdateRule, steps: list[list[np.ndarray]], start: Any = None, rate: float = 1.0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns values and states after steps of a rule, one variable after the other."""
+    """Returns values and states after steps of a rule.
+
+    One variable after the other; or, where coordinates are coupled, all at once.
+    """
     values = [np.ones_like(g) for g in steps[0]] if start is None else start
-    rule_states = [rule.initial_state(value.size) for value in values]
-    for gradients in steps:
-        for i, gradient in enumerate(gradients):
-            update, rule_states[i] = rule.step(
-                ops.convert_to_tensor(np.asarray(gradient, "float32").ravel()), rule_states[i]
-            )
-            values[i] = values[i] + rate * ops.convert_to_numpy(update).reshape(gradient.shape)
-    rows = sum(rule.state_rows)
-    return values, [
-        np.concatenate([np.zeros((0, value.size), "float32"), *numpy(state)]).reshape(
-            rows, *value.shape
-        )
-        for state, value in zip(rule_states, values, strict=True)
-    ]
+    everything = range(len(values))
+    problems = [[*everything]] if rule.coupled else [[i] for i in everything]
+    states: list[Any] = [None for _ in values]
+    for members in problems:
+        ends = np.cumsum([values[i].size for i in members])
+        state = rule.initial_state(int(ends[-1]))
+        for gradients in steps:
+            vector = np.concatenate([np.ravel(gradients[i]) for i in members]).astype("float32")
+            update, state = rule.step(ops.convert_to_tensor(vector), state)
+            parts = np.split(ops.convert_to_numpy(update), ends[:-1])
+            for i, part in zip(members, parts, strict=True):
+                values[i] = values[i] + rate * part.reshape(values[i].shape)
+        rows = np.concatenate([np.zeros((0, ends[-1]), "float32"), *numpy(state)])
+        for i, part in zip(members, np.split(rows, ends[:-1], axis=1), strict=True):
+            states[i] = part.reshape(len(rows), *values[i].shape)
+    return values, states
 
 
 def assert_close(actual: Any, expected: Any, **tolerance: float) -> None:

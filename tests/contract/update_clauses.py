@@ -201,7 +201,7 @@ def runaway_gradients_are_skipped_until_they_prove_usual(make: Make) -> None:
     assert tolerant.skipped_steps == 0
 
 
-@clause()
+@clause(coupled=False)
 def a_missing_gradient_leaves_variable_and_state_alone(make: Make) -> None:
     for missing in ({1}, {0, 3}):
         optimizer = make()
@@ -222,7 +222,7 @@ def a_missing_gradient_leaves_variable_and_state_alone(make: Make) -> None:
                     assert_close([is_now[i]], [full[i]])
 
 
-@clause()
+@clause(coupled=False)
 def variables_come_in_any_order_and_number(make: Make) -> None:
     optimizer = make()
     variables = make_variables()
