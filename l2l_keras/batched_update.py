@@ -131,7 +131,7 @@ class Block:
         self.shapes = dict(shapes)
         self.size = sum(map(math.prod, self.shapes.values()))
         self.slot_shape: Shape = (stored_rule.rows(self.size), self.size)
-        self._chunk = self.size if stored_rule.rule.coupled else chunk
+        self._chunk = max(1, self.size) if stored_rule.rule.coupled else chunk
 
     def join(self, gradients: Mapping[int, Tensor]) -> Tensor:
         """Joins gradients to one vector.
