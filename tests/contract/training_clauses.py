@@ -122,7 +122,7 @@ def nested_and_shared_layers_train_as_flat_ones(make: Make) -> None:
     assert len(models[0].trainable_variables) == 4
 
 
-\@clause(coupled=False)
+@clause(coupled=False)
 def two_optimizers_may_share_a_model(make: Make) -> None:
     model, alone = regression_model(), regression_model()
     variables, expected = model.trainable_variables, alone.trainable_variables

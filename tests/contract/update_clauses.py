@@ -48,7 +48,7 @@ def variables_may_be_empty(make: Make) -> None:
         assert optimizer.skipped_steps == 0
 
 
-\@clause(coupled=False)
+@clause(coupled=False)
 def one_variable_at_a_time_is_the_same(make: Make) -> None:
     batched, one_by_one = make(), make()
     expected = train(batched)
@@ -294,7 +294,7 @@ def the_state_is_float32_whatever_keras_defaults_to(make: Make) -> None:
     assert {keras.backend.standardize_dtype(v.dtype) for v in kept} == {"float32"}
 
 
-\@clause(coupled=False)
+@clause(coupled=False)
 def a_variable_overwritten_with_its_gradient_has_no_state(make: Make) -> None:
     optimizer, other = make(), make()
     variables, gradients = make_variables(), make_gradients()
