@@ -190,7 +190,7 @@ def _mnist_trainings(size: _Size) -> tuple[Training, ...]:
             "--task=mnist_mlp",
             "--rule=coordinatewise_lstm",
             "--meta_loss=log",
-            "--epochs=40",
+            "--epochs=30",
             "--episodes=25",
             "--validation_episodes=10",
         ),
@@ -208,9 +208,9 @@ def _sized(training: Training, size: _Size) -> Training:
     """Returns a training in the size of a figure."""
     arguments = _replaced(training.arguments, size.training)
     task = _value(arguments, "task", "digits_mlp")
-    if task in _STORED:
-        arguments = _replaced(arguments, (f"--task={size.images}",))
+    if task == _FULL.images != size.images:
         task = size.images
+        arguments = _replaced(arguments, (f"--task={task}",))
     return dataclasses.replace(training, arguments=arguments, reads_data=task in _STORED)
 
 

@@ -189,9 +189,10 @@ def _read(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Sequence[evalu
 
 
 def _labels(cells: Sequence[Cell], workshop: Workshop) -> dict[str, str]:
-    """Returns how to name each learned optimizer."""
+    """Returns how to name each optimizer in a legend."""
     names = dict.fromkeys(name for cell in cells for name in cell.evaluation.trainings)
-    return {name: workshop.label(name) for name in names}
+    tuned = {name: f"{name} (tuned)" for name in evaluation.BASELINES}
+    return {**tuned, **{name: workshop.label(name) for name in names}}
 
 
 def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:

@@ -45,7 +45,8 @@ def reproduce(
         workshop.write(f"{name}, stage {k + 1} of {len(stages)}: {place}")
         start = time.monotonic()
         if not workshop.run(stage):
-            workshop.write("  is there")
+            made = workshop.preset(stage.name) if isinstance(stage, Training) else place
+            workshop.write(f"  is there: {made}")
             continue
         seconds = time.monotonic() - start
         taken[type(stage)].append(seconds)

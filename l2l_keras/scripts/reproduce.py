@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-import sys
+import signal
 
 from absl import flags
 
@@ -94,7 +94,6 @@ def main(argv: list[str]) -> None:
     given = _given_presets(figures)
     default = "l2l_reproduce_small" if _SMALL.value else "l2l_reproduce"
     folder = _console.writable_directory(_OUTPUT_DIR.value or default)
-    own = ["l2l-reproduce", *sys.argv[1:]]
     workshop = reproduction.Workshop(
         folder,
         given,
@@ -105,19 +104,26 @@ def main(argv: list[str]) -> None:
     try:
         with workshop:
             for name, figure in figures.items():
-                settings = {"small": _SMALL.value, "made_by": shlex.join(own)}
+                settings = {"small": _SMALL.value, "made_by": _own_command()}
                 paths = reproduction.reproduce(name, figure, workshop, settings)
                 print(f"{name}: wrote {', '.join(path.name for path in paths)} in {folder}")
     except reproduction.StageError as error:
-        raise _console.UserError(f"{error}; once that is put right, {_go_on(own)}") from error
+        raise _console.UserError(f"{error}; once that is put right, {_go_on()}") from error
     except (OSError, ValueError) as error:
         raise _console.UserError(f"The figure could not be made: {error}") from error
     except KeyboardInterrupt:
-        raise _console.UserError(f"interrupted; {_go_on(own)}", _console.INTERRUPTED) from None
+        raise _console.UserError(f"interrupted; {_go_on()}", _console.INTERRUPTED) from None
 
 
-def _go_on(command: list[str]) -> str:
-    return f"go on with: {shlex.join(command)}"
+def _own_command() -> str:
+    """Returns this command as one types it."""
+    own = [FLAGS[name] for name in FLAGS if name not in flags.FLAGS and FLAGS[name].present]
+    arguments = [argument for flag in own for argument in flag.serialize().split("\n")]
+    return shlex.join(["l2l-reproduce", *arguments])
+
+
+def _go_on() -> str:
+    return f"go on with: {_own_command()}"
 
 
 def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
@@ -152,6 +158,8 @@ def _data_arguments() -> list[str]:
 
 def console() -> None:
     """Entry point of `l2l-reproduce`."""
+    # Like Ctrl-C, so that the stage that runs is ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _console.run(main, FLAGS)
 
 
