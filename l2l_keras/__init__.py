@@ -1,7 +1,7 @@
 """Learned optimizers for Keras 3: learning to learn by gradient descent by gradient descent.
 
-`LearnedOptimizer` and `rules` work on every Keras backend. `tasks`, `meta` and `evaluation` need
-TensorFlow and are imported when they are first used.
+`LearnedOptimizer` and `rules` work on every Keras backend. `tasks`, `meta`, `evaluation` and
+`reproduction` need TensorFlow and are imported when they are first used.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from l2l_keras.presets import list_presets
 
 __version__ = "0.1.0"
 
-_LAZY = ("evaluation", "meta", "tasks")
+_LAZY = ("evaluation", "meta", "reproduction", "tasks")
 
 __all__ = [
     "LearnedOptimizer",
@@ -23,6 +23,7 @@ __all__ = [
     "list_presets",
     "meta",
     "presets",
+    "reproduction",
     "rules",
     "tasks",
 ]

@@ -13,6 +13,15 @@ from l2l_keras.evaluation.compare import (
     run,
     tune,
 )
+from l2l_keras.evaluation.panels import (
+    Curve,
+    curves_of,
+    draw_curves,
+    line_styles,
+    log_scale,
+    read_curves,
+    tidy,
+)
 from l2l_keras.evaluation.report import (
     curves_csv,
     figure,
@@ -20,28 +29,40 @@ from l2l_keras.evaluation.report import (
     table,
     to_json,
     versions,
+    write_files,
     write_report,
 )
+from l2l_keras.evaluation.update_maps import impulse_responses, updates_after
 
 __all__ = [
     "BASELINES",
     "Baseline",
     "Comparison",
+    "Curve",
     "Result",
     "Rollout",
     "Tuning",
     "compare",
     "curves_csv",
+    "curves_of",
     "default_window",
+    "draw_curves",
     "figure",
     "final_losses",
     "finite",
     "half_decades",
+    "impulse_responses",
+    "line_styles",
+    "log_scale",
     "mean_and_interval",
+    "read_curves",
     "run",
     "table",
+    "tidy",
     "to_json",
     "tune",
+    "updates_after",
     "versions",
+    "write_files",
     "write_report",
 ]

@@ -18,14 +18,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras.evaluation import panels
 from l2l_keras.evaluation.compare import Comparison, Result, mean_and_interval
 
 _HEADER = ("optimizer", "learning rate", "final loss", "ratio", "area", "seconds")
-# Okabe and Ito's colours, told apart by colour-blind readers too; the line style tells them apart
-# in print.
-_LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000")
-_BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
-_BASELINE_STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def table(comparison: Comparison, markdown: bool = False) -> str:
@@ -192,45 +188,11 @@ def figure(comparison: Comparison) -> Any:
 
     drawing = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
     axes = drawing.add_subplot()
-    steps = np.arange(comparison.steps + 1)
-    lowest, highest = math.inf, -math.inf
-    styles = _styles(comparison)
-    curves = {result.name: mean_and_interval(result.curves) for result in comparison.results}
-    means = np.concatenate([mean[np.isfinite(mean)] for mean, _ in curves.values()])
-    # Some losses are negative, such as those that are a likelihood or a similarity.
-    logarithmic = bool(np.all(means >= 0) and np.any(means > 0))
-    for result in _ranked(comparison):
-        style = styles[result.name]
-        mean, half_width = curves[result.name]
-        mean = np.where(np.isfinite(mean), mean, np.nan)
-        low = mean - half_width
-        if logarithmic:
-            mean = np.where(mean > 0, mean, np.nan)
-            # Below zero there is nothing on a log scale: such a band reaches down to the frame.
-            low = np.maximum(low, np.finfo(np.float32).tiny)
-        axes.plot(steps, mean, label=_legend(result), **style)
-        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "zorder": 2}
-        axes.fill_between(steps, low, mean + half_width, **band)
-        if np.isfinite(mean).any():
-            lowest = min(lowest, np.nanmin(mean))
-            # Curves that shoot up are cut off, or they would press the others flat.
-            start = np.nan_to_num(mean[0], nan=np.inf)
-            limit = 3 * start if logarithmic else start + 3 * abs(start)
-            highest = max(highest, min(np.nanmax(mean), limit))
-    if logarithmic:
-        axes.set_yscale("log")
-        if lowest < highest:
-            axes.set_ylim(lowest / 1.5, highest * 1.5)
-    elif lowest < highest:
-        margin = 0.05 * (highest - lowest)
-        axes.set_ylim(lowest - margin, highest + margin)
-    axes.set_xlim(0, comparison.steps)
-    axes.set_xlabel("step")
+    curves = panels.curves_of(comparison)
+    panels.draw_curves(axes, curves, panels.line_styles(curves))
     axes.set_ylabel("loss")
     runs = len(comparison.results[0].curves)
     axes.set_title(f"{comparison.task}: mean of {runs} runs, 95 % interval")
-    axes.grid(True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return drawing
 
@@ -242,8 +204,7 @@ def write_report(
 ) -> list[Path]:
     """Writes the whole report into a folder, which it makes where needed.
 
-    Nothing is ever half-written: all files are made complete elsewhere in the folder and then
-    renamed, `results.json` last. Files of the same names are replaced, others left alone.
+    Nothing is ever half-written (see `write_files`), and `results.json` comes last.
 
     Args:
         comparison: What to report.
@@ -273,6 +234,29 @@ def write_report(
         "curves.png": image.getvalue(),
         "results.json": to_json(comparison, settings).encode(),
     }
+    return write_files(files, directory)
+
+
+def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> list[Path]:
+    """Writes files that belong together into a folder, which it makes where needed.
+
+    Nothing is ever half-written: all files are made complete elsewhere in the folder and then
+    renamed, in their order. Files of the same names are replaced, others left alone.
+
+    Args:
+        files: Contents by file name.
+        directory: The folder.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+
+    Example:
+        >>> l2l_keras.evaluation.write_files({"notes.txt": b"mine"}, "notes")
+        [PosixPath('notes/notes.txt')]
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that it is on the same disk: only there is a rename all or nothing.
@@ -321,28 +305,6 @@ def _summary(comparison: Comparison) -> str:
         f"task {comparison.task}, {comparison.steps} steps, {runs} fresh runs; "
         f"final loss: {final}; ratio: to the best tuned baseline"
     )
-
-
-def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Returns how to draw each optimizer's line, by name: the same whichever comes out ahead."""
-    styles = {}
-    learned = [result for result in comparison.results if result.learned]
-    baselines = [result for result in comparison.results if not result.learned]
-    for k, result in enumerate(learned):
-        colour = _LEARNED_COLOURS[k % len(_LEARNED_COLOURS)]
-        styles[result.name] = {"color": colour, "linewidth": 2.5, "zorder": 4}
-    for k, result in enumerate(baselines):
-        colour = _BASELINE_COLOURS[k % len(_BASELINE_COLOURS)]
-        line = _BASELINE_STYLES[k % len(_BASELINE_STYLES)]
-        styles[result.name] = {"color": colour, "linestyle": line, "linewidth": 1.5, "zorder": 3}
-    return styles
-
-
-def _legend(result: Result) -> str:
-    """Returns the text of one optimizer in a figure's legend."""
-    if result.learned:
-        return f"{result.name} (learned, not tuned)"
-    return f"{result.name} (tuned, {result.learning_rate:.3g})"
 
 
 def finite(value: Any) -> Any:

@@ -85,12 +85,23 @@ class Progress(keras.callbacks.Callback):
         ]
         if "skipped" in logs and int(logs["skipped"]):
             parts.append(f"{int(logs['skipped'])} windows skipped")
-        parts.append(f"{_duration(elapsed)}, {_duration(left)} left")
+        parts.append(f"{duration(elapsed)}, {duration(left)} left")
         self._write("  ".join(parts))
 
 
-def _duration(seconds: float) -> str:
-    """Formats seconds as a person would say them."""
+def duration(seconds: float) -> str:
+    """Formats a duration as a person would say it.
+
+    Args:
+        seconds: The duration in seconds.
+
+    Returns:
+        Its two largest units.
+
+    Example:
+        >>> duration(7384), duration(64.2), duration(3)
+        ('2 h 03 min', '1 min 04 s', '3 s')
+    """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

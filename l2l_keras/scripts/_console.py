@@ -209,6 +209,24 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def split_label(preset: str) -> tuple[str, str]:
+    """Splits `NAME=PRESET` where a preset is given a name.
+
+    Args:
+        preset: Name of a shipped preset, or a folder; before it, a name and `=`, or not.
+
+    Returns:
+        `(name, preset)`; the name is empty where there is none. What is a folder as it stands is
+        taken as such, `=` or not.
+
+    Example:
+        >>> split_label("mine=my_rule/preset"), split_label("quadratic")
+        (('mine', 'my_rule/preset'), ('', 'quadratic'))
+    """
+    label, equals, place = preset.partition("=")
+    return (label, place) if equals and not os.path.isdir(preset) else ("", preset)
+
+
 def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
     """Loads a preset; see `l2l_keras.presets.load_preset`.
 

@@ -18,9 +18,10 @@ A preset on networks that it was not trained on:
   l2l-evaluate --preset=mnist_mlp --task=mnist_mlp --task_option="layers=(40,)" \
       --task_option=activation=relu
 
-The baselines alone:
+The baselines alone, or one of them, and a preset by another name:
 
   l2l-evaluate --task=digits_mlp
+  l2l-evaluate --task=digits_mlp --baseline=Adam --preset=mine=my_rule/preset
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ FLAGS = flags.FlagValues()
 _PRESET = flags.DEFINE_multi_string(
     "preset",
     None,
-    "Learned optimizer: the name of a shipped preset, or a folder",
+    "Learned optimizer: the name of a shipped preset, or a folder; NAME=... shows it by another "
+    "name. Repeatable.",
+    flag_values=FLAGS,
+)
+_BASELINE = flags.DEFINE_multi_enum(
+    "baseline",
+    list(evaluation.BASELINES),
+    list(evaluation.BASELINES),
+    "Optimizer to compare with, its learning rate tuned. All by default. Repeatable.",
     flag_values=FLAGS,
 )
 _TASK = flags.DEFINE_string(
@@ -109,6 +118,7 @@ def main(argv: list[str]) -> None:
         steps=_STEPS.value,
         seeds=range(_SEED.value, _SEED.value + _SEEDS.value),
         tuning_seeds=range(_SEED.value, _SEED.value + _TUNING_SEEDS.value),
+        baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(evaluation.table(comparison), end="")
@@ -126,10 +136,16 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
     """Returns the rules and the cards of presets, by the name to show."""
     learned, cards = {}, {}
     for name in names:
-        rule, card = _console.load_preset(name)
-        shown = Path(name).name
-        if shown in learned:  # Two folders of the same name.
-            shown = name
+        label, place = _console.split_label(name)
+        rule, card = _console.load_preset(place)
+        shown = label or Path(place).name
+        if shown in learned and not label:  # Two folders of the same name.
+            shown = place
+        if shown in learned or shown in evaluation.BASELINES:
+            raise _console.UserError(
+                f"Two optimizers must not have the same name. Received: --preset={name}",
+                _console.USAGE,
+            )
         learned[shown], cards[shown] = rule, card
     return learned, cards
 

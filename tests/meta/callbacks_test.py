@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_keras.meta import KeepBest, MetaModel, Progress
-from l2l_keras.meta.callbacks import _duration
+from l2l_keras.meta.callbacks import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
 
@@ -141,7 +141,7 @@ class TestProgress:
         ],
     )
     def test_times_are_written_as_people_say_them(self, seconds, text):
-        assert _duration(seconds) == text
+        assert duration(seconds) == text
 
 
 if __name__ == "__main__":

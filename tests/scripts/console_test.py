@@ -124,6 +124,15 @@ def test_writable_directory_refuses_a_file(tmp_path):
         assert e.value.status == _console.FAILURE
 
 
+def test_a_label_is_split_from_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rate=1").mkdir()
+    assert _console.split_label("quadratic") == ("", "quadratic")
+    assert _console.split_label("mine=my_rule/preset") == ("mine", "my_rule/preset")
+    assert _console.split_label("rate=1") == ("", "rate=1")  # A folder.
+    assert _console.split_label("mine=rate=1") == ("mine", "rate=1")
+
+
 def test_get_task():
     assert _console.get_task("quadratic").name == "quadratic"
 

@@ -123,6 +123,26 @@ def test_presets_of_the_same_name_are_told_apart(preset, task, tmp_path, capsys)
     assert sorted(names) == sorted(["my_rule", str(other), *BASELINES])
 
 
+def test_a_preset_is_shown_by_the_name_given(preset, task, capsys):
+    evaluate_here(f"--preset=mine={preset}", f"--preset={preset}", task, *SMALL)
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:8]]
+    assert sorted(names) == sorted(["mine", "my_rule", *BASELINES])
+
+
+@pytest.mark.parametrize("twice", [["a={0}", "a={0}"], ["{0}", "{0}"], ["Adam={0}"]])
+def test_two_optimizers_of_one_name_are_a_mistake(twice, preset, task):
+    arguments = [f"--preset={text.format(preset)}" for text in twice]
+    with pytest.raises(_console.UserError, match="Two optimizers must not have.*Received: --p"):
+        evaluate_here(*arguments, task, *SMALL)
+
+
+def test_some_baselines(task, capsys):
+    evaluate_here("--baseline=SGD", "--baseline=Adam", task, *SMALL)
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines[2:4]) == ["Adam", "SGD"]
+    assert lines[4] == ""
+
+
 def test_baselines_alone(task, capsys):
     evaluate_here(task, *SMALL)
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:6]]

@@ -1,0 +1,273 @@
+"""Drawings of mean loss curves on axes, of a comparison or of the report that it left in a folder.
+
+A panel holds what is drawn and nothing else: means and intervals, not the runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_keras.evaluation.compare import Comparison, mean_and_interval
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; the line style tells them apart
+# in print.
+_LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000")
+_BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
+_BASELINE_STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What is drawn of one optimizer.
+
+    Attributes:
+        name: Name of the optimizer.
+        learned: Whether it is a learned one, which is not tuned.
+        learning_rate: Its learning rate.
+        mean: Mean losses f(θ_0) to f(θ_steps) over runs, float64 `[steps + 1]`.
+        half_width: Half-width of the 95 % interval of each, float64 `[steps + 1]`.
+        final: Mean final loss; infinite where it is not finite.
+        interval: Half-width of its 95 % interval.
+
+    Example:
+        >>> losses = np.array([2.0, 1.0])
+        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, 0.1 * losses, 1.0, 0.1)
+        >>> curve.label
+        'Adam (tuned, 0.1)'
+    """
+
+    name: str
+    learned: bool
+    learning_rate: float
+    mean: np.ndarray = dataclasses.field(repr=False)
+    half_width: np.ndarray = dataclasses.field(repr=False)
+    final: float
+    interval: float
+
+    @property
+    def label(self) -> str:
+        """Text of a legend."""
+        if self.learned:
+            return f"{self.name} (learned, not tuned)"
+        return f"{self.name} (tuned, {self.learning_rate:.3g})"
+
+
+def curves_of(comparison: Comparison) -> tuple[Curve, ...]:
+    """Returns what is drawn of a comparison.
+
+    Args:
+        comparison: A comparison.
+
+    Returns:
+        A curve for each of its results, in their order.
+
+    Example:
+        >>> comparison = l2l_keras.evaluation.compare(
+        ...     l2l_keras.tasks.Quadratic(functions=2),
+        ...     {},
+        ...     steps=3,
+        ...     seeds=[0],
+        ...     baselines={"Adam": l2l_keras.evaluation.BASELINES["Adam"]},
+        ... )
+        >>> [curve.name for curve in l2l_keras.evaluation.curves_of(comparison)]
+        ['Adam']
+    """
+    return tuple(
+        Curve(
+            result.name,
+            result.learned,
+            result.learning_rate,
+            *mean_and_interval(result.curves),
+            result.mean_final,
+            result.interval,
+        )
+        for result in comparison.results
+    )
+
+
+def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
+    """Reads what is drawn of a comparison from the report of it.
+
+    Args:
+        report: A folder that `write_report` wrote; its `curves.csv` and `results.json` are read.
+
+    Returns:
+        A curve for each optimizer, in the order of the report.
+
+    Raises:
+        ValueError: If there is no report, or it cannot be read.
+
+    Example:
+        >>> l2l_keras.evaluation.read_curves("report")  # doctest: +SKIP
+    """
+    folder = Path(report)
+    rows: dict[str, tuple[list[float], list[float]]] = {}
+    try:
+        with (folder / "curves.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                means, half_widths = rows.setdefault(row["optimizer"], ([], []))
+                means.append(float(row["mean"]))
+                half_widths.append(float(row["half_width"]))
+        results = json.loads((folder / "results.json").read_text())["results"]
+        return tuple(
+            Curve(
+                result["name"],
+                result["learned"],
+                result["learning_rate"],
+                np.array(rows[result["name"]][0]),
+                np.array(rows[result["name"]][1]),
+                _number(result["mean_final_loss"], math.inf),
+                _number(result["interval_half_width"], math.nan),
+            )
+            for result in results
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "Expected the folder of a report, with curves.csv and results.json. "
+            f"Received: {str(folder)!r} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def line_styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
+    """Chooses how to draw each optimizer: the same whichever comes out ahead.
+
+    Args:
+        curves: Curves of one or more panels; what comes first by its name counts.
+
+    Returns:
+        Matplotlib's properties of a line by name of the optimizer.
+
+    Example:
+        >>> losses = np.array([2.0, 1.0])
+        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, losses, 1.0, 0.1)
+        >>> l2l_keras.evaluation.line_styles([curve])["Adam"]["linestyle"]
+        '--'
+    """
+    styles: dict[str, dict[str, Any]] = {}
+    learned, baselines = 0, 0
+    for curve in curves:
+        if curve.name in styles:
+            continue
+        if curve.learned:
+            colour = _LEARNED_COLOURS[learned % len(_LEARNED_COLOURS)]
+            styles[curve.name] = {"color": colour, "linewidth": 2.5, "zorder": 4}
+            learned += 1
+        else:
+            colour = _BASELINE_COLOURS[baselines % len(_BASELINE_COLOURS)]
+            line = _BASELINE_STYLES[baselines % len(_BASELINE_STYLES)]
+            style = {"color": colour, "linestyle": line, "linewidth": 1.5, "zorder": 3}
+            styles[curve.name] = style
+            baselines += 1
+    return styles
+
+
+def draw_curves(
+    axes: Any,
+    curves: Iterable[Curve],
+    styles: Mapping[str, Mapping[str, Any]],
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """Draws mean loss curves with 95 % bands, on a log scale where losses are positive.
+
+    Args:
+        axes: Matplotlib's axes.
+        curves: What to draw; the lowest final loss comes first in a legend.
+        styles: Properties of the lines by name; see `line_styles`.
+        labels: Texts for a legend by name. Defaults to the curves' own.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> losses = np.array([2.0, 1.0])
+        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, 0.1 * losses, 1.0, 0.1)
+        >>> axes = Figure().add_subplot()
+        >>> styles = l2l_keras.evaluation.line_styles([curve])
+        >>> l2l_keras.evaluation.draw_curves(axes, [curve], styles)
+        >>> axes.get_yscale()
+        'log'
+    """
+    curves = sorted(curves, key=lambda curve: curve.final)
+    lowest, highest = math.inf, -math.inf
+    means = np.concatenate([curve.mean[np.isfinite(curve.mean)] for curve in curves])
+    # Some losses are negative, such as those that are a likelihood or a similarity.
+    logarithmic = bool(np.all(means >= 0) and np.any(means > 0))
+    for curve in curves:
+        style = styles[curve.name]
+        steps = np.arange(len(curve.mean))
+        mean = np.where(np.isfinite(curve.mean), curve.mean, np.nan)
+        low = mean - curve.half_width
+        if logarithmic:
+            mean = np.where(mean > 0, mean, np.nan)
+            # Below zero there is nothing on a log scale: such a band reaches down to the frame.
+            low = np.maximum(low, np.finfo(np.float32).tiny)
+        axes.plot(steps, mean, label=(labels or {}).get(curve.name, curve.label), **style)
+        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "zorder": 2}
+        axes.fill_between(steps, low, mean + curve.half_width, **band)
+        if np.isfinite(mean).any():
+            lowest = min(lowest, np.nanmin(mean))
+            # Curves that shoot up are cut off, or they would press the others flat.
+            start = np.nan_to_num(mean[0], nan=np.inf)
+            limit = 3 * start if logarithmic else start + 3 * abs(start)
+            highest = max(highest, min(np.nanmax(mean), limit))
+    if logarithmic:
+        log_scale(axes, lowest, highest)
+    elif lowest < highest:
+        margin = 0.05 * (highest - lowest)
+        axes.set_ylim(lowest - margin, highest + margin)
+    axes.set_xlim(0, max(len(curve.mean) for curve in curves) - 1)
+    axes.set_xlabel("step")
+    tidy(axes)
+
+
+def log_scale(axes: Any, lowest: float, highest: float) -> None:
+    """Gives axes a vertical log scale with numbers that one can read.
+
+    Args:
+        axes: Matplotlib's axes.
+        lowest: The lowest positive value to show.
+        highest: The highest one. Where it is not above the lowest, limits are Matplotlib's.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> axes = Figure().add_subplot()
+        >>> l2l_keras.evaluation.log_scale(axes, 0.2, 2.0)
+        >>> axes.get_yscale()
+        'log'
+    """
+    from matplotlib import ticker
+
+    axes.set_yscale("log")
+    if lowest < highest:
+        axes.set_ylim(lowest / 1.5, highest * 1.5)
+    if lowest < highest < 100 * lowest:
+        # Powers of ten alone would be one number or none.
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def tidy(axes: Any) -> None:
+    """Gives axes a light grid and no frame above and to the right.
+
+    Args:
+        axes: Matplotlib's axes.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> l2l_keras.evaluation.tidy(Figure().add_subplot())
+    """
+    axes.grid(True, which="major", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(value: float | None, missing: float) -> float:
+    """Returns a number of a report, where null stands for one that is not finite."""
+    return missing if value is None else float(value)

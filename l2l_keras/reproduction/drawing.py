@@ -1,0 +1,201 @@
+"""Figures in the paper's form: several panels side by side, and one legend for all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from l2l_keras.evaluation import Curve, draw_curves, line_styles, log_scale, tidy
+
+_WIDTH, _HEIGHT = 4.3, 4.2
+"""Size of a panel in inches."""
+_DPI = 150
+Panels = Mapping[str, Sequence[Curve]]
+"""Curves by the title of their panel."""
+Lines = Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]
+"""By the title of a panel, places `[n]`, and by the name of a line its values there, `[n]`."""
+
+
+def draw_panels(panels: Panels, labels: Mapping[str, str] | None = None) -> Any:
+    """Draws mean loss curves with 95 % bands, a panel for each comparison.
+
+    Args:
+        panels: Curves by the title of their panel.
+        labels: Texts of the legend by name of an optimizer. Defaults to the names.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window.
+
+    Raises:
+        ValueError: If there is no panel.
+
+    Example:
+        >>> losses = np.array([2.0, 1.0])
+        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, 0.1 * losses, 1.0, 0.1)
+        >>> len(draw_panels({"100 steps": [curve], "200 steps": [curve]}).axes)
+        2
+    """
+    styles = line_styles(curve for curves in panels.values() for curve in curves)
+    labels = {name: (labels or {}).get(name, name) for name in styles}
+    figure, row = _row_of_axes(len(panels))
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        draw_curves(axes, curves, styles, labels)
+        axes.set_title(title)
+    row[0].set_ylabel("loss")
+    _legend(figure, row, labels.values())
+    return figure
+
+
+def draw_finals(
+    groups: Mapping[str, Mapping[float, Sequence[Curve]]],
+    variable: str,
+    labels: Mapping[str, str] | None = None,
+) -> Any:
+    """Draws final losses with 95 % intervals against a variable, a panel for each group.
+
+    Args:
+        groups: By the title of a panel, the curves for each value of the variable.
+        variable: What the values are, for the axis.
+        labels: Texts of the legend by name of an optimizer. Defaults to the names.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window.
+
+    Raises:
+        ValueError: If there is no panel.
+
+    Example:
+        >>> losses = np.array([2.0, 1.0])
+        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, 0.1 * losses, 1.0, 0.1)
+        >>> figure = draw_finals({"1 layer": {10: [curve], 20: [curve]}}, "units")
+        >>> figure.axes[0].get_xlabel()
+        'units'
+    """
+    all_cells = [cell for cells in groups.values() for cell in cells.values()]
+    styles = line_styles(curve for cell in all_cells for curve in cell)
+    finals = [curve.final for cell in all_cells for curve in cell if math.isfinite(curve.final)]
+    labels = {name: (labels or {}).get(name, name) for name in styles}
+    figure, row = _row_of_axes(len(groups), share_loss=True)
+    for axes, (title, cells) in zip(row, groups.items(), strict=True):
+        for k, (name, style) in enumerate(styles.items()):
+            # Side by side, so that the intervals do not hide each other.
+            shift = 0.01 * (k - (len(styles) - 1) / 2) * (max(cells) - min(cells))
+            shown = {v: curve for v, cell in cells.items() for curve in cell if curve.name == name}
+            axes.errorbar(
+                [value + shift for value in shown],
+                [curve.final if math.isfinite(curve.final) else np.nan for curve in shown.values()],
+                yerr=[np.nan_to_num(curve.interval, posinf=0.0) for curve in shown.values()],
+                label=labels[name],
+                marker="o",
+                markersize=4,
+                elinewidth=1,
+                capsize=2,
+                **style,
+            )
+        if finals and min(finals) > 0:
+            # Intervals may reach far beyond, where there are few runs.
+            log_scale(axes, min(finals), max(finals))
+        axes.set_xticks(sorted(cells))
+        axes.set_xlabel(variable)
+        axes.set_title(title)
+        tidy(axes)
+    row[0].set_ylabel("final loss")
+    _legend(figure, row, labels.values())
+    return figure
+
+
+def draw_update_maps(maps: Lines, responses: Lines) -> Any:
+    """Draws updates against gradients, and below them how rules answer to a single gradient.
+
+    Args:
+        maps: By the name of a rule, gradients and the updates after several histories.
+        responses: By the name of a rule, steps since a single gradient, and the updates at them
+            after gradients of several sizes.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window.
+
+    Raises:
+        ValueError: If there is no rule.
+
+    Example:
+        >>> gradients = np.array([-1.0, 1.0])
+        >>> maps = {"SGD": (gradients, {"first step": -gradients})}
+        >>> responses = {"SGD": (np.arange(2), {"gradient 1": np.array([-1.0, 0.0])})}
+        >>> len(draw_update_maps(maps, responses).axes)
+        2
+    """
+    from matplotlib.figure import Figure
+
+    _check(len(maps))
+    figure = Figure(figsize=(max(_WIDTH * len(maps), 7), 8.4), dpi=_DPI, layout="constrained")
+    parts: Any = figure.subfigures(2, 1)
+    row = _draw_lines(parts[0], maps, "gradient", "update")
+    for axes, name in zip(row, maps, strict=True):
+        axes.set_title(name)
+    _draw_lines(
+        parts[1],
+        responses,
+        "steps since a single gradient",
+        "update, less that without it",
+        marker="o",
+        markersize=3,
+    )
+    return figure
+
+
+def _draw_lines(figure: Any, lines: Lines, xlabel: str, ylabel: str, **style: Any) -> Any:
+    """Draws lines in shades from dark to light, axes side by side; returns the axes."""
+    from matplotlib import colormaps
+
+    row = figure.subplots(1, len(lines), squeeze=False)[0]
+    labels: dict[str, None] = {}
+    for axes, (places, values) in zip(row, lines.values(), strict=True):
+        shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(values)))
+        for (label, line), shade in zip(values.items(), shades, strict=True):
+            axes.plot(places, line, label=label, color=shade, linewidth=1.8, **style)
+            labels[label] = None
+        axes.axhline(0.0, color="#999999", linewidth=0.8, zorder=1)
+        axes.axvline(0.0, color="#999999", linewidth=0.8, zorder=1)
+        axes.ticklabel_format(style="sci", scilimits=(-2, 3))
+        axes.margins(x=0.02)
+        axes.set_xlabel(xlabel)
+        tidy(axes)
+    row[0].set_ylabel(ylabel)
+    _legend(figure, row, labels)
+    return row
+
+
+def _row_of_axes(count: int, share_loss: bool = False) -> tuple[Any, Any]:
+    """Returns a figure and its axes side by side."""
+    # Late, since only figures need it and it is slow to import; without pyplot, figures need no
+    # display and are freed like any object.
+    from matplotlib.figure import Figure
+
+    _check(count)
+    figure = Figure(figsize=(max(_WIDTH * count, 6), _HEIGHT), dpi=_DPI, layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False, sharey=share_loss)[0]
+
+
+def _check(count: int) -> None:
+    if not count:
+        raise ValueError("Expected at least one panel. Received: none")
+
+
+def _legend(figure: Any, row: Sequence[Any], labels: Iterable[str]) -> None:
+    """Puts one legend below all panels, in the order of `labels`."""
+    found: dict[str, Any] = {}
+    for axes in row:
+        handles, texts = axes.get_legend_handles_labels()
+        found |= dict(zip(texts, handles, strict=True))
+    labels = list(labels)
+    figure.legend(
+        [found[label] for label in labels],
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 3 * max(len(row), 2)),
+        frameon=False,
+    )

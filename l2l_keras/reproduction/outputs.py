@@ -1,0 +1,233 @@
+"""What a figure shows, from the files of its stages: the drawing, its numbers, and a summary."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from l2l_keras import evaluation
+from l2l_keras.reproduction import drawing
+from l2l_keras.reproduction.stages import Evaluation, Workshop
+
+_HISTORY = 10
+"""Steps of the histories of update maps."""
+_RESPONSE = 30
+"""Steps for which impulse responses are followed."""
+_OF_A_RESULT = {
+    "name",
+    "learned",
+    "learning_rate",
+    "mean_final_loss",
+    "interval_half_width",
+    "ratio_to_best_baseline",
+    "runs",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One comparison in a figure.
+
+    Attributes:
+        title: What it is.
+        evaluation: The stage that makes it.
+        group: Title of its panel, where several comparisons share one.
+        value: Its value of the variable of such a panel.
+
+    Example:
+        >>> stage = l2l_keras.reproduction.Evaluation("near_zero", ("lstm",), ())
+        >>> Cell("near zero", stage).title
+        'near zero'
+    """
+
+    title: str
+    evaluation: Evaluation
+    group: str = ""
+    value: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    r"""What a figure consists of.
+
+    Attributes:
+        figure: A `matplotlib.figure.Figure`.
+        rows: The numbers that it shows, a header first.
+        summary: What there is to say about it in JSON.
+        extras: Further files by the ending of their name, which follows the figure's, such as
+            `"_pictures.png"`.
+
+    Example:
+        >>> Output(None, [("step", "mean")], {}).table()
+        b'step,mean\n'
+    """
+
+    figure: Any
+    rows: Sequence[Sequence[Any]]
+    summary: Mapping[str, Any]
+    extras: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+    def table(self) -> bytes:
+        """Returns the rows as comma-separated values."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(self.rows)
+        return text.getvalue().encode()
+
+    def picture(self) -> bytes:
+        """Returns the figure as PNG."""
+        image = io.BytesIO()
+        self.figure.savefig(image, format="png")
+        return image.getvalue()
+
+
+def curves(cells: Sequence[Cell], workshop: Workshop) -> Output:
+    """Draws loss curves, a panel for each cell.
+
+    Args:
+        cells: What to draw; their stages are finished.
+        workshop: Where the stages were run.
+
+    Returns:
+        The figure; rows of panel, optimizer, step, mean and half-width of its 95 % interval; and
+        the final losses.
+
+    Raises:
+        ValueError: If the files of a stage cannot be read.
+
+    Example:
+        >>> output = curves(cells, workshop)  # doctest: +SKIP
+    """
+    panels = _read(cells, workshop)
+    figure = drawing.draw_panels(panels, _labels(cells, workshop))
+    return Output(figure, _rows(panels), _summary(cells, workshop))
+
+
+def finals(cells: Sequence[Cell], variable: str, workshop: Workshop) -> Output:
+    """Draws final losses against a variable, a panel for each group of cells.
+
+    Args:
+        cells: What to draw; their stages are finished.
+        variable: What the values of the cells are.
+        workshop: Where the stages were run.
+
+    Returns:
+        As `curves`; the rows hold the whole curves.
+
+    Raises:
+        ValueError: If the files of a stage cannot be read.
+
+    Example:
+        >>> output = finals(cells, "units", workshop)  # doctest: +SKIP
+    """
+    panels = _read(cells, workshop)
+    groups: dict[str, dict[float, Sequence[evaluation.Curve]]] = {}
+    for cell in cells:
+        groups.setdefault(cell.group, {})[cell.value] = panels[cell.title]
+    figure = drawing.draw_finals(groups, variable, _labels(cells, workshop))
+    return Output(figure, _rows(panels), _summary(cells, workshop))
+
+
+def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
+    """Draws what rules propose for a gradient after several histories, and how they remember one.
+
+    Args:
+        scales: By the name of a training, the size s of a usual gradient.
+        workshop: Where the rules are.
+
+    Returns:
+        The figure; rows of rule, kind ("map" or "response"), which history or impulse, x (a
+        gradient, or steps since the impulse) and update; and the scales.
+
+    Raises:
+        ValueError: If a preset is missing.
+
+    Example:
+        >>> output = update_maps({"lstm": 1.0}, workshop)  # doctest: +SKIP
+    """
+    maps, responses = {}, {}
+    for name, scale in scales.items():
+        rule, label = workshop.rule(name), workshop.label(name)
+        gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
+        histories = {
+            "first step": [],
+            f"after {_HISTORY} gradients of 0": [0.0] * _HISTORY,
+            f"after {_HISTORY} of s": [scale] * _HISTORY,
+            f"after {_HISTORY} of -s": [-scale] * _HISTORY,
+            f"after {_HISTORY} of s and -s in turn": [scale, -scale] * (_HISTORY // 2),
+        }
+        updates = {
+            history: evaluation.updates_after(rule, past, gradients)
+            for history, past in histories.items()
+        }
+        maps[label] = gradients, updates
+        sizes = {f"gradient {factor:g} s": factor * scale for factor in (0.1, 1.0, 3.0)}
+        answers = evaluation.impulse_responses(rule, list(sizes.values()), _RESPONSE)
+        responses[label] = np.arange(_RESPONSE + 1), dict(zip(sizes, answers, strict=True))
+    rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
+    rows += [
+        (rule, kind, which, f"{place:.6g}", f"{value:.6g}")
+        for kind, panels in (("map", maps), ("response", responses))
+        for rule, (places, lines) in panels.items()
+        for which, line in lines.items()
+        for place, value in zip(places, line, strict=True)
+    ]
+    figure = drawing.draw_update_maps(maps, responses)
+    return Output(figure, rows, {"s": dict(scales)})
+
+
+def _read(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Sequence[evaluation.Curve]]:
+    """Returns the curves of each cell by its title."""
+    return {cell.title: evaluation.read_curves(workshop.place(cell.evaluation)) for cell in cells}
+
+
+def _labels(cells: Sequence[Cell], workshop: Workshop) -> dict[str, str]:
+    """Returns how to name each optimizer in a legend."""
+    names = dict.fromkeys(name for cell in cells for name in cell.evaluation.trainings)
+    tuned = {name: f"{name} (tuned)" for name in evaluation.BASELINES}
+    return {**tuned, **{name: workshop.label(name) for name in names}}
+
+
+def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:
+    """Returns all curves as rows."""
+    rows: list[Sequence[Any]] = [("panel", "optimizer", "step", "mean", "half_width")]
+    for title, panel in panels.items():
+        for curve in panel:
+            points = zip(curve.mean, curve.half_width, strict=True)
+            rows += [
+                (title, curve.name, step, f"{mean:.6g}", f"{half_width:.6g}")
+                for step, (mean, half_width) in enumerate(points)
+            ]
+    return rows
+
+
+def _summary(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Any]:
+    """Returns settings and final losses of all cells."""
+    panels = []
+    for cell in cells:
+        report = json.loads((workshop.place(cell.evaluation) / "results.json").read_text())
+        keys = ("task", "steps", "seeds", "tuning_seeds", "window")
+        panels.append(
+            {
+                "panel": cell.title,
+                "command": shlex.join(workshop.command(cell.evaluation)),
+                **{key: report["settings"][key] for key in keys},
+                "best_baseline": report["best_baseline"],
+                "results": [
+                    {
+                        **{key: value for key, value in result.items() if key in _OF_A_RESULT},
+                        "tuned_on_edge": bool(result["tuning"] and result["tuning"]["on_edge"]),
+                    }
+                    for result in report["results"]
+                ],
+                "wall_seconds": workshop.seconds(cell.evaluation),
+            }
+        )
+    return {"panels": panels}

@@ -1,0 +1,167 @@
+r"""Makes the paper's figures again: meta-trains, evaluates against tuned baselines, and draws.
+
+A figure in seconds, which shows nothing but that all works, and the figure itself:
+
+  l2l-reproduce --figure=quadratics --small
+  l2l-reproduce --figure=quadratics
+
+From the shipped presets, without meta-training; from a rule of your own:
+
+  l2l-reproduce --figure=mnist_sweep --preset=shipped --data_dir=~/tensorflow_datasets
+  l2l-reproduce --figure=mnist --preset=mnist_mlp=my_rule/preset
+
+A figure is a list of stages, each of them an l2l-meta-train or l2l-evaluate that is printed and
+run, and a drawing of what they wrote. Stages whose output is there are not run again: after an
+interruption, the same command goes on. All figures share their stages in one folder.
+
+The folder then holds FIGURE.png, FIGURE.csv (what it shows), FIGURE.json (settings, commands,
+final losses, tuned learning rates, versions), trainings/ and evaluations/.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import signal
+
+from absl import flags
+
+from l2l_keras import reproduction
+from l2l_keras.scripts import _console
+
+FLAGS = flags.FlagValues()
+_ALL = "all"
+_SHIPPED = "shipped"
+_FIGURE = flags.DEFINE_enum(
+    "figure",
+    None,
+    [*reproduction.names(), _ALL],
+    "Which figure to make.",
+    flag_values=FLAGS,
+)
+_PRESET = flags.DEFINE_multi_string(
+    "preset",
+    [],
+    "NAME=PRESET takes a preset, by name or folder, for the rule NAME of the figure instead of "
+    "meta-training it. Repeatable. `shipped` does so for all rules that have a shipped preset.",
+    flag_values=FLAGS,
+)
+_SMALL = flags.DEFINE_boolean(
+    "small", False, "Whether to make a small variant of the figure, in seconds.", flag_values=FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.", flag_values=FLAGS
+)
+_DOWNLOAD = flags.DEFINE_boolean(
+    "download", True, "Whether to download a data set that is not there.", flag_values=FLAGS
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Where everything is written: l2l_reproduce by default, l2l_reproduce_small with --small.",
+    flag_values=FLAGS,
+)
+_THREADS = flags.DEFINE_integer(
+    "threads",
+    0,
+    "Processor threads of meta-training; all by default.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Makes the figures that the flags name.
+
+    Args:
+        argv: The command line without its flags.
+
+    Raises:
+        UserError: If a flag names something that is not there or cannot be used, or a stage fails.
+
+    Example:
+        >>> FLAGS(["l2l-reproduce", "--figure=quadratics", "--small"])  # doctest: +SKIP
+        >>> main(["l2l-reproduce"])  # doctest: +SKIP
+    """
+    del argv
+    if _FIGURE.value is None:
+        raise _console.UserError(
+            f"Expected --figure={'|'.join([*reproduction.names(), _ALL])}. Received: none",
+            _console.USAGE,
+        )
+    names = reproduction.names() if _FIGURE.value == _ALL else [_FIGURE.value]
+    figures = {name: reproduction.get(name, _SMALL.value) for name in names}
+    given = _given_presets(figures)
+    default = "l2l_reproduce_small" if _SMALL.value else "l2l_reproduce"
+    folder = _console.writable_directory(_OUTPUT_DIR.value or default)
+    workshop = reproduction.Workshop(
+        folder,
+        given,
+        data_arguments=_data_arguments(),
+        training_arguments=[f"--threads={_THREADS.value}"] if _THREADS.value else [],
+        write=functools.partial(print, flush=True),
+    )
+    try:
+        with workshop:
+            for name, figure in figures.items():
+                settings = {"small": _SMALL.value, "made_by": _own_command()}
+                paths = reproduction.reproduce(name, figure, workshop, settings)
+                print(f"{name}: wrote {', '.join(path.name for path in paths)} in {folder}")
+    except reproduction.StageError as error:
+        raise _console.UserError(f"{error}; once that is put right, {_go_on()}") from error
+    except (OSError, ValueError) as error:
+        raise _console.UserError(f"The figure could not be made: {error}") from error
+    except KeyboardInterrupt:
+        raise _console.UserError(f"interrupted; {_go_on()}", _console.INTERRUPTED) from None
+
+
+def _own_command() -> str:
+    """Returns this command as one types it."""
+    own = [FLAGS[name] for name in FLAGS if name not in flags.FLAGS and FLAGS[name].present]
+    arguments = [argument for flag in own for argument in flag.serialize().split("\n")]
+    return shlex.join(["l2l-reproduce", *arguments])
+
+
+def _go_on() -> str:
+    return f"go on with: {_own_command()}"
+
+
+def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
+    """Returns the presets to take instead of meta-training, by name of the training."""
+    shipped = {
+        training.name: training.preset
+        for figure in figures.values()
+        for training in figure.trainings
+    }
+    given: dict[str, str] = {}
+    for value in _PRESET.value:
+        if value == _SHIPPED:
+            given = {name: preset for name, preset in shipped.items() if preset} | given
+            continue
+        name, equals, preset = value.partition("=")
+        if not equals or name not in shipped:
+            raise _console.UserError(
+                f"Expected --preset={_SHIPPED}, or --preset=NAME=PRESET with one of "
+                f"{', '.join(shipped)} as NAME. Received: --preset={value}",
+                _console.USAGE,
+            )
+        _console.load_preset(preset)  # Before the long work.
+        given[name] = preset
+    return given
+
+
+def _data_arguments() -> list[str]:
+    """Returns the flags of stages that read data."""
+    arguments = [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
+    return arguments + ["--nodownload"] * (not _DOWNLOAD.value)
+
+
+def console() -> None:
+    """Entry point of `l2l-reproduce`."""
+    # Like Ctrl-C, so that the stage that runs is ended too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _console.run(main, FLAGS)
+
+
+if __name__ == "__main__":
+    console()

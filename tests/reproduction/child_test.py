@@ -1,0 +1,96 @@
+"""Tests of how commands are run: with a shell script in place of Python, which starts at once."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from l2l_keras.reproduction import StageError, child
+
+
+@pytest.fixture(name="commands")
+def commands_fixture(tmp_path, monkeypatch):
+    """Makes every command do what a shell script says; returns how to set the script."""
+    path = tmp_path / "python"
+
+    def set_script(script):
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    monkeypatch.setattr(sys, "executable", str(path))
+    return set_script
+
+
+def test_the_command_and_what_it_prints_are_passed_on(commands):
+    commands('echo "$@"; echo more >&2; echo "I0000 00:00:1.5 1 cpu.cc:1] a note" >&2')
+    lines = []
+    child.run("l2l-meta-train", ["--task_option=layers=(40,)"], lines.append)
+    assert lines == [
+        "$ l2l-meta-train '--task_option=layers=(40,)'",
+        "-m l2l_keras.scripts.meta_train --task_option=layers=(40,)",
+        "more",
+    ]
+
+
+def test_the_command_finds_the_modules_that_this_process_finds(commands, monkeypatch):
+    monkeypatch.syspath_prepend("/somewhere")
+    commands('echo "$PYTHONPATH"')
+    lines = []
+    child.run("l2l-evaluate", [], lines.append)
+    assert lines[1].split(os.pathsep)[0] == "/somewhere"
+
+
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("echo on; echo 'evaluate: No data.' >&2; exit 1", "l2l-evaluate: No data."),
+        ("echo 'KeyError: x' >&2; exit 1", "l2l-evaluate: KeyError: x"),
+        ("exit 3", "l2l-evaluate: it failed with status 3"),
+        ("kill -9 $$", "l2l-evaluate was ended by SIGKILL, perhaps for want of memory"),
+        ("kill -15 $$", "l2l-evaluate was ended by SIGTERM"),
+    ],
+)
+def test_a_failure_is_said_in_one_line(commands, script, message):
+    commands(script)
+    lines = []
+    with pytest.raises(StageError) as error:
+        child.run("l2l-evaluate", [], lines.append)
+    assert str(error.value) == message
+    assert not [line for line in lines if line.startswith("evaluate: ")]
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_an_interrupted_command_has_ended_when_the_interrupt_comes_out(
+    commands, tmp_path, monkeypatch, obeys
+):
+    ending = f"trap 'echo ended > {tmp_path}/ended; exit 130' INT" if obeys else "trap '' INT"
+    # A loop: a shell acts on a signal once the command that it waits for has ended.
+    commands(f"{ending}\necho $$\nwhile true; do sleep 0.05; done")
+    monkeypatch.setattr(child, "_STOP", ((0.2, signal.SIGINT), (0.5, signal.SIGKILL)))
+    lines = []
+
+    def write(line):
+        lines.append(line)
+        if line.isdigit():
+            raise KeyboardInterrupt  # As Ctrl-C does, here of this process only.
+
+    with pytest.raises(KeyboardInterrupt):
+        child.run("l2l-meta-train", [], write)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(lines[-1]), 0)
+    assert (tmp_path / "ended").exists() == obeys
+
+
+def test_the_command_inherits_what_is_kept_open(commands, tmp_path):
+    descriptor = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    commands(f"[ -e /dev/fd/{descriptor} ] && echo open || echo closed")
+    lines = []
+    child.run("l2l-evaluate", [], lines.append, keep_open=[descriptor])
+    child.run("l2l-evaluate", [], lines.append)
+    os.close(descriptor)
+    assert lines[1::2] == ["open", "closed"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

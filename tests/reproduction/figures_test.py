@@ -1,0 +1,83 @@
+"""Tests of the table of figures: its commands can be typed, and its stages belong together."""
+
+import shlex
+
+import pytest
+
+from l2l_keras import presets, reproduction
+from l2l_keras.scripts import evaluate, meta_train
+
+ALL = [(name, small) for name in reproduction.names() for small in (False, True)]
+
+
+def parse(script, arguments):
+    """Parses flags as the script does, and returns their values by name."""
+    for name in script.FLAGS:
+        script.FLAGS[name].unparse()
+    assert script.FLAGS(["l2l", *arguments]) == ["l2l"]
+    return {name: script.FLAGS[name].value for name in script.FLAGS}
+
+
+@pytest.mark.parametrize("name, small", ALL)
+def test_commands_can_be_parsed(name, small, tmp_path):
+    figure = reproduction.get(name, small)
+    workshop = reproduction.Workshop(tmp_path, {}, ["--nodownload"], ["--threads=1"])
+    for stage in (*figure.trainings, *figure.evaluations):
+        command, *arguments = workshop.command(stage)
+        script = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}[command]
+        values = parse(script, arguments)
+        assert values["output_dir"] == str(workshop.place(stage))
+        # Without it, the default folder would be read, or data downloaded.
+        assert stage.reads_data == (values["task"] == "mnist_mlp")
+        assert not (small and stage.reads_data)
+
+
+@pytest.mark.parametrize("name, small", ALL)
+def test_evaluations_are_of_the_figures_own_trainings(name, small):
+    figure = reproduction.get(name, small)
+    names = {training.name for training in figure.trainings}
+    assert all(names.issuperset(evaluation.trainings) for evaluation in figure.evaluations)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_stages_of_one_name_are_the_same(small):
+    stages = {}
+    for name in reproduction.names():
+        figure = reproduction.get(name, small)
+        for stage in (*figure.trainings, *figure.evaluations):
+            assert stages.setdefault((type(stage), stage.name), stage) == stage
+    assert all("/" not in name for _, name in stages)
+
+
+def test_trainings_of_shipped_presets_are_by_the_command_on_their_card():
+    cards = presets.list_presets()
+    for name in reproduction.names():
+        for training in reproduction.get(name).trainings:
+            if training.preset is not None:
+                command = ["l2l-meta-train", *training.arguments]
+                assert command == shlex.split(cards[training.preset]["command"])
+
+
+def test_architectures_are_those_named():
+    stages = {
+        stage.name: parse(evaluate, stage.arguments)
+        for name in ("mnist", "mnist_transfer", "mnist_sweep")
+        for stage in reproduction.get(name).evaluations
+    }
+    options = {name: values["task_option"] for name, values in stages.items()}
+    assert options["mnist-1x20-sigmoid-100"] == []
+    assert options["mnist-1x40-sigmoid-100"] == ["layers=(40,)"]
+    assert options["mnist-2x20-sigmoid-100"] == ["layers=(20,20)"]
+    assert options["mnist-3x100-sigmoid-100"] == ["layers=(100,100,100)"]
+    assert options["mnist-1x20-relu-100"] == ["activation=relu"]
+    assert stages["mnist-1x20-sigmoid-200"]["steps"] == 200
+    assert stages["mnist-1x20-sigmoid-100"]["steps"] == 100
+
+
+def test_an_unknown_figure_is_refused():
+    with pytest.raises(ValueError, match="one of the figures quadratics, .* Received: 'nothing'"):
+        reproduction.get("nothing")
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
