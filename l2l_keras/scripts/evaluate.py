@@ -43,7 +43,7 @@ _PRESET = flags.DEFINE_multi_string(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    "What to minimise: quadratic, digits_mlp, mnist_mlp, or a task of your own as "
+    "What to minimise: quadratic, digits_mlp, mnist_mlp, neural_art, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )

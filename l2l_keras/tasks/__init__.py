@@ -3,7 +3,18 @@
 from l2l_keras.tasks.base import Task
 from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.neural_art import NeuralArt
 from l2l_keras.tasks.quadratic import Quadratic
 from l2l_keras.tasks.registry import get, names
 
-__all__ = ["KerasTask", "Quadratic", "Task", "digits_mlp", "get", "image_mlp", "mnist_mlp", "names"]
+__all__ = [
+    "KerasTask",
+    "NeuralArt",
+    "Quadratic",
+    "Task",
+    "digits_mlp",
+    "get",
+    "image_mlp",
+    "mnist_mlp",
+    "names",
+]
