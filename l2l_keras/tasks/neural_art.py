@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +76,11 @@ class NeuralArt(Task):
         style_weight: Weight of the style loss. Defaults to 1.
         variation_weight: Weight of the total variation. Defaults to 3.
 
+    Attributes:
+        side: Side of the picture in pixels.
+        style_image: The middle of the style picture in that size, uint8 `[side, side, 3]`.
+        loss_weights: Weights of the three losses.
+
     Raises:
         FileNotFoundError: If a folder or file is missing, or the weights cannot be downloaded.
         ValueError: If another argument is not as described.
@@ -117,21 +122,22 @@ class NeuralArt(Task):
             raise ValueError(
                 f"`style_layers` must be a sequence of names of layers. Received: {style_layers!r}"
             )
-        self.weights = Terms(content_weight, style_weight, variation_weight)
-        if min(self.weights) < 0 or max(self.weights) <= 0:
+        self.loss_weights = Terms(content_weight, style_weight, variation_weight)
+        if min(self.loss_weights) < 0 or max(self.loss_weights) <= 0:
             raise ValueError(
                 "The weights of the losses must not be negative, nor all zero. "
-                f"Received: {self.weights}"
+                f"Received: {self.loss_weights}"
             )
         self.side = size
         self._preprocessing = preprocessing
         self._content_layer = content_layer
         self._style_layers = tuple(style_layers)
-        self._read = _files(content_dir) if content_dir else _thirds_of_a_photograph()
+        self._pictures: Mapping[Split, Sequence[Path | np.ndarray]]
+        self._pictures = _files(content_dir) if content_dir else _thirds_of_a_photograph()
         style_picture = read_image(style) if style else _photograph("flower.jpg")
         self._network = _network(weights, size, {content_layer, *style_layers})
-        self._style = _middle(style_picture, size)
-        _, self._grams = self._targets(self._style)
+        self.style_image = _middle(style_picture, size)
+        _, self._grams = self._targets(self.style_image)
 
     @property
     def size(self) -> int:
@@ -169,8 +175,10 @@ class NeuralArt(Task):
             (32, 32, 3)
         """
         generator = np.random.default_rng([split_seed(split, seed), 0])
-        pictures = self._read[split]
-        picture = pictures[generator.integers(len(pictures))]()
+        pictures = self._pictures[split]
+        picture = pictures[int(generator.integers(len(pictures)))]
+        if isinstance(picture, Path):
+            picture = read_image(picture)
         return _random_crop(picture, self.side, generator)
 
     def batch(self, split: Split, seed: Tensor) -> Nest:
@@ -182,7 +190,7 @@ class NeuralArt(Task):
         """Computes the weighted sum of the three losses; see `Task.loss`."""
         del batch
         terms = self.terms(parameters, state)
-        weighted = [weight * term for weight, term in zip(self.weights, terms, strict=True)]
+        weighted = [weight * term for weight, term in zip(self.loss_weights, terms, strict=True)]
         return tf.reshape(tf.add_n(weighted), (1,)), state
 
     def terms(self, parameters: Tensor, state: Nest) -> Terms:
@@ -261,7 +269,7 @@ class NeuralArt(Task):
         return self._network(inputs)
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Reads a picture.
 
     Args:
@@ -284,29 +292,27 @@ def read_image(path: str) -> np.ndarray:
         raise ValueError(f"Expected a JPEG, PNG or BMP picture. Received: {str(path)!r}") from error
 
 
-def _files(content_dir: str) -> dict[Split, list[Callable[[], np.ndarray]]]:
-    """Returns, for every split, functions that read its pictures."""
-    return {split: _pictures(Path(content_dir).expanduser(), split) for split in SPLITS}
+def _files(content_dir: str) -> dict[Split, list[Path]]:
+    """Returns the files of every split in alphabetical order; they are read when they are drawn."""
+    folder = Path(content_dir).expanduser()
+    return {split: _files_of(folder, split) for split in SPLITS}
 
 
-def _pictures(folder: Path, split: Split) -> list[Callable[[], np.ndarray]]:
+def _files_of(folder: Path, split: Split) -> list[Path]:
     for name in _FOLDERS[split]:
         paths = sorted(p for p in folder.glob(f"{name}/*") if p.suffix.lower() in _SUFFIXES)
         if paths:
-            return [lambda path=path: read_image(path) for path in paths]  # type: ignore[misc]
+            return paths
     raise FileNotFoundError(
         f"Expected pictures (JPEG, PNG, BMP) in {str(folder / _FOLDERS[split][0])!r}: "
         "`content_dir` must have the sub-folders train, validation (or val) and test"
     )
 
 
-def _thirds_of_a_photograph() -> dict[Split, list[Callable[[], np.ndarray]]]:
-    photograph = _photograph("china.jpg")
-    thirds = np.array_split(photograph, len(SPLITS), axis=1)
-    return {
-        split: [lambda third=third: third]  # type: ignore[misc]
-        for split, third in zip(SPLITS, thirds, strict=True)
-    }
+def _thirds_of_a_photograph() -> dict[Split, list[np.ndarray]]:
+    """Returns parts of scikit-learn's photograph of a temple that share no pixel."""
+    thirds = np.array_split(_photograph("china.jpg"), len(SPLITS), axis=1)
+    return {split: [third] for split, third in zip(SPLITS, thirds, strict=True)}
 
 
 def _photograph(name: str) -> np.ndarray:

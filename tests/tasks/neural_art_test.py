@@ -157,6 +157,7 @@ class TestLoss:
 
         photograph = load_sample_image("flower.jpg")[:, 106 : 106 + 427]
         style = np.round(tf.image.resize(photograph, (16, 16), antialias=True).numpy())
+        np.testing.assert_array_equal(task.style_image, style)
         content = vgg(task.content("train", 0) / 255.0)[1]
         painted, styles = vgg(pixels), vgg(style / 255.0)
         expected = np.sum((painted[1] - content) ** 2) / np.sum(content**2)
