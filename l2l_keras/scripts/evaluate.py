@@ -52,7 +52,7 @@ _BASELINE = flags.DEFINE_multi_enum(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    "What to minimise: quadratic, digits_mlp, mnist_mlp, or a task of your own as "
+    "What to minimise: quadratic, digits_mlp, mnist_mlp, neural_art, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )

@@ -10,6 +10,11 @@ The paper's quadratics and MNIST:
   l2l-meta-train --task=quadratic --epochs=40
   l2l-meta-train --task=mnist_mlp --data_dir=~/tensorflow_datasets --output_dir=my_mnist
 
+The paper's pictures in the style of a painting, of a folder with train, validation and test:
+
+  l2l-meta-train --task=neural_art --task_option=content_dir=photographs \
+      --task_option=style=starry_night.jpg --horizon=128 --unroll=32
+
 On your own model: a file with a function that returns an l2l_keras.tasks.KerasTask:
 
   l2l-meta-train --task=my_task.py:make_task --output_dir=my_rule
@@ -56,7 +61,7 @@ _TASK = _define(
     flags.DEFINE_string,
     "task",
     "digits_mlp",
-    "What to train on: digits_mlp, mnist_mlp, quadratic, or a task of your own as "
+    "What to train on: digits_mlp, mnist_mlp, neural_art, quadratic, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
 )
 _OPTIONS = _define(

@@ -4,11 +4,13 @@ from l2l_keras.tasks.base import Task, Weight
 from l2l_keras.tasks.cifar import cifar_convnet
 from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.neural_art import NeuralArt
 from l2l_keras.tasks.quadratic import Quadratic
 from l2l_keras.tasks.registry import get, names
 
 __all__ = [
     "KerasTask",
+    "NeuralArt",
     "Quadratic",
     "Task",
     "Weight",

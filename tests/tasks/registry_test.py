@@ -38,7 +38,7 @@ def file_fixture(tmp_path):
 
 
 def test_names():
-    assert tasks.names() == ["digits_mlp", "mnist_mlp", "quadratic"]
+    assert tasks.names() == ["digits_mlp", "mnist_mlp", "neural_art", "quadratic"]
 
 
 @pytest.mark.parametrize(("name", "size"), [("quadratic", 1280), ("digits_mlp", 1510)])
