@@ -100,6 +100,11 @@ class Rollout:
         return self._run(seed, learning_rate, self.steps)
 
     @property
+    def parameters(self) -> np.ndarray:
+        """Parameters that the last run ended with, float32 `[size]`."""
+        return self._parameters().numpy()
+
+    @property
     def traces(self) -> int:
         """How often the loop has been traced."""
         return self._loop.experimental_get_tracing_count()

@@ -12,6 +12,8 @@ from l2l_keras.evaluation import Curve, draw_curves, line_styles, log_scale, tid
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""
+_PICTURE = 1.7
+"""Side of a picture on a sheet in inches."""
 _DPI = 150
 Panels = Mapping[str, Sequence[Curve]]
 """Curves by the title of their panel."""
@@ -104,6 +106,39 @@ def draw_finals(
         tidy(axes)
     row[0].set_ylabel("final loss")
     _legend(figure, row, labels.values())
+    return figure
+
+
+def draw_pictures(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
+    """Draws a sheet of pictures.
+
+    Args:
+        rows: By the title of a row, the pictures in it by their captions, uint8
+            `[height, width, 3]`. All rows have as many.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window.
+
+    Example:
+        >>> picture = np.zeros((16, 16, 3), np.uint8)
+        >>> len(draw_pictures({"a row": {"content": picture, "style": picture}}).axes)
+        2
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(len(pictures) for pictures in rows.values())
+    figure = Figure(
+        figsize=(_PICTURE * columns, (_PICTURE + 0.45) * len(rows)), dpi=_DPI, layout="constrained"
+    )
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (title, pictures) in zip(parts, rows.items(), strict=True):
+        part.suptitle(title)
+        for axes, (caption, picture) in zip(
+            part.subplots(1, columns, squeeze=False)[0], pictures.items(), strict=True
+        ):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_title(caption, fontsize=8)
+            axes.set_axis_off()
     return figure
 
 

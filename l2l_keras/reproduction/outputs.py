@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras import evaluation
+from l2l_keras import evaluation, tasks
+from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import drawing
 from l2l_keras.reproduction.stages import Evaluation, Workshop
 
@@ -181,6 +182,62 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
     ]
     figure = drawing.draw_update_maps(maps, responses)
     return Output(figure, rows, {"s": dict(scales)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Painting:
+    """What some paintings are of.
+
+    Attributes:
+        title: What it is.
+        options: Arguments of `l2l_keras.tasks.NeuralArt`.
+
+    Example:
+        >>> Painting("small", {"size": 16, "weights": None}).title
+        'small'
+    """
+
+    title: str
+    options: Mapping[str, Any]
+
+
+def neural_art(cells: Sequence[Cell], paintings: Sequence[Painting], workshop: Workshop) -> Output:
+    """Draws loss curves on neural art, and a sheet of the paintings of each optimizer.
+
+    Args:
+        cells: The comparisons; their stages are finished.
+        paintings: What each of them paints.
+        workshop: Where the stages were run.
+
+    Returns:
+        As `curves`, with the sheet among the extras: for each comparison the painting of the first
+        test optimizee, by each optimizer at its tuned learning rate.
+
+    Raises:
+        ValueError: If the files of a stage cannot be read.
+
+    Example:
+        >>> output = neural_art(cells, paintings, workshop)  # doctest: +SKIP
+    """
+    labels = _labels(cells, workshop)
+    rows = {}
+    for cell, painting in zip(cells, paintings, strict=True):
+        task = tasks.NeuralArt(**painting.options)
+        report = json.loads((workshop.place(cell.evaluation) / "results.json").read_text())
+        steps, seed = report["settings"]["steps"], report["settings"]["seeds"][0]
+        images = {"content": task.content("test", seed), "style": task.style_image}
+        for result in report["results"]:
+            name = result["name"]
+            if result["learned"]:
+                optimizer = LearnedOptimizer(workshop.rule(name))
+            else:
+                optimizer = evaluation.BASELINES[name].make(result["learning_rate"])
+            rollout = evaluation.Rollout(task, optimizer, steps)
+            rollout(seed)
+            images[labels[name]] = task.to_image(rollout.parameters)
+        rows[painting.title] = images
+    sheet = Output(drawing.draw_pictures(rows), (), {}).picture()
+    return dataclasses.replace(curves(cells, workshop), extras={"_pictures.png": sheet})
 
 
 def _read(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Sequence[evaluation.Curve]]:

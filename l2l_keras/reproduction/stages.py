@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from l2l_keras import evaluation, presets, rules
+from l2l_keras import evaluation, parameter_groups, presets
 from l2l_keras.reproduction import child
 from l2l_keras.reproduction.child import StageError
 
@@ -147,13 +147,14 @@ class Workshop:
         """Returns the card of a training's preset, by the training's name."""
         return presets.load_preset(self.preset(training))[1]
 
-    def rule(self, training: str) -> rules.UpdateRule:
-        """Returns the rule of a training's preset, by the training's name."""
+    def rule(self, training: str) -> presets.Rules:
+        """Returns the rule of a training's preset, or its groups, by the training's name."""
         return presets.load_preset(self.preset(training))[0]
 
     def label(self, training: str) -> str:
         """Returns how figures name a rule, by the training's name: with the kind that it is of."""
-        return f"{training} ({type(self.rule(training)).__name__})"
+        kinds = {type(r).__name__ for r in parameter_groups.only_rules(self.rule(training))}
+        return f"{training} ({', '.join(sorted(kinds))})"
 
     def command(self, stage: Stage) -> list[str]:
         """Returns a stage's whole command line."""

@@ -55,6 +55,31 @@ _DATA_DIR = flags.DEFINE_string(
 _DOWNLOAD = flags.DEFINE_boolean(
     "download", True, "Whether to download a data set that is not there.", flag_values=FLAGS
 )
+_PICTURES = flags.DEFINE_string(
+    "pictures_dir",
+    "neural_art",
+    "Folder of pictures for neural art: content/train, content/validation, content/test and style.",
+    flag_values=FLAGS,
+)
+_STYLE = flags.DEFINE_string(
+    "style", "starry_night.jpg", "Picture in style/ to meta-train on.", flag_values=FLAGS
+)
+_NEW_STYLE = flags.DEFINE_string(
+    "new_style", "wave.jpg", "Another picture in style/, to test on.", flag_values=FLAGS
+)
+_WEIGHTS = flags.DEFINE_string(
+    "vgg16_weights",
+    "imagenet",
+    "Weights of VGG16 for neural art: `imagenet`, which are downloaded, or a file.",
+    flag_values=FLAGS,
+)
+_PREPROCESSING = flags.DEFINE_enum(
+    "preprocessing",
+    "caffe",
+    ["caffe", "torch"],
+    "What these weights were trained on: `caffe` for those that are downloaded.",
+    flag_values=FLAGS,
+)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
@@ -90,7 +115,10 @@ def main(argv: list[str]) -> None:
             _console.USAGE,
         )
     names = reproduction.names() if _FIGURE.value == _ALL else [_FIGURE.value]
-    figures = {name: reproduction.get(name, _SMALL.value) for name in names}
+    pictures = reproduction.Pictures(
+        _PICTURES.value, _STYLE.value, _NEW_STYLE.value, _WEIGHTS.value, _PREPROCESSING.value
+    )
+    figures = {name: reproduction.get(name, _SMALL.value, pictures) for name in names}
     given = _given_presets(figures)
     default = "l2l_reproduce_small" if _SMALL.value else "l2l_reproduce"
     folder = _console.writable_directory(_OUTPUT_DIR.value or default)

@@ -1,7 +1,7 @@
 """Task families: the distributions from which optimizees are drawn."""
 
 from l2l_keras.tasks.base import Task, Weight
-from l2l_keras.tasks.cifar import cifar_convnet
+from l2l_keras.tasks.convnets import cifar_convnet, digits_convnet
 from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.neural_art import NeuralArt
@@ -15,6 +15,7 @@ __all__ = [
     "Task",
     "Weight",
     "cifar_convnet",
+    "digits_convnet",
     "digits_mlp",
     "get",
     "image_mlp",

@@ -40,18 +40,11 @@ def digits_mlp(
         >>> l2l_keras.tasks.digits_mlp().size
         1510
     """
-    # Imported here: scikit-learn takes a second, and only this task needs it.
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = (digits.images[..., np.newaxis] / 16.0).astype("float32")
-    order = np.random.default_rng(0).permutation(len(pixels))
-    parts = np.split(order, 3)
-    labels = digits.target.astype("int32")
+    data = embedded_digits()
     return KerasTask(
-        _mlp(pixels.shape[1:], layers, activation),
+        _mlp(data["train"][0].shape[1:], layers, activation),
         cross_entropy(),
-        {split: (pixels[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)},
+        data,
         batch_size,
         jit_compile=True,
         name="digits_mlp",
@@ -107,6 +100,22 @@ def _average(images: np.ndarray, pool: int) -> np.ndarray:
     count, height, width, channels = images.shape
     squares = images.reshape(count, height // pool, pool, width // pool, pool, channels)
     return squares.mean(axis=(2, 4)).round().astype(images.dtype)
+
+
+def embedded_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns scikit-learn's digits: for each split a third of them, drawn at random.
+
+    Returns:
+        For every split, float32 images `[599, 8, 8, 1]` from 0 to 1, and integer labels.
+    """
+    # Imported here: scikit-learn takes a second, and few tasks need it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images[..., np.newaxis] / 16.0).astype("float32")
+    labels = digits.target.astype("int32")
+    parts = np.split(np.random.default_rng(0).permutation(len(pixels)), 3)
+    return {split: (pixels[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)}
 
 
 def load_images(

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from l2l_keras.tasks.base import Task
-from l2l_keras.tasks.cifar import cifar_convnet
+from l2l_keras.tasks.convnets import cifar_convnet, digits_convnet
 from l2l_keras.tasks.images import digits_mlp, mnist_mlp
 from l2l_keras.tasks.neural_art import NeuralArt
 from l2l_keras.tasks.quadratic import Quadratic
 
 # Those that need no data, and one whose options say where its data are.
 _GENERATED: dict[str, Callable[..., Task]] = {
+    "digits_convnet": digits_convnet,
     "digits_mlp": digits_mlp,
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
@@ -31,7 +32,7 @@ def names() -> list[str]:
 
     Example:
         >>> l2l_keras.tasks.names()
-        ['cifar_convnet', 'digits_mlp', 'mnist_mlp', 'neural_art', 'quadratic']
+        ['cifar_convnet', 'digits_convnet', 'digits_mlp', 'mnist_mlp', 'neural_art', 'quadratic']
     """
     return sorted([*_GENERATED, *_STORED])
 

@@ -1,16 +1,18 @@
-"""The paper's convolutional network for CIFAR-10 and subsets of its labels."""
+"""The paper's convolutional network for CIFAR-10, and the same for the embedded digits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from l2l_keras.tasks.images import cross_entropy, load_images, scale_pixels
+from l2l_keras.tasks.images import cross_entropy, embedded_digits, load_images, scale_pixels
 from l2l_keras.tasks.keras_task import KerasTask
 
 LABELS = tuple(range(10))
+Data = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def cifar_convnet(
@@ -47,11 +49,48 @@ def cifar_convnet(
 
     Example:
         >>> l2l_keras.tasks.cifar_convnet().size  # doctest: +SKIP
-        13882
+        13722
 
     Source: Andrychowicz et al. (2016), section 3.3.
     """
-    labels = tuple(labels)
+    _check(labels, filters, units)
+    parts = {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
+    data = load_images("cifar10", parts, data_dir, download)
+    return _task("cifar_convnet", data, labels, filters, units, batch_size, scale_pixels)
+
+
+def digits_convnet(
+    labels: Sequence[int] = LABELS,
+    filters: Sequence[int] = (8, 8, 8),
+    units: int = 16,
+    batch_size: int = 128,
+) -> KerasTask:
+    """Returns the task of classifying scikit-learn's 8×8 digits with a convolutional network.
+
+    It is that of `cifar_convnet`, and needs no download.
+
+    Args:
+        labels: As in `cifar_convnet`.
+        filters: Filters of each convolution, at most three. Defaults to (8, 8, 8).
+        units: Units of the dense layer. Defaults to 16.
+        batch_size: Examples in a minibatch. Defaults to 128.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss, and the data of `digits_mlp`.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> l2l_keras.tasks.digits_convnet().size
+        1602
+    """
+    _check(labels, filters, units)
+    return _task("digits_convnet", embedded_digits(), labels, filters, units, batch_size, None)
+
+
+def _check(labels: Sequence[int], filters: Sequence[int], units: int) -> None:
+    """Checks what both tasks are given."""
     if len(set(labels)) < max(2, len(labels)) or not set(labels) <= set(LABELS):
         raise ValueError(
             f"`labels` must be two or more different numbers from 0 to 9. Received: {labels}"
@@ -61,11 +100,22 @@ def cifar_convnet(
             "`filters` and `units` must be positive integers. "
             f"Received: filters={filters}, units={units}"
         )
-    parts = {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
-    data = load_images("cifar10", parts, data_dir, download)
+
+
+def _task(
+    name: str,
+    data: Data,
+    labels: Sequence[int],
+    filters: Sequence[int],
+    units: int,
+    batch_size: int,
+    transform: Callable[[Any, Any], Any] | None,
+) -> KerasTask:
+    """Returns the task of telling some labels of a data set apart."""
+    shape = data["train"][0].shape[1:]
 
     def model_fn() -> keras.Model:
-        model = keras.Sequential([keras.Input((32, 32, 3))])
+        model = keras.Sequential([keras.Input(shape)])
         for k, count in enumerate(filters):
             model.add(
                 keras.layers.Conv2D(count, 3, padding="same", use_bias=False, name=f"conv_{k}")
@@ -80,14 +130,8 @@ def cifar_convnet(
         model.add(keras.layers.Dense(len(labels), name="logits"))
         return model
 
-    return KerasTask(
-        model_fn,
-        cross_entropy(),
-        {split: _only(images, targets, labels) for split, (images, targets) in data.items()},
-        batch_size,
-        transform=scale_pixels,
-        name="cifar_convnet",
-    )
+    chosen = {split: _only(images, targets, labels) for split, (images, targets) in data.items()}
+    return KerasTask(model_fn, cross_entropy(), chosen, batch_size, transform, name=name)
 
 
 def _only(
