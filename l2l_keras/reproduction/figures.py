@@ -242,10 +242,10 @@ def _cifar(size: _Size) -> Figure:
 
 def _neural_art(size: _Size) -> Figure:
     """The paper's section 3.4: new contents, a larger size, and a new style."""
-    pictures = size.pictures.options() if size.pictures else {"weights": None}
-    new_style = (
-        size.pictures.options(new_style=True) if size.pictures else {"weights": None, "style": None}
-    )
+    pictures: dict[str, Any] = {"weights": None}
+    new_style = pictures
+    if size.pictures:
+        pictures, new_style = size.pictures.options(), size.pictures.options(new_style=True)
     small, large = size.painting_sizes
     training = Training(
         "neural_art",
@@ -470,7 +470,7 @@ def _curves(trainings: tuple[Training, ...], cells: Sequence[Cell]) -> Figure:
 
 
 def _task_options(options: Mapping[str, Any]) -> tuple[str, ...]:
-    return _options([f"{name}={value}" for name, value in options.items() if value is not None])
+    return _options([f"{name}={value}" for name, value in options.items()])
 
 
 def _options(options: Sequence[str]) -> tuple[str, ...]:
