@@ -79,7 +79,9 @@ def _summary(name: str, figure: Figure, workshop: Workshop, content: dict[str, A
         "trainings": {
             training.name: {
                 "preset": workshop.preset(training.name),
-                "command": shlex.join(workshop.command(training)),
+                "command": None
+                if workshop.is_given(training.name)
+                else shlex.join(workshop.command(training)),
                 "card": workshop.card(training.name),
             }
             for training in figure.trainings
