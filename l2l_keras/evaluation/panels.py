@@ -22,7 +22,7 @@ from l2l_keras.evaluation.compare import Comparison, mean_and_interval
 # in print.
 _LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000")
 _BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
-_BASELINE_STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_BASELINE_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,13 +142,14 @@ def draw_pictures(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
     return figure
 
 
-def draw_update_maps(maps: Lines, responses: Lines) -> Any:
+def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str] | None = None) -> Any:
     """Draws updates against gradients, and below them how rules answer to a single gradient.
 
     Args:
         maps: By the name of a rule, gradients and the updates after several histories.
         responses: By the name of a rule, steps since a single gradient, and the updates at them
             after gradients of several sizes.
+        titles: Titles of the panels by name of a rule. Defaults to the names.
 
     Returns:
         A `matplotlib.figure.Figure`, which belongs to no window.
@@ -170,7 +171,8 @@ def draw_update_maps(maps: Lines, responses: Lines) -> Any:
     parts: Any = figure.subfigures(2, 1)
     row = _draw_lines(parts[0], maps, "gradient", "update")
     for axes, name in zip(row, maps, strict=True):
-        axes.set_title(name)
+        # Higher than the power of ten at the top of the axis.
+        axes.set_title((titles or {}).get(name, name), pad=16)
     _draw_lines(
         parts[1],
         responses,
@@ -231,6 +233,19 @@ def _legend(figure: Any, row: Sequence[Any], labels: Iterable[str]) -> None:
         [found[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=min(len(labels), 3 * max(len(row), 2)),
+        ncols=_columns(labels, row[0].figure.bbox.width / row[0].figure.dpi),
         frameon=False,
     )
+
+
+def _columns(labels: Sequence[str], width: float) -> int:
+    """Returns how many columns of a legend fit into a width in inches, in rows about as long."""
+    fitting = 1
+    for columns in range(len(labels), 1, -1):
+        parts = np.array_split(np.array(labels, dtype=object), columns)
+        # A line, the space around it, and letters of 10 points, of which few are as wide.
+        if sum(0.8 + 0.083 * max(map(len, part)) for part in parts) <= width:
+            fitting = columns
+            break
+    rows = math.ceil(len(labels) / fitting)
+    return math.ceil(len(labels) / rows)

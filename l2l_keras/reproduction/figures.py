@@ -174,8 +174,8 @@ def _quadratics(size: _Size) -> Figure:
             title, _on_quadratics(size, f"quadratics-{scale}", trainings, f"initial_scale={scale}")
         )
         for title, scale in (
-            (r"$\theta_0 \sim 0.01\,\mathcal{N}(0, 1)$", 0.01),
-            (r"$\theta_0 \sim \mathcal{N}(0, 1)$", 1.0),
+            ("θ₀ ~ 0.01 N(0, 1)", 0.01),
+            ("θ₀ ~ N(0, 1)", 1.0),
         )
     ]
     cells.append(

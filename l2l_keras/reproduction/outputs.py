@@ -153,9 +153,10 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
     Example:
         >>> output = update_maps({"lstm": 1.0}, workshop)  # doctest: +SKIP
     """
-    maps, responses = {}, {}
+    maps, responses, titles = {}, {}, {}
     for name, scale in scales.items():
-        rule, label = workshop.rule(name), workshop.label(name)
+        rule = workshop.rule(name)
+        titles[name] = f"{workshop.label(name)}\ns = {scale:g}"
         gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
         histories = {
             "first step": [],
@@ -168,10 +169,10 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
             history: evaluation.updates_after(rule, past, gradients)
             for history, past in histories.items()
         }
-        maps[label] = gradients, updates
+        maps[name] = gradients, updates
         sizes = {f"gradient {factor:g} s": factor * scale for factor in (0.1, 1.0, 3.0)}
         answers = evaluation.impulse_responses(rule, list(sizes.values()), _RESPONSE)
-        responses[label] = np.arange(_RESPONSE + 1), dict(zip(sizes, answers, strict=True))
+        responses[name] = np.arange(_RESPONSE + 1), dict(zip(sizes, answers, strict=True))
     rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
     rows += [
         (rule, kind, which, f"{place:.6g}", f"{value:.6g}")
@@ -180,7 +181,7 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
         for which, line in lines.items()
         for place, value in zip(places, line, strict=True)
     ]
-    figure = drawing.draw_update_maps(maps, responses)
+    figure = drawing.draw_update_maps(maps, responses, titles)
     return Output(figure, rows, {"s": dict(scales)})
 
 

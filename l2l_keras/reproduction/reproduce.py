@@ -50,7 +50,7 @@ def reproduce(
             continue
         seconds = time.monotonic() - start
         taken[type(stage)].append(seconds)
-        workshop.write(f"  done in {duration(seconds)}{_left(stages[k + 1 :], taken)}")
+        workshop.write(f"  done in {duration(seconds)}{_left(stages[k + 1 :], taken, workshop)}")
     output = figure.draw(workshop)
     files = {
         f"{name}.png": output.picture(),
@@ -61,13 +61,13 @@ def reproduce(
     return evaluation.write_files(files, workshop.folder)
 
 
-def _left(stages: list[Stage], taken: dict[type, list[float]]) -> str:
-    """Says how long the rest takes, where that can be known from stages of the same kind."""
-    kinds = [type(stage) for stage in stages]
-    if not kinds or Training in kinds or not taken[Evaluation]:
+def _left(stages: list[Stage], taken: dict[type, list[float]], workshop: Workshop) -> str:
+    """Says how long the rest takes, where that can be known: from evaluations before it."""
+    evaluations = taken[Evaluation]
+    if not evaluations or any(isinstance(stage, Training) for stage in stages):
         return ""
-    mean = sum(taken[Evaluation]) / len(taken[Evaluation])
-    return f", about {duration(mean * len(kinds))} left"
+    count = sum(not workshop.finished(stage) for stage in stages)
+    return f", about {duration(count * sum(evaluations) / len(evaluations))} left"
 
 
 def _summary(name: str, figure: Figure, workshop: Workshop, content: dict[str, Any]) -> bytes:
@@ -79,7 +79,9 @@ def _summary(name: str, figure: Figure, workshop: Workshop, content: dict[str, A
         "trainings": {
             training.name: {
                 "preset": workshop.preset(training.name),
-                "command": shlex.join(workshop.command(training)),
+                "command": None
+                if workshop.is_given(training.name)
+                else shlex.join(workshop.command(training)),
                 "card": workshop.card(training.name),
             }
             for training in figure.trainings

@@ -143,6 +143,10 @@ class Workshop:
         own = self.folder / "trainings" / training / "preset"
         return self._given.get(training, str(own))
 
+    def is_given(self, training: str) -> bool:
+        """Returns whether a preset is taken for a training, by its name."""
+        return training in self._given
+
     def card(self, training: str) -> dict[str, Any]:
         """Returns the card of a training's preset, by the training's name."""
         return presets.load_preset(self.preset(training))[1]
@@ -169,7 +173,7 @@ class Workshop:
         """Returns whether a stage's outputs are there, made from what would be used now."""
         place = self.place(stage)
         if isinstance(stage, Training):
-            if stage.name in self._given:
+            if self.is_given(stage.name):
                 return True
             made = (place / "preset").is_dir() and not (place / "backup").exists()
             return made and _read(place) == _inputs_of_training(stage)

@@ -86,6 +86,18 @@ def test_update_maps_have_two_rows():
     ]
 
 
+@pytest.mark.parametrize("panels", [1, 2, 4])
+@pytest.mark.parametrize("count, letters", [(2, 5), (6, 11), (7, 30), (3, 60)])
+def test_the_legend_fits_into_the_figure(panels, count, letters):
+    names = [str(k) * letters for k in range(count)]
+    curves = [make_curve(name, 1.0) for name in names]
+    figure = drawing.draw_panels({str(k): curves for k in range(panels)})
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
+
+
 def test_nothing_to_draw_is_an_error():
     for draw in (
         lambda: drawing.draw_panels({}),

@@ -96,9 +96,11 @@ def test_a_missing_report_is_said(cells, workshop):
 def test_update_maps(workshop):
     output = outputs.update_maps({"lstm": 2.0}, workshop)
     assert output.picture().startswith(b"\x89PNG")
+    title = output.figure.subfigs[0].axes[0].get_title()
+    assert title == "lstm (CoordinatewiseLSTM)\ns = 2"
     assert output.summary == {"s": {"lstm": 2.0}}
     rows = list(csv.DictReader(io.StringIO(output.table().decode())))
-    assert {row["rule"] for row in rows} == {"lstm (CoordinatewiseLSTM)"}
+    assert {row["rule"] for row in rows} == {"lstm"}
 
     def values(kind, which):
         own = [row for row in rows if (row["kind"], row["which"]) == (kind, which)]

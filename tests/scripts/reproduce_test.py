@@ -183,6 +183,7 @@ class TestOthers:
             "paper_lstm": "quadratic",
             "digits_mlp": "digits_mlp",
         }
+        assert not any(training["command"] for training in content["trainings"].values())
         with (tmp_path / "update_maps.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len({row["rule"] for row in rows}) == 4
