@@ -185,29 +185,14 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
     return Output(figure, rows, {"s": dict(scales)})
 
 
-@dataclasses.dataclass(frozen=True)
-class Painting:
-    """What some paintings are of.
-
-    Attributes:
-        title: What it is.
-        options: Arguments of `l2l_keras.tasks.NeuralArt`.
-
-    Example:
-        >>> Painting("small", {"size": 16, "weights": None}).title
-        'small'
-    """
-
-    title: str
-    options: Mapping[str, Any]
-
-
-def neural_art(cells: Sequence[Cell], paintings: Sequence[Painting], workshop: Workshop) -> Output:
+def neural_art(
+    cells: Sequence[Cell], paintings: Sequence[Mapping[str, Any]], workshop: Workshop
+) -> Output:
     """Draws loss curves on neural art, and a sheet of the paintings of each optimizer.
 
     Args:
         cells: The comparisons; their stages are finished.
-        paintings: What each of them paints.
+        paintings: Arguments of `l2l_keras.tasks.NeuralArt` for each of them.
         workshop: Where the stages were run.
 
     Returns:
@@ -222,8 +207,8 @@ def neural_art(cells: Sequence[Cell], paintings: Sequence[Painting], workshop: W
     """
     labels = _labels(cells, workshop)
     rows = {}
-    for cell, painting in zip(cells, paintings, strict=True):
-        task = tasks.NeuralArt(**painting.options)
+    for cell, options in zip(cells, paintings, strict=True):
+        task = tasks.NeuralArt(**options)
         report = json.loads((workshop.place(cell.evaluation) / "results.json").read_text())
         steps, seed = report["settings"]["steps"], report["settings"]["seeds"][0]
         images = {"content": task.content("test", seed), "style": task.style_image}
@@ -236,7 +221,7 @@ def neural_art(cells: Sequence[Cell], paintings: Sequence[Painting], workshop: W
             rollout = evaluation.Rollout(task, optimizer, steps)
             rollout(seed)
             images[labels[name]] = task.to_image(rollout.parameters)
-        rows[painting.title] = images
+        rows[cell.title] = images
     sheet = Output(drawing.draw_pictures(rows), (), {}).picture()
     return dataclasses.replace(curves(cells, workshop), extras={"_pictures.png": sheet})
 

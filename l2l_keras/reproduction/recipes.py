@@ -1,0 +1,177 @@
+"""The rules that figures show, and the commands that meta-train them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+
+from l2l_keras import presets
+from l2l_keras.reproduction.command_line import replaced, task_options, value
+from l2l_keras.reproduction.sizes import STORED, Size
+from l2l_keras.reproduction.stages import Training
+
+CONDITION = 1000.0
+"""Condition number of the Hessians of ill-conditioned quadratics."""
+
+_KINDS = {
+    "lstm": ("--rule=coordinatewise_lstm", "--rule_option=preprocessing=none"),
+    "global_averaging_lstm": ("--rule=global_averaging_lstm", "--rule_option=preprocessing=none"),
+    "ntm_bfgs": ("--rule=ntm_bfgs",),
+}
+_WITH_SECOND_DERIVATIVES = (
+    "--second_derivatives",
+    "--epochs=25",
+    "--episodes=60",
+    "--validation_episodes=4",
+)
+_WITH_MEMORY = (
+    "--meta_loss=log_mean",
+    "--epochs=8",
+    "--episodes=40",
+    "--validation_episodes=4",
+    "--meta_learning_rate=0.001",
+)
+_PAPER_LSTM = (
+    "--task=mnist_mlp",
+    "--rule=coordinatewise_lstm",
+    "--meta_loss=log",
+    "--epochs=30",
+    "--episodes=25",
+    "--validation_episodes=10",
+)
+_MIXTURE = (
+    "--task=mnist_mlp",
+    "--task_option=activation=('sigmoid','tanh','relu')",
+    "--rule=momentum_lstm",
+    "--rule_option=rate=0.1",
+    "--unroll=100",
+    "--second_derivatives",
+    "--meta_loss=log",
+    "--step_weights=linear",
+    "--epochs=30",
+    "--episodes=40",
+    "--validation_episodes=21",
+    "--meta_learning_rate=0.001",
+)
+_CONVNET = (
+    "--task=cifar_convnet",
+    "--group=conv",
+    "--group=.*",
+    "--rule=momentum_lstm",
+    "--rule_option=rate=0.03",
+    "--rule_option=adaptive_rate=0.002",
+    "--unroll=100",
+    "--step_weights=linear",
+    "--epochs=12",
+    "--episodes=16",
+    "--validation_episodes=6",
+    "--meta_learning_rate=0.002",
+)
+_HELD_OUT = (5, 6, 7, 8, 9)
+"""Labels that LSTM-sub sees; those of CIFAR-5 and CIFAR-2 are the first five and two."""
+_PAINTER = ("--rule=momentum_lstm", "--horizon=128", "--unroll=32")
+
+
+def quadratics(size: Size) -> tuple[Training, ...]:
+    """Returns the rules for quadratics: the LSTM, with averaging cells, and with a memory.
+
+    Args:
+        size: Size of the figure.
+    """
+    _, *others = _KINDS
+    scale = {"initial_scale": "(0.01,1.0)"}
+    return quadratic_lstm(size), *(_on_quadratics(kind, kind, scale, size) for kind in others)
+
+
+def ill_conditioned_quadratics(size: Size) -> tuple[Training, ...]:
+    """Returns the same rules for ill-conditioned quadratics.
+
+    Args:
+        size: Size of the figure.
+    """
+    condition = {"condition": CONDITION}
+    return tuple(_on_quadratics(kind, f"{kind}_ill", condition, size) for kind in _KINDS)
+
+
+def quadratic_lstm(size: Size) -> Training:
+    """Returns the paper's LSTM for quadratics.
+
+    Args:
+        size: Size of the figure.
+    """
+    return _as_shipped("lstm", "quadratic", size)
+
+
+def digits(size: Size) -> Training:
+    """Returns the rule for the embedded digits.
+
+    Args:
+        size: Size of the figure.
+    """
+    return _as_shipped("digits_mlp", "digits_mlp", size)
+
+
+def mnist(size: Size) -> tuple[Training, ...]:
+    """Returns the rules for MNIST's network: ours and the paper's.
+
+    Args:
+        size: Size of the figure.
+    """
+    paper_lstm = Training("paper_lstm", _PAPER_LSTM, "mnist_mlp_paper_lstm")
+    return _as_shipped("mnist_mlp", "mnist_mlp", size), _sized(paper_lstm, size)
+
+
+def mnist_activations(size: Size) -> Training:
+    """Returns the rule for MNIST's network with several activations, ReLU among them.
+
+    Args:
+        size: Size of the figure.
+    """
+    name = "mnist_mlp_activations"
+    return _sized(Training(name, _MIXTURE, name), size)
+
+
+def convnet(size: Size) -> tuple[Training, ...]:
+    """Returns the groups of rules for CIFAR-10's network, and LSTM-sub.
+
+    Args:
+        size: Size of the figure.
+    """
+    own = Training("cifar_convnet", _CONVNET, "cifar_convnet")
+    held_out = task_options({"labels": _HELD_OUT})
+    sub = Training("cifar_convnet_sub", (*_CONVNET, *held_out), "cifar_convnet_sub")
+    return _sized(own, size), _sized(sub, size)
+
+
+def painter(size: Size) -> Training:
+    """Returns the rule for neural art.
+
+    Args:
+        size: Size of the figure.
+    """
+    options = {**size.painting_options(), "size": size.painting_sizes[0]}
+    arguments = ("--task=neural_art", *task_options(options), *_PAINTER)
+    return _sized(Training("neural_art", arguments, "neural_art"), size)
+
+
+def _on_quadratics(kind: str, name: str, options: Mapping[str, object], size: Size) -> Training:
+    budget = _WITH_MEMORY if kind == "ntm_bfgs" else _WITH_SECOND_DERIVATIVES
+    arguments = ("--task=quadratic", *task_options(options), *_KINDS[kind], *budget)
+    return _sized(Training(name, arguments, f"quadratic_{name}"), size)
+
+
+def _as_shipped(name: str, preset: str, size: Size) -> Training:
+    """Returns the training of a shipped preset, by the command on its card."""
+    _, *arguments = shlex.split(presets.list_presets()[preset]["command"])
+    return _sized(Training(name, tuple(arguments), preset), size)
+
+
+def _sized(training: Training, size: Size) -> Training:
+    """Returns a training in the size of a figure."""
+    arguments = replaced(training.arguments, size.training)
+    task = value(arguments, "task", "digits_mlp")
+    if task in STORED:
+        task = size.convnet if task == "cifar_convnet" else size.images
+        arguments = replaced(arguments, (f"--task={task}",))
+    return dataclasses.replace(training, arguments=arguments, reads_data=task in STORED)

@@ -1,0 +1,124 @@
+"""The full and the small variants of figures: what differs between them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+# Tasks that read a data set from a folder.
+STORED = ("cifar_convnet", "mnist_mlp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What neural art is made from.
+
+    Attributes:
+        folder: A folder of pictures: `content/train`, `content/validation` (or `val`) and
+            `content/test`, and those that give the style, in `style`.
+        style: Name of the style picture to meta-train on.
+        new_style: Name of another one.
+        weights: See `l2l_keras.tasks.NeuralArt`.
+        preprocessing: See `l2l_keras.tasks.NeuralArt`.
+    """
+
+    folder: str = "neural_art"
+    style: str = "starry_night.jpg"
+    new_style: str = "wave.jpg"
+    weights: str = "imagenet"
+    preprocessing: str = "caffe"
+
+    def options(self, new_style: bool = False) -> dict[str, str]:
+        """Returns the arguments of `l2l_keras.tasks.NeuralArt`."""
+        return {
+            "content_dir": f"{self.folder}/content",
+            "style": f"{self.folder}/style/{self.new_style if new_style else self.style}",
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What differs between figures in full and small ones, which show that all works.
+
+    Attributes:
+        images: The task that stands for the paper's MNIST.
+        convnet: The task that stands for the paper's network for CIFAR-10.
+        steps: Steps of runs on quadratics and images.
+        training: Flags that take the place of a training's.
+        quadratics: Flags of evaluations on quadratics.
+        networks: Flags of evaluations on images.
+        layers: Numbers of hidden layers of the sweep.
+        units: Units of a layer of the sweep.
+        convnet_steps: Steps of short and long runs of convolutional networks.
+        convnets: Flags of evaluations of those.
+        paintings: Flags of evaluations on neural art.
+        painting_sizes: Sides of the small and the large paintings in pixels.
+        painting_steps: Steps of a painting.
+        pictures: What they are made from; None for embedded photographs and a network of random
+            weights.
+    """
+
+    images: str
+    convnet: str
+    steps: int
+    training: tuple[str, ...]
+    quadratics: tuple[str, ...]
+    networks: tuple[str, ...]
+    layers: tuple[int, ...]
+    units: tuple[int, ...]
+    convnet_steps: tuple[int, ...]
+    convnets: tuple[str, ...]
+    paintings: tuple[str, ...]
+    painting_sizes: tuple[int, int]
+    painting_steps: int
+    pictures: Pictures | None
+
+    def painting_options(self, new_style: bool = False) -> dict[str, str | None]:
+        """Returns the arguments of `l2l_keras.tasks.NeuralArt` but for the size.
+
+        Args:
+            new_style: Whether to paint in the new style. Defaults to False.
+        """
+        return {**self.pictures.options(new_style)} if self.pictures else {"weights": None}
+
+
+FULL = Size(
+    images="mnist_mlp",
+    convnet="cifar_convnet",
+    steps=100,
+    training=(),
+    quadratics=("--seeds=8",),
+    networks=("--seeds=20", "--tuning_seeds=5"),
+    layers=(1, 2, 3),
+    units=(10, 20, 40, 70, 100),
+    convnet_steps=(100, 1000),
+    convnets=("--seeds=3", "--tuning_seeds=1"),
+    paintings=("--seeds=10", "--tuning_seeds=2"),
+    painting_sizes=(64, 128),
+    painting_steps=128,
+    pictures=Pictures(),
+)
+SMALL_RUNS = ("--seeds=2", "--tuning_seeds=1", "--baseline=Adam")
+SMALL = Size(
+    images="digits_mlp",
+    convnet="digits_convnet",
+    steps=10,
+    training=(
+        "--epochs=2",
+        "--episodes=1",
+        "--horizon=10",
+        "--unroll=5",
+        "--validation_episodes=1",
+    ),
+    quadratics=SMALL_RUNS,
+    networks=SMALL_RUNS,
+    layers=(1, 2),
+    units=(20, 40),
+    convnet_steps=(10, 20),
+    convnets=SMALL_RUNS,
+    paintings=SMALL_RUNS,
+    painting_sizes=(16, 24),
+    painting_steps=10,
+    pictures=None,
+)
