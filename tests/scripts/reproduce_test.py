@@ -106,8 +106,8 @@ class TestQuadratics:
         commands = [shlex.split(line) for line in made.splitlines() if line.startswith("$ ")]
         assert [command[1] for command in commands] == ["l2l-meta-train", *["l2l-evaluate"] * 2]
         assert "--resume" in commands[0]
+        # From the first epoch, if the interrupt came before its backup was written.
         assert "epoch 2/2" in made
-        assert "epoch 1/2" not in made
         assert made.splitlines()[-1] == (
             f"quadratics: wrote quadratics.png, quadratics.csv, quadratics.json in {folder}"
         )
