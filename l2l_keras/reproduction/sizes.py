@@ -89,7 +89,7 @@ FULL = Size(
     steps=100,
     training=(),
     quadratics=("--seeds=8",),
-    networks=("--seeds=20", "--tuning_seeds=5"),
+    networks=("--seeds=10", "--tuning_seeds=3"),
     layers=(1, 2, 3),
     units=(10, 20, 40, 70, 100),
     convnet_steps=(100, 1000),
