@@ -36,7 +36,7 @@ _PAPER_LSTM = (
     "--task=mnist_mlp",
     "--rule=coordinatewise_lstm",
     "--meta_loss=log",
-    "--epochs=30",
+    "--epochs=16",
     "--episodes=25",
     "--validation_episodes=10",
 )
