@@ -27,7 +27,7 @@ _WITH_SECOND_DERIVATIVES = (
 )
 _WITH_MEMORY = (
     "--meta_loss=log_mean",
-    "--epochs=8",
+    "--epochs=12",
     "--episodes=40",
     "--validation_episodes=4",
     "--meta_learning_rate=0.001",
