@@ -4,7 +4,6 @@ from l2l_keras.evaluation.baselines import BASELINES, Baseline, half_decades
 from l2l_keras.evaluation.compare import (
     Comparison,
     Result,
-    Rollout,
     Tuning,
     compare,
     default_window,
@@ -32,6 +31,7 @@ from l2l_keras.evaluation.report import (
     write_files,
     write_report,
 )
+from l2l_keras.evaluation.rollout import Rollout, RuleRollout
 from l2l_keras.evaluation.update_maps import impulse_responses, updates_after
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Curve",
     "Result",
     "Rollout",
+    "RuleRollout",
     "Tuning",
     "compare",
     "curves_csv",
