@@ -47,7 +47,7 @@ def cifar_convnet(
 
     Example:
         >>> l2l_keras.tasks.cifar_convnet().size  # doctest: +SKIP
-        13882
+        13722
 
     Source: Andrychowicz et al. (2016), section 3.3.
     """
