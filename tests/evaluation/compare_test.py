@@ -20,7 +20,7 @@ from l2l_keras.evaluation import (
     tune,
 )
 from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.rules import CoordinatewiseLSTM, NTMBFGS
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM
 from l2l_keras.tasks.base import Task, split_seed
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.quadratic import Quadratic

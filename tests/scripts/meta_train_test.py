@@ -259,7 +259,7 @@ class TestGroups:
         "--horizon=4",
         "--unroll=2",
         "--validation_episodes=1",
-        "--seeds=2",
+        "--noevaluate",
     )
 
     def test_each_has_a_rule_of_its_own(self, tmp_path, capsys):
@@ -275,8 +275,6 @@ class TestGroups:
             assert np.any(a != b)
         assert shlex.split(content["command"]).count("--group=bias") == 1
         assert "for 'bias' and CoordinatewiseLSTM" in content["description"]
-        (results,) = content["results"].values()
-        assert set(results) == {"learned", *BASELINES}
         optimizer = l2l_keras.LearnedOptimizer.from_preset(tmp_path / "run" / "preset")
         assert list(optimizer.rule) == ["bias", ".*"]
 
