@@ -155,7 +155,8 @@ def assign(
         The name of each variable's group.
 
     Raises:
-        ValueError: If a variable belongs to none of the groups.
+        ValueError: If a variable belongs to none of the groups, or a pattern is no regular
+            expression.
 
     Example:
         >>> layer = keras.layers.Dense(2, name="dense")
@@ -164,6 +165,9 @@ def assign(
         ['.*', 'bias']
     """
     groups = list(groups)
+    if group_of is None:
+        for pattern in groups:
+            _check_pattern(pattern)
     names = []
     for variable in variables:
         path = variable.path if hasattr(variable, "path") else variable.name  # `tf.Variable`
@@ -184,3 +188,14 @@ def assign(
             group = matching[0]
         names.append(group)
     return names
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raises an error if a group's name is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            "The name of a group must be a regular expression, unless `group_of` is given. "
+            f"Received: {pattern!r} ({error})"
+        ) from error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from l2l_keras import LearnedOptimizer, SkippedSteps
-from l2l_keras.rules import CoordinatewiseLSTM
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM
 from tests.contract.harness import (
     RULES,
     GradientDescent,
@@ -184,6 +184,75 @@ class TestGroups:
         assert_equal(models[0].get_weights(), models[1].get_weights())
 
 
+def full_memory(seed=0):
+    return NTMBFGS((4,), 2, output_scale=0.1, seed=seed)
+
+
+class TestCoupledRules:
+    def test_coordinates_of_all_variables_are_one_problem(self):
+        steps = [make_gradients(step) for step in range(3)]
+        optimizer = LearnedOptimizer(full_memory())
+        variables = make_variables()
+        for gradients in steps:
+            apply(optimizer, gradients, variables)
+        values, rule_states = by_the_rule(full_memory(), steps)
+        assert_close(numpy(variables), values, rtol=1e-3, atol=1e-4)
+        # A row for each of the 15 coordinates, besides gradient, update and controller.
+        assert [s.shape[0] for s in rule_states] == [2 + 15 + 8] * 4
+        assert_close(states(optimizer, variables), rule_states, rtol=1e-3, atol=1e-4)
+
+    def test_each_group_is_a_problem_of_its_own(self):
+        steps = [make_gradients(step) for step in range(3)]
+        optimizer = LearnedOptimizer({"variable_[02]": full_memory(1), ".*": full_memory(2)})
+        variables = make_variables()
+        for gradients in steps:
+            apply(optimizer, gradients, variables)
+        for seed, members in ((1, (0, 2)), (2, (1, 3))):
+            own_steps = [[gradients[i] for i in members] for gradients in steps]
+            values, _ = by_the_rule(full_memory(seed), own_steps)
+            own = [variables[i] for i in members]
+            assert_close(numpy(own), values, rtol=1e-3, atol=1e-4)
+
+    def test_a_missing_gradient_is_taken_as_zero(self):
+        optimizers = [LearnedOptimizer(full_memory()) for _ in range(2)]
+        with_none, with_zeros = make_variables(), make_variables()
+        for step in range(4):
+            gradients = make_gradients(step)
+            if step in (1, 2):
+                gradients[2] = np.zeros_like(gradients[2])
+            apply(optimizers[1], gradients, with_zeros)
+            if step in (1, 2):
+                gradients[2] = None
+            before = numpy(with_none[2:3])
+            apply(optimizers[0], gradients, with_none)
+            if step in (1, 2):  # It is not moved, though the others learn of it.
+                assert_equal(numpy(with_none[2:3]), before)
+        others = [0, 1, 3]
+        assert_close(
+            numpy(with_none[i] for i in others),
+            numpy(with_zeros[i] for i in others),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+        assert_close(
+            states(optimizers[0], with_none),
+            states(optimizers[1], with_zeros),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
+    def test_a_full_memory_is_trained_with_and_saved(self, tmp_path):
+        model = regression_model(LearnedOptimizer(full_memory()))
+        losses = fit(model, 4)
+        assert np.all(np.isfinite(losses))
+        model.save(tmp_path / "model.keras")
+        loaded = load_strictly(tmp_path / "model.keras")
+        assert_equal(numpy(loaded.optimizer.variables), numpy(model.optimizer.variables))
+        for some in (model, loaded):
+            fit(some, 3)
+        assert_equal(loaded.get_weights(), model.get_weights())
+
+
 class TestPresets:
     def test_a_preset_gives_the_same_updates(self, tmp_path):
         rule = lstm()
@@ -201,9 +270,17 @@ class TestPresets:
         optimizer.save_to_preset(tmp_path / "mine", {"task": "quadratic"})
         assert json.loads((tmp_path / "mine" / "card.json").read_text()) == {"task": "quadratic"}
 
-    def test_several_groups_are_no_preset(self, tmp_path):
-        with pytest.raises(ValueError, match=r"with the groups \['a', '\.\*'\]"):
-            LearnedOptimizer({"a": lstm(), ".*": lstm()}).save_to_preset(tmp_path / "mine")
+    def test_groups_of_a_preset_give_the_same_updates(self, tmp_path):
+        groups = {"variable_[01]": lstm(), ".*": RULES["ntm_bfgs"](3)}
+        LearnedOptimizer(groups).save_to_preset(tmp_path / "mine")
+        optimizer = LearnedOptimizer.from_preset(tmp_path / "mine", learning_rate=0.5)
+        expected = LearnedOptimizer(groups, learning_rate=0.5)
+        assert_equal(numpy(train(optimizer)), numpy(train(expected)))
+
+    def test_a_group_of_a_keras_optimizer_is_in_no_preset(self, tmp_path):
+        optimizer = LearnedOptimizer({"a": keras.optimizers.SGD(), ".*": lstm()})
+        with pytest.raises(ValueError, match="Every group must have an update rule.*'a'"):
+            optimizer.save_to_preset(tmp_path / "mine")
         assert not (tmp_path / "mine").exists()
 
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras import presets
-from l2l_keras.rules import CoordinatewiseLSTM
+from l2l_keras import LearnedOptimizer, presets
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, RNNprop
 
 CARD = {"name": "mine", "description": "A test.", "command": "none", "results": {"loss": 0.5}}
 
@@ -40,6 +40,26 @@ def shipped_fixture(rule, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(name="groups")
+def groups_fixture(rule):
+    """Rules of two groups, the last one of the name that would come first."""
+    other = NTMBFGS((4,), 2, memory_rank=3, seed=0)
+    other.set_weights([w + 0.5 for w in other.get_weights()])
+    return {"conv": rule, ".*": other}
+
+
+def assert_same_groups(actual, expected):
+    assert list(actual) == list(expected)
+    for group, rule in expected.items():
+        assert type(actual[group]) is type(rule)
+        own, config = actual[group].get_config(), rule.get_config()
+        assert own | {"name": None} == config | {"name": None}
+        for weight, expected_weight in zip(
+            actual[group].get_weights(), rule.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(weight, expected_weight)
+
+
 def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -66,6 +86,71 @@ class TestRoundTrip:
     def test_takes_strings_and_relative_paths(self, path, monkeypatch):
         monkeypatch.chdir(path.parent)
         assert presets.load_preset("mine")[1] == presets.load_preset(str(path))[1] == CARD
+
+
+class TestGroups:
+    def test_a_round_trip_gives_the_same_rules_in_their_order(self, groups, tmp_path):
+        presets.save_preset(groups, tmp_path / "mine", CARD)
+        loaded, card = presets.load_preset(tmp_path / "mine")
+        assert_same_groups(loaded, groups)
+        assert card == CARD
+        config = json.loads((tmp_path / "mine" / "config.json").read_text())
+        assert list(config) == ["groups"]
+        assert config["groups"]["conv"]["registered_name"] == "l2l_keras>CoordinatewiseLSTM"
+
+    def test_an_optimizer_is_made_of_them_and_makes_them_again(self, groups, tmp_path):
+        presets.save_preset(groups, tmp_path / "mine", CARD)
+        optimizer = LearnedOptimizer.from_preset(tmp_path / "mine", learning_rate=0.5)
+        assert_same_groups(optimizer.rule, groups)
+        assert float(optimizer.learning_rate) == 0.5
+        optimizer.save_to_preset(tmp_path / "again", CARD)
+        again, card = presets.load_preset(tmp_path / "again")
+        assert_same_groups(again, groups)
+        assert card == CARD
+
+    def test_a_group_without_a_rule_is_no_preset(self, groups, tmp_path):
+        for bad, message in [
+            ({**groups, "bias": keras.optimizers.Adam()}, "must have an update rule.*'bias'"),
+            ({}, "One group at least must have"),
+            ({**groups, "bias": "adam"}, "Received: 'bias': 'adam'"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                presets.save_preset(bad, tmp_path / "mine", CARD)
+        optimizer = LearnedOptimizer({"bias": keras.optimizers.Adam(), **groups})
+        with pytest.raises(ValueError, match="must have an update rule.*'bias'"):
+            optimizer.save_to_preset(tmp_path / "mine")
+        assert not (tmp_path / "mine").exists()
+
+    def test_weights_that_are_not_theirs_are_refused(self, groups, tmp_path):
+        path = tmp_path / "mine"
+        presets.save_preset(groups, path, CARD)
+        weights = [w for rule in groups.values() for w in rule.get_weights()]
+        np.savez(path / "weights.npz", *groups["conv"].get_weights())
+        with pytest.raises(
+            ValueError,
+            match="must hold 13 arrays, the weights of its CoordinatewiseLSTM and NTMBFGS. "
+            "Received: 8 arrays",
+        ):
+            presets.load_preset(path)
+        # Those of the second group start with the ninth.
+        np.savez(path / "weights.npz", *weights[:8], weights[8][:-1], *weights[9:])
+        with pytest.raises(ValueError, match=r"Array 8 .*Received: float32 of shape \(15, 4\)"):
+            presets.load_preset(path)
+
+    def test_another_kind_of_object_in_a_group_is_refused(self, groups, tmp_path):
+        path = tmp_path / "mine"
+        presets.save_preset(groups, path, CARD)
+        config = json.loads((path / "config.json").read_text())
+        config["groups"][".*"] = keras.saving.serialize_keras_object(keras.layers.Dense(2))
+        (path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="UpdateRule.*Received: a Dense"):
+            presets.load_preset(path)
+
+    def test_a_preset_of_one_rule_may_take_the_place_of_one_of_groups(self, groups, tmp_path):
+        path = tmp_path / "mine"
+        presets.save_preset(groups, path, CARD)
+        presets.save_preset(RNNprop((3,), seed=0), path, CARD)
+        assert isinstance(presets.load_preset(path)[0], RNNprop)
 
 
 class TestSaving:

@@ -20,8 +20,9 @@ from l2l_keras.evaluation import (
     tune,
 )
 from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.rules import CoordinatewiseLSTM
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM
 from l2l_keras.tasks.base import Task, split_seed
+from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.quadratic import Quadratic
 
 
@@ -47,6 +48,18 @@ class NoisyMean(Task):
         return error[tf.newaxis], {"count": state["count"] + 1.0}
 
 
+def network():
+    """A small network, with kernels and biases."""
+
+    def model_fn():
+        return keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(2, "tanh"), keras.layers.Dense(1)]
+        )
+
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    return KerasTask(model_fn, "mse", (x, x[:, :1] * x[:, 1:2]), batch_size=8)
+
+
 def lstm_optimizer():
     return LearnedOptimizer(CoordinatewiseLSTM(units=(3,), seed=1), learning_rate=1.0)
 
@@ -59,6 +72,14 @@ OPTIMIZERS = {
     "learned": lstm_optimizer,
 }
 TASKS = {"quadratic": lambda: Quadratic(dimension=3, functions=2), "noisy_mean": NoisyMean}
+
+
+class NotingOptimizer(keras.optimizers.SGD):
+    """Notes what it is built on."""
+
+    def build(self, variables):
+        self.built_on = [(v.path, tuple(v.shape), v.dtype) for v in variables]
+        super().build(variables)
 
 
 def reference_curve(task, optimizer, steps, seed, split):
@@ -127,6 +148,44 @@ def test_optimizers_see_the_same_optimizees_and_minibatches():
 def test_splits_do_not_share_optimizees():
     curves = [run(Quadratic(functions=2), lstm_optimizer(), 2, [0], s) for s in ("train", "test")]
     assert not np.isclose(*curves).any()
+
+
+def test_variables_are_those_of_the_tasks_layout():
+    for task in (network(), NoisyMean()):
+        optimizer = NotingOptimizer(0.1)
+        Rollout(task, optimizer, steps=1)
+        assert optimizer.built_on == [(w.path, w.shape, "float32") for w in task.layout]
+
+
+def test_groups_of_one_coordinatewise_rule_are_that_rule():
+    rule = CoordinatewiseLSTM(units=(3,), seed=1)
+    learned = {"whole": rule, "grouped": {"bias": rule, ".*": rule}}
+    comparison = compare(network(), learned, steps=6, seeds=[0, 1], baselines={})
+    whole, grouped = (comparison[name].curves for name in ("whole", "grouped"))
+    np.testing.assert_allclose(grouped, whole, rtol=1e-4)
+    assert np.abs(whole[:, -1] / whole[:, 0] - 1).min() > 0.01
+
+
+def test_groups_have_rules_of_their_own():
+    """Where biases have a rule that does nothing, they stay; everything else is updated."""
+    still = CoordinatewiseLSTM(units=(3,), output_scale=0.0, seed=1)
+    moving = CoordinatewiseLSTM(units=(3,), seed=1)
+    task = network()
+    rollout = Rollout(task, LearnedOptimizer({"bias": still, ".*": moving}), steps=3)
+    rollout(0)
+    start = task.unflatten(task.sample("test", 0)[0])
+    assert len(rollout._variables) == 4
+    for variable, value, weight in zip(rollout._variables, start, task.layout, strict=True):
+        assert np.array_equal(variable, value) == ("bias" in weight.path)
+
+
+def test_a_rule_over_all_coordinates_sees_those_of_all_variables():
+    """As one vector, whose layout does not matter to it."""
+    task = network()
+    rule = NTMBFGS((3,), 1, seed=1)
+    curves = run(task, LearnedOptimizer(rule), steps=4, seeds=[0])
+    expected = reference_curve(task, LearnedOptimizer(rule), 4, 0, "test")
+    np.testing.assert_allclose(curves, expected, rtol=1e-3)
 
 
 def test_rollout_refuses_an_optimizer_that_has_been_used():

@@ -10,7 +10,13 @@ from l2l_keras.meta.meta_loss import window_loss
 LOSSES = np.array([[4.0, 1.0], [2.0, 0.5], [1.0, 0.1]])
 INITIAL = np.array([8.0, 2.0])
 PROGRESS = np.array([0.5, 0.75, 1.0])
-EXPECTED = {"mean": LOSSES, "log": np.log(LOSSES), "relative": LOSSES / INITIAL}
+EXPECTED = {
+    "mean": LOSSES,
+    "log": np.log(LOSSES),
+    # The same for all functions.
+    "log_mean": np.log(LOSSES.mean(axis=1, keepdims=True)) * np.ones(2),
+    "relative": LOSSES / INITIAL,
+}
 WEIGHTS = {"uniform": np.ones(3), "linear": 2 * PROGRESS, "final": np.array([0.0, 0.0, 5.0])}
 
 
@@ -50,6 +56,25 @@ def test_losses_of_zero_are_finite_with_finite_derivatives(name):
 def test_the_logarithm_makes_all_scales_of_a_loss_count_alike():
     first, second = (compute("log", "uniform", losses) for losses in (LOSSES, 100 * LOSSES))
     assert second - first == pytest.approx(np.log(100), rel=1e-4)
+
+
+def test_the_logarithm_of_the_mean_makes_all_scales_of_a_window_count_alike():
+    first, second = (compute("log_mean", "uniform", losses) for losses in (LOSSES, 100 * LOSSES))
+    assert second - first == pytest.approx(np.log(100), rel=1e-4)
+
+
+def test_the_logarithm_of_the_mean_is_about_the_functions_that_are_worst_off():
+    """Where others make a hundredth of the loss, they make a hundredth of its derivative."""
+    losses = tf.constant([[10.0, 0.1]])
+    derivatives = {}
+    for name in ("log", "log_mean"):
+        with tf.GradientTape() as tape:
+            tape.watch(losses)
+            value = window_loss(name, "uniform", losses, tf.ones(2), tf.ones(1))
+        # Of a change by the same factor.
+        derivatives[name] = (losses * tape.gradient(value, losses)).numpy()[0]
+    np.testing.assert_allclose(derivatives["log"], [0.5, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(derivatives["log_mean"], [10 / 10.1, 0.1 / 10.1], rtol=1e-5)
 
 
 def test_relative_losses_are_those_of_a_rescaled_function():

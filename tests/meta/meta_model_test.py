@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import l2l_keras
 from l2l_keras.meta import META_LOSSES, KeepBest, MetaModel
 from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
-from l2l_keras.tasks import Quadratic
+from l2l_keras.tasks import KerasTask, Quadratic
 
 RATE = 0.02
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
@@ -165,6 +165,8 @@ class TestFit:
             losses = numpy_descent(optimizee, 10)
             if meta_loss == "log":
                 losses = np.log(losses)
+            elif meta_loss == "log_mean":
+                losses = np.log(losses.mean(axis=1, keepdims=True))
             elif meta_loss == "relative":
                 losses = losses / task.loss(*optimizee, ())[0].numpy()
             weights = np.arange(1, 11) / 5 if step_weights == "linear" else np.ones(10)
@@ -346,6 +348,96 @@ class TestWindowsThatAreNotFinite:
         assert np.isfinite(history["loss"]).all()
         assert np.isfinite(history["val_loss"]).all()
         assert int(model.optimizer.iterations) == 8
+
+
+def line(x=None, y=None):
+    """A task with a kernel and a bias."""
+
+    def model_fn():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+    if x is None:
+        x = np.random.default_rng(0).normal(size=(40, 2))
+        y = x @ [[3.0], [-2.0]] + 1.0
+    return KerasTask(model_fn, "mse", (x.astype("float32"), y.astype("float32")), batch_size=8)
+
+
+def train_groups(folder=None, epochs=3):
+    """Meta-trains two rules, at first downhill and then uphill; with backups in a folder.
+
+    Returns:
+        The model, its rules and its history.
+    """
+    rules = {"bias": Descent(), ".*": lstm()}
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [1e-2, -0.5])
+    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
+    model = make_model(rules, line(), optimizer, horizon=4, unroll=2)
+    callbacks = [KeepBest()]
+    if folder:
+        callbacks.append(keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False))
+    # Epochs of three windows end in the middle of episodes of two.
+    history = fit(model, epochs=epochs, windows=3, validation_episodes=1, callbacks=callbacks)
+    return model, list(rules.values()), history
+
+
+class TestGroups:
+    def test_every_rule_is_trained(self, eagerly):
+        rules = {"bias": Descent(), ".*": lstm()}
+        before = [rule.get_weights() for rule in rules.values()]
+        model = make_model(rules, line(), keras.optimizers.SGD(0.1))
+        history = fit(model, windows=2)
+        assert history["skipped"] == [0]
+        for rule, weights in zip(rules.values(), before, strict=True):
+            for a, b in zip(rule.get_weights(), weights, strict=True):
+                assert np.any(a != b)
+
+    def test_each_moves_along_its_own_part_of_the_meta_gradient(self, eagerly):
+        """Two rates, of the kernel and of the bias, by differences in float64."""
+        x, y = np.array([1.0, -2.0]), 3.0
+        # The same example all over: minibatches do not matter.
+        task = line(np.tile(x, (10, 1)), np.full((10, 1), y))
+        rules = {"kernel": Descent(), "bias": Descent()}
+        model = make_model(rules, task, keras.optimizers.SGD(0.1), second_derivatives=True)
+        fit(model, windows=1, validation_episodes=0)
+        moved = [float(rule.log_rate.value) - math.log(RATE) for rule in rules.values()]
+
+        def meta_loss(log_rates):
+            theta = task.sample("train", 0)[0].numpy().astype("float64")
+            design = np.array([*x, 1.0])
+            losses = []
+            for _ in range(5):
+                theta = theta - np.exp(log_rates[[0, 0, 1]]) * 2 * design * (design @ theta - y)
+                losses.append((design @ theta - y) ** 2)
+            return np.mean(losses)
+
+        start, steps = np.full(2, math.log(RATE)), 1e-4 * np.eye(2)
+        slopes = [(meta_loss(start + e) - meta_loss(start - e)) / 2e-4 for e in steps]
+        assert moved == pytest.approx([-0.1 * slope for slope in slopes], rel=1e-3)
+        assert abs(moved[0] / moved[1]) > 2
+
+    def test_the_best_weights_of_all_are_put_back(self, eagerly):
+        _, rules, history = train_groups()
+        best = int(np.argmin(history["val_final_loss"]))
+        assert best < 2
+        # The same run, no longer than to the best epoch.
+        _, expected_rules, expected_history = train_groups(epochs=best + 1)
+        assert history["val_loss"][: best + 1] == expected_history["val_loss"]
+        for rule, expected in zip(rules, expected_rules, strict=True):
+            for a, b in zip(rule.get_weights(), expected.get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    def test_they_resume_after_a_backup_to_the_same_weights(self, tmp_path, eagerly):
+        train_groups(str(tmp_path), epochs=2)
+        model, rules, history = train_groups(str(tmp_path))
+        expected_model, expected_rules, expected_history = train_groups()
+        assert history["val_loss"] == expected_history["val_loss"][2:]
+        assert np.isfinite(expected_history["val_loss"]).all()
+        kept, expected = (
+            [*m.variables, *m.optimizer.variables, *(w for r in some for w in r.weights)]
+            for m, some in ((model, rules), (expected_model, expected_rules))
+        )
+        for a, b in zip(kept, expected, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 class TestErrors:

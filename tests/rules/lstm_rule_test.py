@@ -1,5 +1,7 @@
 """What all rules that are an LSTM over every coordinate have in common."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,13 +9,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2l_keras.rules import CoordinatewiseLSTM, MomentumLSTM, RNNprop
+from l2l_keras.rules import CoordinatewiseLSTM, GlobalAveragingLSTM, MomentumLSTM, RNNprop
 
 RULES = {
     "coordinatewise_lstm": CoordinatewiseLSTM,
     "coordinatewise_lstm_plain": lambda **kwargs: CoordinatewiseLSTM(
         preprocessing="none", **kwargs
     ),
+    "global_averaging_lstm": functools.partial(GlobalAveragingLSTM, averaged_units=1),
     "momentum_lstm": MomentumLSTM,
     "rnnprop": RNNprop,
 }
@@ -112,7 +115,7 @@ def test_replay_gives_the_states_of_forward(make):
 
 
 @every_rule
-def test_coordinates_are_independent(make):
+def test_coordinates_in_another_order_have_their_updates_in_that_order(make):
     rule = randomize(make(units=(5, 4)), 0)
     gradient, state = random_inputs(rule, 9, seed=1)
     order = np.random.default_rng(2).permutation(9)

@@ -245,6 +245,40 @@ class TestRun:
         assert not (tmp_path / "preset").exists()
 
 
+class TestGroups:
+    FLAGS = (
+        "--task=digits_mlp",
+        "--task_option=layers=(2,)",
+        "--task_option=batch_size=8",
+        "--group=bias",
+        "--group=.*",
+        "--rule_option=units=(2,)",
+        "--rule_option=preprocessing=none",
+        "--epochs=1",
+        "--episodes=1",
+        "--horizon=4",
+        "--unroll=2",
+        "--validation_episodes=1",
+        "--noevaluate",
+    )
+
+    def test_each_has_a_rule_of_its_own(self, tmp_path, capsys):
+        train_here(*self.FLAGS, f"--output_dir={tmp_path / 'run'}")
+        assert capsys.readouterr().out.startswith(
+            "Meta-training CoordinatewiseLSTM (35 weights) for 'bias' and CoordinatewiseLSTM "
+            "(35 weights) for '.*' on digits_mlp (160 coordinates): 1 epochs of 1 episodes"
+        )
+        rules, content = presets.load_preset(tmp_path / "run" / "preset")
+        assert list(rules) == ["bias", ".*"]
+        # They started alike, and have learned other things.
+        for a, b in zip(*(rule.get_weights() for rule in rules.values()), strict=True):
+            assert np.any(a != b)
+        assert shlex.split(content["command"]).count("--group=bias") == 1
+        assert "for 'bias' and CoordinatewiseLSTM" in content["description"]
+        optimizer = l2l_keras.LearnedOptimizer.from_preset(tmp_path / "run" / "preset")
+        assert list(optimizer.rule) == ["bias", ".*"]
+
+
 class TestResume:
     FLAGS = ("--epochs=4", "--episodes=3", "--random_scale=0.5", *SMALL)
 
@@ -312,6 +346,31 @@ MISTAKES = {
         ["{task}", "--rule=quadratic", "--rule_option=units=(3,)", "{new}"],
         2,
         "Received: --rule=quadratic and --rule_option",
+    ),
+    "groups of a preset": (
+        ["{task}", "--rule=quadratic", "--group=.*", "{new}"],
+        2,
+        "no options or groups left to choose. Received: --rule=quadratic and --rule_option or",
+    ),
+    "empty group": (
+        ["--task=digits_mlp", "--group=conv", "--group=.*", "{new}"],
+        2,
+        "Every group must have variables of the task. Received: 'conv', which has none of .*kernel",
+    ),
+    "no group": (
+        ["--task=digits_mlp", "--group=kernel", "{new}"],
+        2,
+        r"must match one of the patterns \['kernel'\].*bias', which matches none",
+    ),
+    "groups of functions": (
+        ["{task}", "--group=para", "--group=.*", "{new}"],
+        2,
+        "Parameter groups need a task of one function. Received: 3 functions",
+    ),
+    "pattern": (
+        ["--task=digits_mlp", "--group=(", "{new}"],
+        2,
+        r"must be a regular expression.*Received: '\(' \(missing \)",
     ),
     "unroll": (["{task}", "--unroll=30", "{new}"], 2, "horizon=100, unroll=30"),
     "option": (

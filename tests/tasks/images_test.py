@@ -69,6 +69,56 @@ class TestDigits:
         assert expected == pytest.approx(math.log(10), abs=0.5)
 
 
+class TestActivationMixture:
+    """Optimizees that draw their activation."""
+
+    NAMES = ("sigmoid", "relu", "tanh")
+
+    def used(self, state):
+        """The activation of each hidden layer."""
+        shares = [np.asarray(part) for part in state]
+        assert all(sorted(part) == [0.0, 0.0, 1.0] for part in shares)
+        return [self.NAMES[int(np.argmax(part))] for part in shares]
+
+    def test_each_has_one_and_all_occur(self):
+        task = digits_mlp(layers=(3, 3), activation=self.NAMES, batch_size=8)
+        drawn = [self.used(task.sample("train", seed)[1]) for seed in range(20)]
+        assert {len(names) for names in drawn} == {2}
+        assert {len(set(names)) for names in drawn} == {1}
+        assert {names[0] for names in drawn} == set(self.NAMES)
+
+    def test_a_seed_decides_it(self):
+        drawn = []
+        for _ in range(2):
+            task = digits_mlp(layers=(3,), activation=self.NAMES, batch_size=8)
+            drawn.append([self.used(task.sample("test", seed)[1]) for seed in range(6)])
+        assert drawn[0] == drawn[1]
+
+    def test_losses_and_gradients_are_those_of_the_plain_network(self):
+        mixed = digits_mlp(layers=(4, 3), activation=self.NAMES, batch_size=16)
+        batch = mixed.batch("train", KEY)
+        seen = {}
+        for seed in range(20):
+            parameters, state = mixed.sample("train", seed)
+            seen.setdefault(self.used(state)[0], (parameters, state))
+        for name, (parameters, state) in seen.items():
+            plain = digits_mlp(layers=(4, 3), activation=name, batch_size=16)
+            assert plain.size == mixed.size
+            # Biases that are not zero, and hidden units that are not dead.
+            parameters = parameters + 0.1 * tf.random.stateless_normal(parameters.shape, KEY)
+            losses, gradient, _ = mixed.loss_and_gradient(parameters, state, batch)
+            expected, expected_gradient, _ = plain.loss_and_gradient(parameters, (), batch)
+            np.testing.assert_allclose(losses, expected, rtol=1e-5)
+            np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+        assert set(seen) == set(self.NAMES)
+
+    def test_it_stays_as_training_goes_on(self):
+        task = digits_mlp(layers=(3,), activation=self.NAMES, batch_size=8)
+        parameters, state = task.sample("train", 0)
+        _, next_state = task.loss(parameters, state, task.batch("train", KEY))
+        assert self.used(next_state) == self.used(state)
+
+
 def digits_arrays(digits):
     return digits.images.astype("uint8"), digits.target
 

@@ -1,6 +1,7 @@
 """Tests of Keras models as optimizees."""
 
 import random
+import re
 
 import keras
 import numpy as np
@@ -88,6 +89,35 @@ class TestModelWithState:
         assert parameters.shape == (task.size,)
         assert parameters.dtype == tf.float32
         assert sorted(tuple(part.shape) for part in state) == [(2,), (3,), (3,)]
+
+    def test_the_layout_is_that_of_the_models_variables(self):
+        task = conv_task()
+        shapes = [(3, 3, 1, 3), (3,), (3,), (3,), (12, 2), (2,)]
+        assert [weight.shape for weight in task.layout] == shapes
+        # As the optimizer of a model sees them, but for the numbers that Keras counts up.
+        own, expected = (
+            [re.sub(r"_\d+", "", path) for path in paths]
+            for paths in (
+                [weight.path for weight in task.layout],
+                [v.path for v in convnet().trainable_variables],
+            )
+        )
+        assert own == expected
+        assert [path.split("/")[-1] for path in own] == [
+            *("kernel", "bias", "gamma", "beta", "kernel", "bias")
+        ]
+
+    def test_unflatten_gives_the_arrays_of_the_layout(self):
+        task = conv_task()
+        vector = tf.range(float(task.size))
+        arrays = task.unflatten(vector)
+        assert [tuple(array.shape) for array in arrays] == [w.shape for w in task.layout]
+        np.testing.assert_array_equal(np.concatenate([np.ravel(a) for a in arrays]), vector)
+        # In the order of the parameters: γ is one at first, biases and β are zero.
+        _, bias, gamma, beta, _, last_bias = task.unflatten(task.sample("train", 0)[0])
+        np.testing.assert_array_equal(gamma, np.ones(3))
+        for part in (bias, beta, last_bias):
+            assert not np.any(part)
 
     def test_the_loss_is_finite_and_moves_the_state_on(self):
         task = conv_task()

@@ -65,6 +65,34 @@ class TestDistribution:
         assert scales.mean() == pytest.approx(-0.5, abs=0.1)
         assert scales.std() == pytest.approx(3 / math.sqrt(12), abs=0.1)
 
+    @pytest.mark.parametrize("draw", ["normal", "uniform"])
+    @pytest.mark.parametrize(("dimension", "condition"), [(10, 1000.0), (4, 7.0), (3, 1.0), (1, 5)])
+    def test_hessians_have_the_condition_asked_for(self, dimension, condition, draw):
+        task = Quadratic(dimension, functions=20, draw=draw, condition=condition)
+        w = task.sample("train", 0)[1][0].numpy().astype("float64")
+        eigenvalues = np.linalg.eigvalsh(2 * np.swapaxes(w, 1, 2) @ w)
+        # Geometric, and as large together as those of N(0, 1) entries.
+        expected = np.asarray(condition, float) ** np.linspace(-1.0, 0.0, dimension)
+        if dimension == 1:
+            expected = np.ones(1)
+        expected *= 2 * dimension**2 / expected.sum()
+        np.testing.assert_allclose(eigenvalues, np.tile(expected, (20, 1)), rtol=2e-3)
+        np.testing.assert_allclose((w**2).sum(axis=(1, 2)), np.full(20, dimension**2), rtol=1e-4)
+
+    def test_hessians_of_one_condition_have_axes_of_their_own(self):
+        w = Quadratic(4, functions=200, condition=100.0).sample("train", 0)[1][0].numpy()
+        first = np.linalg.svd(w)[2][:, 0]
+        # Directions on the sphere: their outer product is a quarter of the identity on average.
+        np.testing.assert_allclose(first.T @ first / 200, np.eye(4) / 4, atol=0.1)
+
+    def test_a_condition_changes_nothing_else(self):
+        plain, conditioned = (
+            Quadratic(4, functions=3, condition=c).sample("test", 5) for c in (None, 100.0)
+        )
+        np.testing.assert_array_equal(plain[0], conditioned[0])
+        np.testing.assert_array_equal(plain[1][1], conditioned[1][1])
+        assert np.all(plain[1][0] != conditioned[1][0])
+
     def test_hessian_vector_product_is_the_formula(self):
         task, parameters, (w, y) = small()
         vector = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -131,6 +159,13 @@ class TestLoss:
         assert small()[0].batch("train", tf.constant([0, 1])) == ()
 
 
+def test_the_layout_is_one_vector():
+    task, parameters, _ = small()
+    assert task.layout == (("parameters", (12,)),)
+    (array,) = task.unflatten(parameters)
+    np.testing.assert_array_equal(array, parameters)
+
+
 class TestSeeds:
     def test_the_same_seed_gives_the_same_optimizee(self):
         first, second = (
@@ -175,6 +210,7 @@ def test_defaults_are_the_papers():
         ({"initial_scale": 0.0}, "initial_scale"),
         ({"initial_scale": (1.0, 0.1)}, "initial_scale"),
         ({"initial_scale": (0.1, 0.2, 0.3)}, "initial_scale"),
+        ({"condition": 0.5}, "condition"),
     ],
     ids=str,
 )

@@ -38,7 +38,14 @@ def file_fixture(tmp_path):
 
 
 def test_names():
-    assert tasks.names() == ["digits_mlp", "mnist_mlp", "neural_art", "quadratic"]
+    assert tasks.names() == [
+        "cifar_convnet",
+        "digits_convnet",
+        "digits_mlp",
+        "mnist_mlp",
+        "neural_art",
+        "quadratic",
+    ]
 
 
 @pytest.mark.parametrize(("name", "size"), [("quadratic", 1280), ("digits_mlp", 1510)])
@@ -48,9 +55,10 @@ def test_tasks_without_data_are_made_by_name(name, size):
     assert (task.name, task.size) == (name, size)
 
 
-def test_stored_data_are_looked_for_where_the_arguments_say(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"'mnist'.*{tmp_path}"):
-        tasks.get("mnist_mlp", data_dir=str(tmp_path), download=False)
+@pytest.mark.parametrize(("name", "data"), [("mnist_mlp", "mnist"), ("cifar_convnet", "cifar10")])
+def test_stored_data_are_looked_for_where_the_arguments_say(name, data, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"'{data}'.*{tmp_path}"):
+        tasks.get(name, data_dir=str(tmp_path), download=False)
 
 
 def test_ones_own_from_a_file(file):
@@ -81,7 +89,7 @@ def test_a_file_may_be_named_as_a_module_that_is_in_use(file, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnist", "Unknown task. Expected one of digits_mlp, .*Received: 'mnist'"),
+        ("mnist", "Unknown task. Expected one of cifar_convnet, .*Received: 'mnist'"),
         ("", "Unknown task.*Received: ''"),
         ("{folder}/missing.py:make", "No task at '.*missing.py:make': "),
         ("{file}:missing", "No task at '.*:missing': .*task.py has no 'missing'"),

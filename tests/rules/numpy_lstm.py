@@ -1,0 +1,41 @@
+"""A stack of LSTM layers with global averaging cells in NumPy, by its formula, in float64."""
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def log_sign(x):
+    """The paper's preprocessing of numbers `[n]`, to `[2, n]`."""
+    small = np.abs(x) < np.exp(-10)
+    magnitude = np.where(small, -1.0, np.log(np.where(small, 1.0, np.abs(x))) / 10)
+    return np.array([magnitude, np.where(small, np.exp(10) * x, np.sign(x))])
+
+
+def step(weights, averaged_units, inputs, state):
+    """One step of the layers, and the outputs after it.
+
+    Args:
+        weights: Kernel, recurrent kernel and bias of each layer, then those of the outputs.
+        averaged_units: How many units of each layer go out as their average over coordinates.
+        inputs: `[inputs, n]`.
+        state: Hidden and cell state of each layer, `[units, n]`.
+
+    Returns:
+        `(outputs, state)`: `[outputs, n]`, and the next state.
+    """
+    *layers, output_kernel, output_bias = [w.astype("float64") for w in weights]
+    new_state = []
+    for layer in range(len(layers) // 3):
+        kernel, recurrent_kernel, bias = layers[3 * layer : 3 * layer + 3]
+        h, c = state[2 * layer : 2 * layer + 2]
+        gates = kernel @ inputs + recurrent_kernel @ h + bias[:, None]
+        i, f, g, o = np.split(gates, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        h[:averaged_units] = h[:averaged_units].mean(axis=1, keepdims=True)
+        new_state += [h, c]
+        inputs = h
+    return output_kernel @ inputs + output_bias[:, None], new_state
