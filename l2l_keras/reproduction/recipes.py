@@ -174,4 +174,9 @@ def _sized(training: Training, size: Size) -> Training:
     if task in STORED:
         task = size.convnet if task == "cifar_convnet" else size.images
         arguments = replaced(arguments, (f"--task={task}",))
-    return dataclasses.replace(training, arguments=arguments, reads_data=task in STORED)
+    return dataclasses.replace(
+        training,
+        arguments=arguments,
+        preset=training.preset if training.preset in presets.list_presets() else None,
+        reads_data=task in STORED,
+    )
