@@ -213,6 +213,7 @@ class TestCoupledRules:
             own = [variables[i] for i in members]
             assert_close(numpy(own), values, rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.filterwarnings("ignore:Gradients do not exist")
     def test_a_missing_gradient_is_taken_as_zero(self):
         optimizers = [LearnedOptimizer(full_memory()) for _ in range(2)]
         with_none, with_zeros = make_variables(), make_variables()
