@@ -15,7 +15,7 @@ CONDITION = 1000.0
 """Condition number of the Hessians of ill-conditioned quadratics."""
 
 _KINDS = {
-    "lstm": ("--rule=coordinatewise_lstm", "--rule_option=preprocessing=none"),
+    "lstm": ("--rule_option=preprocessing=none",),
     "global_averaging_lstm": ("--rule=global_averaging_lstm", "--rule_option=preprocessing=none"),
     "ntm_bfgs": ("--rule=ntm_bfgs",),
 }
@@ -34,7 +34,6 @@ _WITH_MEMORY = (
 )
 _PAPER_LSTM = (
     "--task=mnist_mlp",
-    "--rule=coordinatewise_lstm",
     "--meta_loss=log",
     "--epochs=16",
     "--episodes=25",

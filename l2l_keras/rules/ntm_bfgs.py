@@ -165,7 +165,11 @@ class NTMBFGS(UpdateRule):
     def _write(
         self, memory: State, y: Tensor, u: Tensor, amount: Tensor, symmetric: Tensor
     ) -> State:
-        """Corrects the memory towards `M y = u`, which holds afterwards for an `amount` of 1."""
+        """Corrects the memory towards `M y = u`.
+
+        For an `amount` of 1, it holds afterwards, but for the update that a full memory of low rank
+        forgets.
+        """
         # What an update did to the gradient counts as given, as the gradient itself does:
         # back-propagation through quasi-Newton steps explodes. φ is judged by how it uses them.
         scale = _inverse_norm(y)

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from absl import flags
 
-from l2l_keras import evaluation
+from l2l_keras import evaluation, tasks
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
@@ -52,7 +52,7 @@ _BASELINE = flags.DEFINE_multi_enum(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    "What to minimise: quadratic, digits_mlp, mnist_mlp, neural_art, or a task of your own as "
+    f"What to minimise: {', '.join(tasks.names())}, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )

@@ -61,7 +61,7 @@ _TASK = _define(
     flags.DEFINE_string,
     "task",
     "digits_mlp",
-    "What to train on: digits_mlp, mnist_mlp, neural_art, quadratic, or a task of your own as "
+    f"What to train on: {', '.join(tasks.names())}, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
 )
 _OPTIONS = _define(
