@@ -11,7 +11,7 @@ from keras import ops
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.lstm_network import LINEAR
 from l2l_keras.rules.lstm_rule import Features, LSTMRule
-from l2l_keras.rules.preprocessing import PREPROCESSING
+from l2l_keras.rules.preprocessing import get_preprocessing
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -52,14 +52,9 @@ class CoordinatewiseLSTM(LSTMRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        if preprocessing not in PREPROCESSING:
-            raise ValueError(
-                f"`preprocessing` must be one of {sorted(PREPROCESSING)}. "
-                f"Received: {preprocessing!r}"
-            )
         self.preprocessing = preprocessing
         self.output_scale = float(output_scale)
-        self._preprocess, inputs = PREPROCESSING[preprocessing]
+        self._preprocess, inputs = get_preprocessing(preprocessing)
         super().__init__(
             inputs=inputs,
             outputs=1,

@@ -11,7 +11,7 @@ from keras import ops
 from l2l_keras.rules.base import State, Tensor, UpdateRule
 from l2l_keras.rules.global_averaging_lstm import average_first, check_averaged_units
 from l2l_keras.rules.lstm_network import LINEAR, LSTMNetwork
-from l2l_keras.rules.preprocessing import PREPROCESSING
+from l2l_keras.rules.preprocessing import get_preprocessing
 
 # What a gate is where the controller's output is zero: as good as open.
 _OPEN = 2.0
@@ -80,11 +80,6 @@ class NTMBFGS(UpdateRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        if preprocessing not in PREPROCESSING:
-            raise ValueError(
-                f"`preprocessing` must be one of {sorted(PREPROCESSING)}. "
-                f"Received: {preprocessing!r}"
-            )
         if memory_rank is not None and (not isinstance(memory_rank, int) or memory_rank < 1):
             raise ValueError(
                 f"`memory_rank` must be a positive integer or None. Received: {memory_rank!r}"
@@ -95,7 +90,7 @@ class NTMBFGS(UpdateRule):
         self.output_scale = float(output_scale)
         self.forget_bias = float(forget_bias)
         self.seed = seed
-        self._preprocess, inputs = PREPROCESSING[preprocessing]
+        self._preprocess, inputs = get_preprocessing(preprocessing)
         self._controller = LSTMNetwork(
             inputs=2 * inputs,
             outputs=4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -47,3 +48,27 @@ def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
 
 PREPROCESSING = {"none": (identity, 1), "log_sign": (log_sign, 2)}
 """Preprocessing by name: the function and the number of features that it returns."""
+
+
+def get_preprocessing(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Returns a preprocessing by its name, and the number of features that it returns.
+
+    Args:
+        name: One of `PREPROCESSING`.
+
+    Returns:
+        `(preprocessing, features)`.
+
+    Raises:
+        ValueError: If there is none of the name.
+
+    Example:
+        >>> preprocess, features = get_preprocessing("log_sign")
+        >>> features
+        2
+    """
+    if name not in PREPROCESSING:
+        raise ValueError(
+            f"`preprocessing` must be one of {sorted(PREPROCESSING)}. Received: {name!r}"
+        )
+    return PREPROCESSING[name]
