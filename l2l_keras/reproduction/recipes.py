@@ -69,7 +69,20 @@ _CONVNET = (
 )
 _HELD_OUT = (5, 6, 7, 8, 9)
 """Labels that LSTM-sub sees; those of CIFAR-5 and CIFAR-2 are the first five and two."""
-_PAINTER = ("--rule=momentum_lstm", "--horizon=128", "--unroll=32")
+_PAINTER = (
+    "--rule=momentum_lstm",
+    "--rule_option=rate=0.3",
+    "--rule_option=adaptive_rate=0.005",
+    "--horizon=128",
+    "--unroll=32",
+    "--second_derivatives",
+    "--meta_loss=log",
+    "--step_weights=linear",
+    "--meta_clip=0.05",
+    "--epochs=14",
+    "--episodes=5",
+    "--validation_episodes=3",
+)
 
 
 def quadratics(size: Size) -> tuple[Training, ...]:
