@@ -13,7 +13,9 @@ The paper's quadratics and MNIST:
 The paper's pictures in the style of a painting, of a folder with train, validation and test:
 
   l2l-meta-train --task=neural_art --task_option=content_dir=photographs \
-      --task_option=style=starry_night.jpg --horizon=128 --unroll=32
+      --task_option=style=starry_night.jpg --horizon=128 --unroll=32 --rule=momentum_lstm \
+      --rule_option=rate=0.3 --rule_option=adaptive_rate=0.005 --second_derivatives \
+      --meta_loss=log --step_weights=linear --meta_clip=0.05 --epochs=14 --episodes=5
 
 On your own model: a file with a function that returns an l2l_keras.tasks.KerasTask:
 

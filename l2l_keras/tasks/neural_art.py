@@ -56,6 +56,9 @@ class NeuralArt(Task):
     Only as much of VGG16 is built as the layers need. A step at 64×64 pixels takes about 20 ms on
     one core.
 
+    Whole meta-gradients (`second_derivatives`) of this task are huge where a rule's steps are about
+    as large as they may be. Start from smaller ones, and clip: a `global_clipnorm` of 0.05.
+
     Args:
         content_dir: Folder of pictures with the sub-folders `train`, `validation` (or `val`) and
             `test`: an optimizee's content is a random crop of one of its split. Defaults to
