@@ -39,7 +39,8 @@ class NTMBFGS(UpdateRule):
     The full memory holds a number for each pair of coordinates. Of low rank, it is the sum of the
     last so many updates.
 
-    The rule is coupled: it updates all of a model's coordinates at once.
+    The rule is coupled: it updates all of a model's coordinates at once. It subtracts gradients of
+    successive steps, and so needs its state in float32.
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).
