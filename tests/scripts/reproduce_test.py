@@ -25,7 +25,25 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # Not our lines.
 }
 # Instead of meta-training, which the tests of quadratics show.
-GIVEN = [f"--preset={name}=digits_mlp" for name in ("mnist_mlp", "paper_lstm", "digits_mlp")]
+GIVEN = [
+    *(
+        f"--preset={name}=digits_mlp"
+        for name in ("mnist_mlp", "paper_lstm", "mnist_mlp_activations", "digits_mlp", "neural_art")
+    ),
+    "--preset=cifar_convnet=cifar_convnet",
+    "--preset=cifar_convnet_sub=cifar_convnet",
+]
+# All rules of `quadratics` but the first.
+OTHERS = [
+    f"--preset={name}=quadratic"
+    for name in (
+        "global_averaging_lstm",
+        "ntm_bfgs",
+        "lstm_ill",
+        "global_averaging_lstm_ill",
+        "ntm_bfgs_ill",
+    )
+]
 
 
 def call(script, program, arguments):
@@ -66,7 +84,7 @@ def interrupted_fixture(folder):
     Only this process is: it must end the one that trains.
     """
     process = subprocess.Popen(
-        [*COMMAND, "--figure=quadratics", "--small", f"--output_dir={folder}"],
+        [*COMMAND, "--figure=quadratics", *OTHERS, "--small", f"--output_dir={folder}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,7 +105,7 @@ def interrupted_fixture(folder):
 @pytest.fixture(name="made", scope="module")
 def made_fixture(folder, interrupted):
     """What is printed when the interrupted command is given again."""
-    return make(folder, "--figure=quadratics")
+    return make(folder, "--figure=quadratics", *OTHERS)
 
 
 class TestQuadratics:
@@ -96,18 +114,23 @@ class TestQuadratics:
         assert status == 130
         assert messages(stderr) == [
             "reproduce: interrupted; go on with: "
-            f"l2l-reproduce --figure=quadratics --small --output_dir={folder}"
+            f"l2l-reproduce --figure=quadratics {' '.join(OTHERS)} --small --output_dir={folder}"
         ]
         assert "Traceback" not in output + stderr
-        assert "quadratics, stage 1 of 3: trainings/lstm\n$ l2l-meta-train --task=quadr" in output
+        assert "quadratics, stage 1 of 9: trainings/lstm\n$ l2l-meta-train --task=quadr" in output
         assert files == [".lock"]
 
     def test_the_same_command_goes_on(self, made, folder):
         commands = [shlex.split(line) for line in made.splitlines() if line.startswith("$ ")]
-        assert [command[1] for command in commands] == ["l2l-meta-train", *["l2l-evaluate"] * 2]
-        assert "--resume" in commands[0]
-        # From the first epoch, if the interrupt came before its backup was written.
-        assert "epoch 2/2" in made
+        *training, first, second, third = commands
+        assert first[1] == second[1] == third[1] == "l2l-evaluate"
+        # The process that trained has a few seconds to end by itself: where it is quick, it is
+        # through, and there is nothing to go on with.
+        for command in training:
+            assert command[1] == "l2l-meta-train"
+            assert "--resume" in command
+            # From the first epoch, if the interrupt came before its backup was written.
+            assert "epoch 2/2" in made
         assert made.splitlines()[-1] == (
             f"quadratics: wrote quadratics.png, quadratics.csv, quadratics.json in {folder}"
         )
@@ -129,20 +152,24 @@ class TestQuadratics:
         with (folder / "quadratics.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert list(rows[0]) == ["panel", "optimizer", "step", "mean", "half_width"]
-        assert len({row["panel"] for row in rows}) == 2
-        assert [row["step"] for row in rows] == [str(step) for step in range(11)] * 4
-        assert {row["optimizer"] for row in rows} == {"lstm", "Adam"}
+        assert len({row["panel"] for row in rows}) == 3
+        assert [row["step"] for row in rows] == [str(step) for step in range(11)] * 12
+        assert {row["optimizer"] for row in rows} == {
+            *("Adam", "lstm", "global_averaging_lstm", "ntm_bfgs"),
+            *("lstm_ill", "global_averaging_lstm_ill", "ntm_bfgs_ill"),
+        }
 
     def test_the_summary_says_how_it_was_made(self, made, folder):
         content = json.loads((folder / "quadratics.json").read_text())
         assert content["figure"] == "quadratics"
         assert content["small"] is True
-        assert content["made_by"].startswith("l2l-reproduce --figure=quadratics --small")
+        assert content["made_by"].startswith("l2l-reproduce --figure=quadratics --preset=")
         assert content["trainings"]["lstm"]["card"]["task"] == "quadratic"
-        for panel, scale in zip(content["panels"], ("0.01", "1.0"), strict=True):
-            assert f"--task_option=initial_scale={scale}" in shlex.split(panel["command"])
-            lstm, adam = panel["results"]
-            assert (lstm["name"], adam["name"]) == ("lstm", "Adam")
+        options = ("initial_scale=0.01", "initial_scale=1.0", "condition=1000.0")
+        for panel, option in zip(content["panels"], options, strict=True):
+            assert f"--task_option={option}" in shlex.split(panel["command"])
+            lstm, _, _, adam = panel["results"]
+            assert lstm["name"].startswith("lstm") and adam["name"] == "Adam"
             assert lstm["mean_final_loss"] == pytest.approx(
                 lstm["ratio_to_best_baseline"] * adam["mean_final_loss"]
             )
@@ -154,15 +181,15 @@ class TestQuadratics:
 
     def test_nothing_is_run_twice(self, made, folder):
         before = contents(folder)
-        again = make(folder, "--figure=quadratics")
+        again = make(folder, "--figure=quadratics", *OTHERS)
         assert "$ " not in again
-        assert again.count("  is there: ") == 3
+        assert again.count("  is there: ") == 9
         assert contents(folder) == before
 
     def test_a_stage_that_is_missing_is_made_again(self, made, folder):
         before = contents(folder)
         (folder / "evaluations" / "quadratics-1.0" / "results.json").unlink()
-        again = make(folder, "--figure=quadratics")
+        again = make(folder, "--figure=quadratics", *OTHERS)
         assert again.count("$ l2l-evaluate") == again.count("$ ") == 1
         assert contents(folder)["quadratics.csv"] == before["quadratics.csv"]
         assert contents(folder)["quadratics.png"] == before["quadratics.png"]
@@ -191,13 +218,13 @@ class TestOthers:
 
     @pytest.mark.slow
     def test_all_figures_share_their_stages(self, made, folder):
-        printed = make(folder, "--figure=all", *GIVEN)
+        printed = make(folder, "--figure=all", *GIVEN, *OTHERS)
         names = reproduction.names()
         assert printed.count(": wrote ") == len(names)
         expected = [f"{name}.{ending}" for name in names for ending in ("csv", "json", "png")]
-        assert sorted(contents(folder)) == sorted([*expected, ".lock"])
+        assert sorted(contents(folder)) == sorted([*expected, "neural_art_pictures.png", ".lock"])
         # Networks of 20 and 40 units and of two layers are in two figures each.
-        assert printed.count("$ l2l-evaluate") == printed.count("$ ") == 6
+        assert printed.count("$ l2l-evaluate") == printed.count("$ ") == 6 + 4 + 3
         sweep = json.loads((folder / "mnist_sweep.json").read_text())["panels"]
         assert len(sweep) == 4
         transfer = json.loads((folder / "mnist_transfer.json").read_text())["panels"]
