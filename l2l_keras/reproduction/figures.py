@@ -27,9 +27,9 @@ class Figure:
         draw: Draws it from the files of its stages.
 
     Example:
-        >>> figure = l2l_keras.reproduction.get("quadratics")
+        >>> figure = l2l_keras.reproduction.get("mnist")
         >>> [training.name for training in figure.trainings]
-        ['lstm']
+        ['mnist_mlp', 'paper_lstm']
     """
 
     trainings: tuple[Training, ...]
