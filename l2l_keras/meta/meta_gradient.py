@@ -133,7 +133,7 @@ class InnerLoop:
             `(losses, inner)`: f(θ_0), float32 `[functions]`, and where the loop stands.
         """
         losses, gradient, task_state = self._loss_and_gradient(parameters, task_state, batch)
-        rule_state = self._initial_rule_state()
+        rule_state = self._initial_states()
         return losses, Inner(parameters, gradient, rule_state, task_state)
 
     def step(self, inner: Inner, batch: Nest, scale: Tensor | None = None) -> tuple[Tensor, Inner]:
@@ -209,18 +209,17 @@ class InnerLoop:
         """Returns φ, one vector a rule."""
         return [compiled.pack() for compiled in self._compiled]
 
-    def _initial_rule_state(self) -> list[tuple[Tensor, ...]]:
+    def _initial_state(self, piece: int) -> tuple[Tensor, ...]:
+        """Returns a piece's state before the first step."""
+        *problems, n = self.partition.shape(piece)
+        state = self.rules[self.partition.owners[piece]].initial_state(n)
+        if not problems:
+            return state
+        return tuple(tf.tile(rows[None], [*problems, 1, 1]) for rows in state)
+
+    def _initial_states(self) -> list[tuple[Tensor, ...]]:
         """Returns the state before the first step, for each piece."""
-        states = []
-        for piece, group, _ in self._pieces():
-            *problems, n = self.partition.shape(piece)
-            state = self.rules[group].initial_state(n)
-            states.append(
-                tuple(tf.tile(rows[None], [*problems, 1, 1]) for rows in state)
-                if problems
-                else state
-            )
-        return states
+        return [self._initial_state(piece) for piece, _, _ in self._pieces()]
 
     def _step(
         self, weights: list[Tensor], inner: Inner, batch: Nest, scale: Tensor | None, kept: int
@@ -282,15 +281,17 @@ class InnerLoop:
         inner, trace = _loop(range(unroll), body, (inner, trace))
         return trace, inner
 
+    def _spec(self, piece: int) -> tuple[Nest, Nest]:
+        """Returns the shapes of a piece's state and cache."""
+        group = self.partition.owners[piece]
+        *problems, n = self.partition.shape(piece)
+        rows = self.rules[group].state_rows_for(n)
+        state = tuple(tf.TensorSpec((*problems, r, n)) for r in rows)
+        return self._compiled[group].forward_specs(tf.TensorSpec((*problems, n)), state)
+
     def _specs(self) -> list[tuple[Nest, Nest]]:
         """Returns the shapes of the state and of the cache of each piece."""
-        specs = []
-        for piece, group, compiled in self._pieces():
-            *problems, n = self.partition.shape(piece)
-            rows = self.rules[group].state_rows_for(n)
-            state = tuple(tf.TensorSpec((*problems, r, n)) for r in rows)
-            specs.append(compiled.forward_specs(tf.TensorSpec((*problems, n)), state))
-        return specs
+        return [self._spec(piece) for piece, _, _ in self._pieces()]
 
     def _kept_pieces(self, unroll: int) -> tuple[int, bool]:
         """Returns how many pieces' caches are kept over a window, and whether all states are."""
@@ -347,7 +348,7 @@ class InnerLoop:
         if k < len(trace.states):
             return trace.caches[k], trace.states[k]
         unroll = gradients.shape[0] - 1
-        state_specs, cache_specs = self._specs()[k]
+        state_specs, cache_specs = self._spec(k)
         group = self.partition.owners[k]
         compiled, own_weights = self._compiled[group], weights[group]
         state = inner.rule_state[k]
@@ -395,7 +396,7 @@ class InnerLoop:
             )
             return d_weights + d_step, d_update, d_state
 
-        d_state = self._initial_rule_state()[piece]
+        d_state = self._initial_state(piece)
         start = (tf.zeros_like(own_weights), tf.zeros_like(d_losses[0]), d_state)
         return _loop(range(d_losses.shape[0])[::-1], body, start)[0]
 
@@ -446,7 +447,7 @@ class InnerLoop:
             return d_weights, d_parameters, d_gradient, new_d_states
 
         zeros = tf.zeros((self.task.size,))
-        start = ([tf.zeros_like(w) for w in weights], zeros, zeros, self._initial_rule_state())
+        start = ([tf.zeros_like(w) for w in weights], zeros, zeros, self._initial_states())
         return _loop(range(factors.shape[0])[::-1], body, start)[0]
 
 
