@@ -60,7 +60,16 @@ def test_a_failure_is_said_in_one_line(commands, script, message):
     assert not [line for line in lines if line.startswith("evaluate: ")]
 
 
+@pytest.fixture(name="interruptible")
+def interruptible_fixture():
+    """A shell cannot catch a signal that it inherits as ignored, as jobs in the background do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("obeys", [True, False])
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_has_ended_when_the_interrupt_comes_out(
     commands, tmp_path, monkeypatch, obeys
 ):
