@@ -182,18 +182,9 @@ class RuleRollout:
         return self._loop(parameters, state, seed, steps).numpy().T
 
     def _steps(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
-        """Returns the losses `[self.steps + 1, functions]` of the first `steps` updates."""
+        """Returns the losses `[steps + 1, functions]`."""
 
-        def batch(step: Tensor) -> Nest:
+        def draw(step: int | Tensor) -> Nest:
             return self.task.batch(self.split, tf.stack([seed, step]))
 
-        loss, inner = self._inner_loop.start(parameters, state, batch(tf.constant(0)))
-        losses = tf.TensorArray(tf.float32, self.steps + 1, element_shape=(self.task.functions,))
-
-        def body(step: Tensor, inner: Nest, losses: tf.TensorArray) -> tuple:
-            loss, inner = self._inner_loop.step(inner, batch(step + 1))
-            return step + 1, inner, losses.write(step + 1, loss)
-
-        return tf.while_loop(
-            lambda step, *_: step < steps, body, (tf.constant(0), inner, losses.write(0, loss))
-        )[2].stack()
+        return self._inner_loop.rollout(parameters, state, draw, steps)

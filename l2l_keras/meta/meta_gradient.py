@@ -150,6 +150,35 @@ class InnerLoop:
         losses, inner, _ = self._inner_step(self._pack(), inner, batch, scale, kept=0)
         return losses, inner
 
+    def rollout(
+        self, parameters: Tensor, task_state: Nest, draw: Draw, steps: int | Tensor
+    ) -> Tensor:
+        """Runs an inner loop from its start.
+
+        Args:
+            parameters: θ_0, float32 `[size]`.
+            task_state: The optimizee's state.
+            draw: Maps the number of a step to the minibatch on which the optimizee is judged after
+                it; 0 to that of the start.
+            steps: Number of steps.
+
+        Returns:
+            f(θ_0) … f(θ_steps), float32 `[steps + 1, functions]`.
+        """
+        start, inner = self.start(parameters, task_state, draw(0))
+        losses = tf.TensorArray("float32", steps + 1, element_shape=(self.task.functions,))
+
+        def body(step: Tensor, inner: Inner, losses: tf.TensorArray) -> tuple:
+            step_losses, inner = self.step(inner, draw(step + 1))
+            return step + 1, inner, losses.write(step + 1, step_losses)
+
+        return tf.while_loop(
+            lambda step, *_: step < steps,
+            body,
+            (0, inner, losses.write(0, start)),
+            parallel_iterations=1,
+        )[2].stack()
+
     def meta_gradient(
         self,
         inner: Inner,

@@ -311,17 +311,9 @@ class MetaModel(keras.Model):
     @functools.partial(tf.function, autograph=False)
     def _run_episode(self, parameters: Tensor, task_state: Nest, seed: Tensor) -> None:
         """Runs one episode with φ frozen."""
-        batch = functools.partial(self._batch, "validation", seed)
-        _, inner = self._loop.start(parameters, task_state, batch(0))
-
-        def body(step: Tensor, inner: Inner, losses: tf.TensorArray) -> tuple:
-            step_losses, inner = self._loop.step(inner, batch(step + 1))
-            return step + 1, inner, losses.write(step, tf.reduce_mean(step_losses))
-
-        losses = tf.TensorArray("float32", self.horizon, element_shape=())
-        losses = tf.while_loop(
-            lambda step, *_: step < self.horizon, body, (0, inner, losses), parallel_iterations=1
-        )[2].stack()
+        draw = functools.partial(self._batch, "validation", seed)
+        losses = self._loop.rollout(parameters, task_state, draw, self.horizon)
+        losses = tf.reduce_mean(losses[1:], axis=1)
         self._loss_metric.update_state(tf.reduce_mean(losses))
         self._final_metric.update_state(tf.reduce_mean(losses[-math.ceil(self.horizon / 10) :]))
 

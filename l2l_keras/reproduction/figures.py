@@ -13,8 +13,9 @@ from typing import Any
 from l2l_keras.reproduction import outputs, recipes
 from l2l_keras.reproduction.command_line import task_options
 from l2l_keras.reproduction.outputs import Cell, Output
-from l2l_keras.reproduction.sizes import FULL, SMALL, STORED, Pictures, Size
+from l2l_keras.reproduction.sizes import FULL, SMALL, Pictures, Size
 from l2l_keras.reproduction.stages import Evaluation, Training, Workshop
+from l2l_keras.tasks.registry import stored_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _on_networks(
     flags = (f"--task={size.images}", *task_options(options), f"--steps={steps}", *size.networks)
     learned = tuple(training.name for training in trainings)
     name = f"mnist-{layers}x{units}-{activation}-{steps}"
-    return Evaluation(name, learned, flags, size.images in STORED)
+    return Evaluation(name, learned, flags, size.images in stored_names())
 
 
 def _on_convnets(size: Size, trainings: Sequence[Training], labels: int, steps: int) -> Evaluation:
@@ -211,7 +212,7 @@ def _on_convnets(size: Size, trainings: Sequence[Training], labels: int, steps: 
     options = {} if labels == 10 else {"labels": tuple(range(labels))}
     flags = (f"--task={size.convnet}", *task_options(options), f"--steps={steps}", *size.convnets)
     learned = tuple(training.name for training in trainings)
-    return Evaluation(f"cifar-{labels}-{steps}", learned, flags, size.convnet in STORED)
+    return Evaluation(f"cifar-{labels}-{steps}", learned, flags, size.convnet in stored_names())
 
 
 def _curves(trainings: tuple[Training, ...], cells: Sequence[Cell]) -> Figure:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from l2l_keras import presets
 from l2l_keras.reproduction.command_line import replaced, task_options, value
-from l2l_keras.reproduction.sizes import STORED, Size
+from l2l_keras.reproduction.sizes import Size
 from l2l_keras.reproduction.stages import Training
+from l2l_keras.tasks.registry import stored_names
 
 CONDITION = 1000.0
 """Condition number of the Hessians of ill-conditioned quadratics."""
@@ -183,12 +184,12 @@ def _sized(training: Training, size: Size) -> Training:
     """Returns a training in the size of a figure."""
     arguments = replaced(training.arguments, size.training)
     task = value(arguments, "task", "digits_mlp")
-    if task in STORED:
+    if task in stored_names():
         task = size.convnet if task == "cifar_convnet" else size.images
         arguments = replaced(arguments, (f"--task={task}",))
     return dataclasses.replace(
         training,
         arguments=arguments,
         preset=training.preset if training.preset in presets.list_presets() else None,
-        reads_data=task in STORED,
+        reads_data=task in stored_names(),
     )

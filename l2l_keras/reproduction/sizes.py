@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-# Tasks that read a data set from a folder.
-STORED = ("cifar_convnet", "mnist_mlp")
-
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:

@@ -37,6 +37,16 @@ def names() -> list[str]:
     return sorted([*_GENERATED, *_STORED])
 
 
+def stored_names() -> list[str]:
+    """Returns the names of the tasks that read a data set from a folder.
+
+    Example:
+        >>> l2l_keras.tasks.registry.stored_names()
+        ['cifar_convnet', 'mnist_mlp']
+    """
+    return sorted(_STORED)
+
+
 def get(name: str, data_dir: str | None = None, download: bool = True, **options: Any) -> Task:
     """Returns a task by its name, or one of your own.
 
