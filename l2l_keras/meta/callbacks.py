@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +14,7 @@ class KeepBest(keras.callbacks.Callback):
     """Keeps the best weights by validation, and puts them back into the rule at the end.
 
     Meta-training is not monotonic: later weights are often worse than earlier ones. Put this
-    callback before `keras.callbacks.BackupAndRestore`, so that backups hold the best weights.
+    callback before `Backup`, so that backups hold the best weights.
 
     Args:
         monitor: The logged quantity to minimise. Defaults to `"val_final_loss"`.
@@ -40,6 +42,55 @@ class KeepBest(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back."""
         self.model.restore_best()
+
+
+class Backup(keras.callbacks.Callback):
+    """Backs meta-training up after every epoch, so that it can go on from there.
+
+    A backup is one file, with the epoch in its name, that is renamed into place once it is whole:
+    there is a whole one, or none, whenever the process ends. (`keras.callbacks.BackupAndRestore`
+    can leave one that does not load, or weights of a later epoch than it says.)
+
+    Args:
+        directory: Folder of the backup.
+
+    Example:
+        >>> callback = l2l_keras.meta.Backup("backup")
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._directory = Path(directory)
+
+    def restore(self, meta_model: keras.Model) -> int:
+        """Loads the backup where there is one.
+
+        Args:
+            meta_model: The compiled `MetaModel`, made as the one that was backed up.
+
+        Returns:
+            How many epochs are done: the `initial_epoch` of `fit`.
+        """
+        backups = self._backups()
+        if not backups:
+            return 0
+        meta_model.load_weights(backups[-1])
+        return int(backups[-1].name.partition(".")[0])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the backup, and removes those before."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        old = self._backups()
+        new = self._directory / f"{epoch + 1:09}.weights.h5"
+        unfinished = self._directory / "unfinished.weights.h5"
+        self.model.save_weights(unfinished)
+        os.replace(unfinished, new)
+        for backup in old:
+            backup.unlink()
+
+    def _backups(self) -> list[Path]:
+        """Returns the backups, the last one last."""
+        return sorted(self._directory.glob("[0-9]*.weights.h5"))
 
 
 class Progress(keras.callbacks.Callback):

@@ -392,8 +392,12 @@ def _make_meta_model(rule: presets.Rules, task: tasks.Task) -> tuple[meta.MetaMo
 
 def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> None:
     """Meta-trains the rule in place, with a backup after every epoch."""
+    # Its folder goes once everything is written: a run that is interrupted while it is compared
+    # goes on from there.
+    backup = meta.Backup(output_dir / _BACKUP)
     try:
         meta_model.fit(
+            initial_epoch=backup.restore(meta_model),
             epochs=_EPOCHS.value,
             windows=windows,
             validation_episodes=_VALIDATION.value,
@@ -401,11 +405,7 @@ def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> N
             callbacks=[
                 meta.KeepBest(),
                 meta.Progress(lambda line: print(line, flush=True)),
-                # The folder of the backup goes once everything is written: a run that is
-                # interrupted while it is compared goes on from there.
-                keras.callbacks.BackupAndRestore(
-                    str(output_dir / _BACKUP), double_checkpoint=True, delete_checkpoint=False
-                ),
+                backup,
                 keras.callbacks.CSVLogger(str(output_dir / "history.csv"), append=_RESUME.value),
                 keras.callbacks.TensorBoard(str(output_dir / "tensorboard"), write_graph=False),
             ],

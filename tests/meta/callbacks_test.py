@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_keras.meta import KeepBest, MetaModel, Progress
+from l2l_keras.meta import Backup, KeepBest, MetaModel, Progress
 from l2l_keras.meta.callbacks import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
@@ -87,6 +87,37 @@ class TestKeepBest:
     def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):
         with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
             fit(make_model(), KeepBest(monitor), validation_episodes=episodes)
+
+
+class TestBackup:
+    def test_an_interrupted_backup_leaves_the_one_before(self, tmp_path, monkeypatch):
+        model = make_model()
+        backup = Backup(tmp_path)
+        fit(model, backup, epochs=2)
+        expected = model.rule.get_weights()
+
+        def half_written(path):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(model, "save_weights", half_written)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, backup, initial_epoch=2)
+        other = make_model()
+        assert not equal(other.rule.get_weights(), expected)
+        assert Backup(tmp_path).restore(other) == 2
+        assert equal(other.rule.get_weights(), expected)
+
+    def test_without_one_there_is_nothing_done(self, tmp_path):
+        model = make_model()
+        before = model.rule.get_weights()
+        (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
+        assert Backup(tmp_path).restore(model) == 0
+        assert equal(model.rule.get_weights(), before)
+
+    def test_only_the_last_one_is_kept(self, tmp_path):
+        fit(make_model(), Backup(tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == ["000000003.weights.h5"]
 
 
 class TestProgress:
