@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import resources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,14 @@ class Size:
         Args:
             new_style: Whether to paint in the new style. Defaults to False.
         """
-        return {**self.pictures.options(new_style)} if self.pictures else {"weights": None}
+        if self.pictures:
+            return {**self.pictures.options(new_style)}
+        return {"weights": None, **({"style": _photograph()} if new_style else {})}
+
+
+def _photograph() -> str:
+    """Returns the file of scikit-learn's photograph that is not the style of small paintings."""
+    return str(resources.files("sklearn.datasets.images") / "china.jpg")
 
 
 FULL = Size(

@@ -158,8 +158,35 @@ class NeuralArt(Task):
             `(parameters, state)`: noise, float32 `[size]`, and `(features, Gram matrices)`: the
             features of the content picture, and the Gram matrices of the style picture by layer.
         """
-        noise = np.random.default_rng([split_seed(split, seed), 1]).normal(size=self.size)
-        features, _ = self._targets(self.content(split, seed))
+        return self.optimizee(self.content(split, seed), split_seed(split, seed))
+
+    def optimizee(self, picture: np.ndarray, seed: int) -> tuple[Tensor, Nest]:
+        """Returns the optimizee whose content is a picture of your own.
+
+        Args:
+            picture: uint8 `[height, width, 3]`: its largest square, in the middle, is the content.
+            seed: Seed of the noise, a non-negative integer.
+
+        Returns:
+            As `sample`.
+
+        Raises:
+            ValueError: If `picture` is not as described.
+
+        Example:
+            >>> task = l2l_keras.tasks.NeuralArt(weights=None, size=32)
+            >>> picture = np.zeros((48, 64, 3), "uint8")
+            >>> parameters, state = task.optimizee(picture, seed=0)
+            >>> parameters.shape
+            TensorShape([3072])
+        """
+        if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+            raise ValueError(
+                "`picture` must be uint8 of shape [height, width, 3]. "
+                f"Received: {picture.dtype} of shape {picture.shape}"
+            )
+        noise = np.random.default_rng([seed, 1]).normal(size=self.size)
+        features, _ = self._targets(_middle(picture, self.side))
         return tf.constant(_NOISE / _UNIT * noise, "float32"), (features, self._grams)
 
     def content(self, split: Split, seed: int) -> np.ndarray:

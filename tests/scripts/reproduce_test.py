@@ -218,7 +218,6 @@ class TestOthers:
         assert len({row["rule"] for row in rows}) == 4
         assert (tmp_path / "update_maps.png").read_bytes().startswith(b"\x89PNG")
 
-    @pytest.mark.slow
     def test_all_figures_share_their_stages(self, made, folder):
         printed = make(folder, "--figure=all", *GIVEN, *OTHERS)
         names = reproduction.names()
@@ -231,6 +230,9 @@ class TestOthers:
         assert len(sweep) == 4
         transfer = json.loads((folder / "mnist_transfer.json").read_text())["panels"]
         assert sweep[1]["command"] == transfer[0]["command"]
+        # What is painted differs, and so must its losses.
+        art = json.loads((folder / "neural_art.json").read_text())["panels"]
+        assert len({panel["results"][0]["mean_final_loss"] for panel in art}) == 3
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,35 @@ class TestSampling:
         assert min(starts) < 50 < 90 < max(starts)
 
 
+class TestOwnPicture:
+    def test_one_of_the_right_size_is_the_content(self, task):
+        picture = noise(4, 16, 16)
+        _, state = task.optimizee(picture, seed=0)
+        terms = task.terms(task.to_parameters(picture), state)
+        assert float(terms.content) == pytest.approx(0, abs=1e-6)
+
+    def test_a_larger_one_is_cut_and_resized(self, task):
+        # Grey in the middle, black and white left and right of it.
+        picture = np.full((32, 64, 3), 128, "uint8")
+        picture[:, :16], picture[:, 48:] = 0, 255
+        _, (features, _) = task.optimizee(picture, seed=0)
+        _, (expected, _) = task.optimizee(np.full((16, 16, 3), 128, "uint8"), seed=0)
+        np.testing.assert_allclose(features, expected, rtol=1e-5)
+
+    def test_seeds_differ_in_noise_only(self, task):
+        (first, state), (second, other) = (task.optimizee(noise(4), seed) for seed in (0, 1))
+        assert not np.array_equal(first, second)
+        np.testing.assert_array_equal(state[0], other[0])
+
+    @pytest.mark.parametrize(
+        "picture",
+        [np.zeros((16, 16), "uint8"), np.zeros((16, 16, 3)), np.zeros((16, 16, 4), "uint8")],
+    )
+    def test_others_are_refused(self, task, picture):
+        with pytest.raises(ValueError, match="uint8 of shape .* Received: "):
+            task.optimizee(picture, seed=0)
+
+
 class TestLoss:
     def test_it_is_the_weighted_sum_of_its_terms(self):
         task = make(content_weight=0.5, style_weight=2.0, variation_weight=3.0)
