@@ -1,7 +1,7 @@
 """Makes notebooks of the tutobooks in this folder, and runs them.
 
   python tutorials/build.py                                   # all of them
-  python tutorials/build.py train_with_a_learned_optimizer.py
+  python tutorials/build.py tutorials/style_your_photograph.py
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
 The notebook beside it is generated, outputs included: change the tutobook, not the notebook.

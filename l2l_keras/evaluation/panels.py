@@ -18,8 +18,8 @@ import numpy as np
 
 from l2l_keras.evaluation.compare import Comparison, mean_and_interval
 
-# Okabe and Ito's colours, and Tol's olive and wine, told apart by colour-blind readers too; the line
-# style tells them apart in print.
+# Okabe and Ito's colours, and Tol's olive and wine, told apart by colour-blind readers too; line
+# styles tell them apart in print.
 _LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882255")
 _BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
 _BASELINE_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
