@@ -126,7 +126,7 @@ def _mnist_sweep(size: Size) -> Figure:
 def _cifar(size: Size) -> Figure:
     """The paper's section 3.3: a rule for convolutions and one for the rest, and LSTM-sub."""
     trainings = recipes.convnet(size)
-    few, many = size.convnet_steps
+    few, many = size.convnets
     cells = [
         Cell(f"{labels} labels, {steps} steps", _on_convnets(size, trainings, labels, steps))
         for labels, steps in ((10, few), (10, many), (5, many), (2, many))
@@ -210,7 +210,8 @@ def _on_networks(
 def _on_convnets(size: Size, trainings: Sequence[Training], labels: int, steps: int) -> Evaluation:
     """Returns an evaluation on convolutional networks that tell some labels apart."""
     options = {} if labels == 10 else {"labels": tuple(range(labels))}
-    flags = (f"--task={size.convnet}", *task_options(options), f"--steps={steps}", *size.convnets)
+    runs = size.convnets[steps]
+    flags = (f"--task={size.convnet}", *task_options(options), f"--steps={steps}", *runs)
     learned = tuple(training.name for training in trainings)
     return Evaluation(f"cifar-{labels}-{steps}", learned, flags, size.convnet in stored_names())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import resources
 
 
@@ -48,8 +49,7 @@ class Size:
         networks: Flags of evaluations on images.
         layers: Numbers of hidden layers of the sweep.
         units: Units of a layer of the sweep.
-        convnet_steps: Steps of short and long runs of convolutional networks.
-        convnets: Flags of evaluations of those.
+        convnets: Flags of evaluations of convolutional networks by their steps, few and many.
         paintings: Flags of evaluations on neural art.
         painting_sizes: Sides of the small and the large paintings in pixels.
         painting_steps: Steps of a painting.
@@ -65,8 +65,7 @@ class Size:
     networks: tuple[str, ...]
     layers: tuple[int, ...]
     units: tuple[int, ...]
-    convnet_steps: tuple[int, ...]
-    convnets: tuple[str, ...]
+    convnets: Mapping[int, tuple[str, ...]]
     paintings: tuple[str, ...]
     painting_sizes: tuple[int, int]
     painting_steps: int
@@ -97,8 +96,10 @@ FULL = Size(
     networks=("--seeds=10", "--tuning_seeds=3"),
     layers=(1, 2, 3),
     units=(10, 20, 40, 70, 100),
-    convnet_steps=(100, 1000),
-    convnets=("--seeds=3", "--tuning_seeds=1"),
+    convnets={
+        100: ("--seeds=10", "--tuning_seeds=2"),
+        1000: ("--seeds=3", "--tuning_seeds=1"),
+    },
     paintings=("--seeds=10", "--tuning_seeds=2"),
     painting_sizes=(64, 128),
     painting_steps=128,
@@ -120,8 +121,7 @@ SMALL = Size(
     networks=SMALL_RUNS,
     layers=(1, 2),
     units=(20, 40),
-    convnet_steps=(10, 20),
-    convnets=SMALL_RUNS,
+    convnets={10: SMALL_RUNS, 20: SMALL_RUNS},
     paintings=SMALL_RUNS,
     painting_sizes=(16, 24),
     painting_steps=10,
