@@ -80,8 +80,8 @@ _PAINTER = (
     "--meta_loss=log",
     "--step_weights=linear",
     "--meta_clip=0.05",
-    "--epochs=14",
-    "--episodes=5",
+    "--epochs=24",
+    "--episodes=6",
     "--validation_episodes=3",
 )
 

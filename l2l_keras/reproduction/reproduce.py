@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +41,26 @@ def reproduce(
         ...     l2l_keras.reproduction.reproduce("quadratics", figure, workshop, {})
     """
     stages: list[Stage] = [*figure.trainings, *figure.evaluations]
-    taken: dict[type, list[float]] = {Training: [], Evaluation: []}
-    for k, stage in enumerate(stages):
+    taken: list[float] = []
+
+    def run(stage: Stage) -> None:
         place = workshop.place(stage).relative_to(workshop.folder)
-        workshop.write(f"{name}, stage {k + 1} of {len(stages)}: {place}")
+        number = stages.index(stage) + 1
+        workshop.write(f"{name}, stage {number} of {len(stages)}: {place}")
         start = time.monotonic()
         if not workshop.run(stage):
             made = workshop.preset(stage.name) if isinstance(stage, Training) else place
             workshop.write(f"  is there: {made}")
-            continue
+            return
         seconds = time.monotonic() - start
-        taken[type(stage)].append(seconds)
-        workshop.write(f"  done in {duration(seconds)}{_left(stages[k + 1 :], taken, workshop)}")
+        if isinstance(stage, Evaluation):
+            taken.append(seconds)
+        of_which = f"{place}: " if workshop.jobs > 1 else ""
+        workshop.write(f"  {of_which}done in {duration(seconds)}{_left(figure, taken, workshop)}")
+
+    # Evaluations need the rules.
+    for kind in (figure.trainings, figure.evaluations):
+        _for_each(run, kind, workshop)
     output = figure.draw(workshop)
     files = {
         f"{name}.png": output.picture(),
@@ -61,13 +71,27 @@ def reproduce(
     return evaluation.write_files(files, workshop.folder)
 
 
-def _left(stages: list[Stage], taken: dict[type, list[float]], workshop: Workshop) -> str:
+def _for_each(run: Callable[[Any], None], stages: Sequence[Stage], workshop: Workshop) -> None:
+    """Runs stages, as many at a time as the workshop may."""
+    pool = futures.ThreadPoolExecutor(workshop.jobs)
+    try:
+        for done in futures.as_completed([pool.submit(run, stage) for stage in stages]):
+            done.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        workshop.stop()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _left(figure: Figure, taken: Sequence[float], workshop: Workshop) -> str:
     """Says how long the rest takes, where that can be known: from evaluations before it."""
-    evaluations = taken[Evaluation]
-    if not evaluations or any(isinstance(stage, Training) for stage in stages):
+    if not taken:
         return ""
-    count = sum(not workshop.finished(stage) for stage in stages)
-    return f", about {duration(count * sum(evaluations) / len(evaluations))} left"
+    count = sum(not workshop.finished(stage) for stage in figure.evaluations)
+    seconds = count * sum(taken) / len(taken) / workshop.jobs
+    return f", about {duration(seconds)} left"
 
 
 def _summary(name: str, figure: Figure, workshop: Workshop, content: dict[str, Any]) -> bytes:

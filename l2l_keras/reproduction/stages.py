@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,12 @@ class Workshop:
         training_arguments: Further flags of `l2l-meta-train`, which do not change what is made,
             such as the number of threads.
         write: Called with each line that there is to show. Defaults to `print`.
+        jobs: How many stages may run at a time: they share the processor's threads, and each of
+            their lines says which it is from. Defaults to 1.
+
+    Attributes:
+        folder: The folder.
+        jobs: As given.
 
     Raises:
         StageError: On entry, if another process works in the folder.
@@ -100,12 +107,16 @@ class Workshop:
         data_arguments: Sequence[str] = (),
         training_arguments: Sequence[str] = (),
         write: Callable[[str], None] = print,
+        jobs: int = 1,
     ) -> None:
         self.folder = Path(folder)
+        self.jobs = jobs
         self._given = dict(given or {})
         self._data_arguments = tuple(data_arguments)
         self._training_arguments = tuple(training_arguments)
-        self.write = write
+        self._write = write
+        self._writing = threading.Lock()
+        self._children = child.Children(_processors() // jobs or 1 if jobs > 1 else 0)
         self._lock: int | None = None
 
     def __enter__(self) -> Workshop:
@@ -132,6 +143,15 @@ class Workshop:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def write(self, line: str) -> None:
+        """Shows a line, from any thread."""
+        with self._writing:
+            self._write(line)
+
+    def stop(self) -> None:
+        """Ends the stages that run, from any thread; none can be run afterwards."""
+        self._children.stop()
 
     def place(self, stage: Stage) -> Path:
         """Returns the output folder of a stage."""
@@ -218,18 +238,24 @@ class Workshop:
             )
         # Before the run: what is left of it can be told from a run of other flags.
         _write(place, inputs)
-        self._run(self.command(training) + ["--resume"] * begun)
+        self._run(training, ["--resume"] * begun)
 
     def _evaluate(self, stage: Evaluation) -> None:
         place, inputs = self.place(stage), self._inputs_of_evaluation(stage)
         start = time.monotonic()
-        self._run(self.command(stage))
+        self._run(stage)
         # After the run: whatever there is before it was made from something else.
         _write(place, {**inputs, "seconds": round(time.monotonic() - start, 1)})
 
-    def _run(self, command: Sequence[str]) -> None:
-        lock = [] if self._lock is None else [self._lock]
-        child.run(command[0], command[1:], self.write, keep_open=lock)
+    def _run(self, stage: Stage, more: Sequence[str] = ()) -> None:
+        command, *arguments = self.command(stage)
+        prefix = f"{stage.name}: " if self.jobs > 1 else ""
+        self._children.run(
+            command,
+            [*arguments, *more],
+            lambda line: self.write(f"{prefix}{line}"),
+            keep_open=[] if self._lock is None else [self._lock],
+        )
 
     def _inputs_of_evaluation(self, stage: Evaluation) -> dict[str, Any]:
         """Returns what makes an evaluation what it is; a card tells one trained rule from another.
@@ -244,6 +270,11 @@ class Workshop:
 def _inputs_of_training(training: Training) -> dict[str, Any]:
     """Returns what makes a training what it is."""
     return {"arguments": list(training.arguments)}
+
+
+def _processors() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(place: Path) -> dict[str, Any]:

@@ -86,6 +86,13 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "Where everything is written: l2l_reproduce by default, l2l_reproduce_small with --small.",
     flag_values=FLAGS,
 )
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    1,
+    "Stages that run at a time, each a process of one to two gigabytes.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 _THREADS = flags.DEFINE_integer(
     "threads",
     0,
@@ -128,6 +135,7 @@ def main(argv: list[str]) -> None:
         data_arguments=_data_arguments(),
         training_arguments=[f"--threads={_THREADS.value}"] if _THREADS.value else [],
         write=functools.partial(print, flush=True),
+        jobs=_JOBS.value,
     )
     try:
         with workshop:

@@ -1,8 +1,10 @@
 """Tests of how commands are run: with a shell script in place of Python, which starts at once."""
 
 import os
+import queue
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -25,7 +27,7 @@ def commands_fixture(tmp_path, monkeypatch):
 def test_the_command_and_what_it_prints_are_passed_on(commands):
     commands('echo "$@"; echo more >&2; echo "I0000 00:00:1.5 1 cpu.cc:1] a note" >&2')
     lines = []
-    child.run("l2l-meta-train", ["--task_option=layers=(40,)"], lines.append)
+    child.Children().run("l2l-meta-train", ["--task_option=layers=(40,)"], lines.append)
     assert lines == [
         "$ l2l-meta-train '--task_option=layers=(40,)'",
         "-m l2l_keras.scripts.meta_train --task_option=layers=(40,)",
@@ -37,7 +39,7 @@ def test_the_command_finds_the_modules_that_this_process_finds(commands, monkeyp
     monkeypatch.syspath_prepend("/somewhere")
     commands('echo "$PYTHONPATH"')
     lines = []
-    child.run("l2l-evaluate", [], lines.append)
+    child.Children().run("l2l-evaluate", [], lines.append)
     assert lines[1].split(os.pathsep)[0] == "/somewhere"
 
 
@@ -55,7 +57,7 @@ def test_a_failure_is_said_in_one_line(commands, script, message):
     commands(script)
     lines = []
     with pytest.raises(StageError) as error:
-        child.run("l2l-evaluate", [], lines.append)
+        child.Children().run("l2l-evaluate", [], lines.append)
     assert str(error.value) == message
     assert not [line for line in lines if line.startswith("evaluate: ")]
 
@@ -86,18 +88,58 @@ def test_an_interrupted_command_has_ended_when_the_interrupt_comes_out(
             raise KeyboardInterrupt  # As Ctrl-C does, here of this process only.
 
     with pytest.raises(KeyboardInterrupt):
-        child.run("l2l-meta-train", [], write)
+        child.Children().run("l2l-meta-train", [], write)
     with pytest.raises(ProcessLookupError):
         os.kill(int(lines[-1]), 0)
     assert (tmp_path / "ended").exists() == obeys
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_stop_ends_all_that_run_and_lets_nothing_start(commands, monkeypatch):
+    commands("echo $$\nwhile true; do sleep 0.05; done")
+    monkeypatch.setattr(child, "_STOP", ((0.2, signal.SIGINT), (60, signal.SIGKILL)))
+    children = child.Children()
+    lines = queue.Queue()
+    errors = []
+
+    def run():
+        try:
+            children.run("l2l-meta-train", [], lambda line: line.isdigit() and lines.put(line))
+        except StageError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    running = [int(lines.get(timeout=60)) for _ in threads]
+    children.stop()
+    for process in running:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    for thread in threads:
+        thread.join()
+    assert errors == ["l2l-meta-train was ended by SIGINT"] * 2
+    with pytest.raises(StageError, match="Stopped"):
+        children.run("l2l-meta-train", [], lambda line: None)
+
+
+@pytest.mark.parametrize("threads, given, expected", [(0, None, ""), (3, None, 3), (3, "2", 2)])
+def test_the_command_gets_its_share_of_processors(commands, monkeypatch, threads, given, expected):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given)
+    commands('echo "$TF_NUM_INTRAOP_THREADS"')
+    lines = []
+    child.Children(threads).run("l2l-evaluate", [], lines.append)
+    assert lines[1] == str(expected)
 
 
 def test_the_command_inherits_what_is_kept_open(commands, tmp_path):
     descriptor = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
     commands(f"[ -e /dev/fd/{descriptor} ] && echo open || echo closed")
     lines = []
-    child.run("l2l-evaluate", [], lines.append, keep_open=[descriptor])
-    child.run("l2l-evaluate", [], lines.append)
+    child.Children().run("l2l-evaluate", [], lines.append, keep_open=[descriptor])
+    child.Children().run("l2l-evaluate", [], lines.append)
     os.close(descriptor)
     assert lines[1::2] == ["open", "closed"]
 

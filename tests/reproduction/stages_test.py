@@ -46,7 +46,7 @@ class Commands:
 @pytest.fixture(name="commands")
 def commands_fixture(monkeypatch):
     commands = Commands()
-    monkeypatch.setattr(child, "run", commands)
+    monkeypatch.setattr(child.Children, "run", commands)
     return commands
 
 

@@ -219,7 +219,7 @@ class TestOthers:
         assert (tmp_path / "update_maps.png").read_bytes().startswith(b"\x89PNG")
 
     def test_all_figures_share_their_stages(self, made, folder):
-        printed = make(folder, "--figure=all", *GIVEN, *OTHERS)
+        printed = make(folder, "--figure=all", "--jobs=2", *GIVEN, *OTHERS)
         names = reproduction.names()
         assert printed.count(": wrote ") == len(names)
         expected = [f"{name}.{ending}" for name in names for ending in ("csv", "json", "png")]
