@@ -79,7 +79,7 @@ class Children:
                 line = line.rstrip("\n")
                 if line.startswith(f"{script}: "):  # Why it ends: that is for the caller to say.
                     message = line.partition(": ")[2]
-                elif not _NOTES.match(line):
+                elif not _NOTES.match(line) and not self._stopped:
                     write(line)
                     last = line.strip() or last
             status = process.wait()
@@ -99,7 +99,10 @@ class Children:
             raise StageError(f"{command}: {message or last or f'it failed with status {status}'}")
 
     def stop(self) -> None:
-        """Ends all that run, for whichever threads; nothing can be run afterwards."""
+        """Ends all that run, for whichever threads; nothing can be run afterwards.
+
+        What they still print is not passed on: tracebacks, where they were starting.
+        """
         with self._lock:
             self._stopped = True
             processes = list(self._running)

@@ -96,11 +96,11 @@ def test_an_interrupted_command_has_ended_when_the_interrupt_comes_out(
 
 @pytest.mark.usefixtures("interruptible")
 def test_stop_ends_all_that_run_and_lets_nothing_start(commands, monkeypatch):
-    commands("echo $$\nwhile true; do sleep 0.05; done")
+    commands("trap 'echo 0; kill -9 $$' INT\necho $$\nwhile true; do sleep 0.05; done")
     monkeypatch.setattr(child, "_STOP", ((0.2, signal.SIGINT), (60, signal.SIGKILL)))
     children = child.Children()
     lines = queue.Queue()
-    errors = []
+    errors, hint = [], ", perhaps for want of memory"
 
     def run():
         try:
@@ -118,7 +118,8 @@ def test_stop_ends_all_that_run_and_lets_nothing_start(commands, monkeypatch):
             os.kill(process, 0)
     for thread in threads:
         thread.join()
-    assert errors == ["l2l-meta-train was ended by SIGINT"] * 2
+    assert errors == [f"l2l-meta-train was ended by SIGKILL{hint}"] * 2
+    assert lines.empty()
     with pytest.raises(StageError, match="Stopped"):
         children.run("l2l-meta-train", [], lambda line: None)
 
