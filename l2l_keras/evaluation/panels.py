@@ -24,6 +24,11 @@ _LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882
 _BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
 _BASELINE_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
 
+_MOST_STEPS = 200
+"""Steps that are drawn one by one. Losses of minibatches are noisy: more would hide each other."""
+_STRETCHES = 50
+"""Stretches of longer runs whose means are drawn instead."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
@@ -178,6 +183,9 @@ def draw_curves(
 ) -> None:
     """Draws mean loss curves with 95 % bands, on a log scale where losses are positive.
 
+    Of runs of more than 200 steps, means over fiftieths of the run are drawn, and means of the
+    bands' widths: those of all runs at one step, which are wider than those of such means.
+
     Args:
         axes: Matplotlib's axes.
         curves: What to draw; the lowest final loss comes first in a legend.
@@ -201,16 +209,16 @@ def draw_curves(
     logarithmic = bool(np.all(means >= 0) and np.any(means > 0))
     for curve in curves:
         style = styles[curve.name]
-        steps = np.arange(len(curve.mean))
-        mean = np.where(np.isfinite(curve.mean), curve.mean, np.nan)
-        low = mean - curve.half_width
+        steps, mean, half_width = _in_stretches(curve)
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        low = mean - half_width
         if logarithmic:
             mean = np.where(mean > 0, mean, np.nan)
             # Below zero there is nothing on a log scale: such a band reaches down to the frame.
             low = np.maximum(low, np.finfo(np.float32).tiny)
         axes.plot(steps, mean, label=(labels or {}).get(curve.name, curve.label), **style)
         band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "zorder": 2}
-        axes.fill_between(steps, low, mean + curve.half_width, **band)
+        axes.fill_between(steps, low, mean + half_width, **band)
         if np.isfinite(mean).any():
             lowest = min(lowest, np.nanmin(mean))
             # Curves that shoot up are cut off, or they would press the others flat.
@@ -225,6 +233,17 @@ def draw_curves(
     axes.set_xlim(0, max(len(curve.mean) for curve in curves) - 1)
     axes.set_xlabel("step")
     tidy(axes)
+
+
+def _in_stretches(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns steps, mean and half-width: the first one, and means over stretches of long runs."""
+    steps = np.arange(len(curve.mean), dtype=np.float64)
+    columns = steps, curve.mean, curve.half_width
+    if len(steps) <= _MOST_STEPS + 1:
+        return columns
+    parts = [steps[:1].astype(int), *np.array_split(np.arange(1, len(steps)), _STRETCHES)]
+    steps, mean, half_width = (np.array([c[part].mean() for part in parts]) for c in columns)
+    return steps, mean, half_width
 
 
 def log_scale(axes: Any, lowest: float, highest: float) -> None:

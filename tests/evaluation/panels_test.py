@@ -93,6 +93,21 @@ def test_curves_are_drawn_best_first_with_the_labels_given():
     assert low < 1.0 < 4.0 < high
 
 
+def test_long_runs_are_drawn_in_stretches():
+    # A loss that falls by one a step, and noise of a period of ten steps.
+    steps = np.arange(1001)
+    noise = np.sin(2 * np.pi * steps / 10)
+    losses = 2000.0 - steps + 100 * noise
+    curve = Curve("Adam", False, 0.1, losses, np.full(1001, 5.0), 1000.0, 1.0)
+    axes = Figure().add_subplot()
+    draw_curves(axes, [curve], line_styles([curve]))
+    x, y = axes.lines[0].get_data()
+    assert len(x) == 51 and x[0] == 0 and y[0] == losses[0]
+    # Stretches of twenty steps: whole periods, so that nothing of the noise is left.
+    np.testing.assert_allclose(y, 2000.0 - x, atol=1e-6)
+    assert axes.get_xlim() == (0, 1000)
+
+
 def test_a_curve_that_shoots_up_does_not_press_the_others_flat():
     axes = Figure().add_subplot()
     curves = [make_curve("lstm", True), make_curve("SGD", final=1e9)]
