@@ -99,8 +99,8 @@ def interrupted_fixture(folder):
         if line.startswith("epoch 1/2"):
             break
     # It has 5 seconds to end by itself, and would be through: it stands still so long.
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    (training,) = map(int, children.split())
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    (training,) = (int(child) for t in threads for child in (t / "children").read_text().split())
     os.kill(training, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     time.sleep(6.0)
