@@ -116,7 +116,7 @@ class Workshop:
         self._training_arguments = tuple(training_arguments)
         self._write = write
         self._writing = threading.Lock()
-        self._children = child.Children(_processors() // jobs or 1 if jobs > 1 else 0)
+        self._children = child.Children(max(1, _processors() // jobs) if jobs > 1 else 0)
         self._lock: int | None = None
 
     def __enter__(self) -> Workshop:
