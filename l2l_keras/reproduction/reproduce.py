@@ -50,13 +50,12 @@ def reproduce(
         start = time.monotonic()
         if not workshop.run(stage):
             made = workshop.preset(stage.name) if isinstance(stage, Training) else place
-            workshop.write(f"  is there: {made}")
+            workshop.write(f"is there: {made}", stage)
             return
         seconds = time.monotonic() - start
         if isinstance(stage, Evaluation):
             taken.append(seconds)
-        of_which = f"{place}: " if workshop.jobs > 1 else ""
-        workshop.write(f"  {of_which}done in {duration(seconds)}{_left(figure, taken, workshop)}")
+        workshop.write(f"done in {duration(seconds)}{_left(figure, taken, workshop)}", stage)
 
     # Evaluations need the rules.
     for kind in (figure.trainings, figure.evaluations):

@@ -144,8 +144,10 @@ class Workshop:
             os.close(self._lock)
             self._lock = None
 
-    def write(self, line: str) -> None:
-        """Shows a line, from any thread."""
+    def write(self, line: str, of: Stage | None = None) -> None:
+        """Shows a line, from any thread; where several stages run, with the name of the one."""
+        if of is not None and self.jobs > 1:
+            line = f"{of.name}: {line}"
         with self._writing:
             self._write(line)
 
@@ -249,11 +251,10 @@ class Workshop:
 
     def _run(self, stage: Stage, more: Sequence[str] = ()) -> None:
         command, *arguments = self.command(stage)
-        prefix = f"{stage.name}: " if self.jobs > 1 else ""
         self._children.run(
             command,
             [*arguments, *more],
-            lambda line: self.write(f"{prefix}{line}"),
+            lambda line: self.write(line, stage),
             keep_open=[] if self._lock is None else [self._lock],
         )
 

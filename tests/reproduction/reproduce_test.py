@@ -4,31 +4,13 @@ import threading
 
 import pytest
 
-from l2l_keras import evaluation, presets, reproduction
+from l2l_keras import reproduction
 from l2l_keras.reproduction import Evaluation, Figure, StageError, Training, Workshop, child
 from l2l_keras.reproduction.outputs import Output
-from l2l_keras.rules import CoordinatewiseLSTM
+from tests.reproduction.commands import Commands
 
 RULES = tuple(Training(name, ("--task=quadratic",)) for name in ("first", "second"))
 STAGES = tuple(Evaluation(f"panel-{k}", ("first", "second"), (f"--seeds={k}",)) for k in range(4))
-
-
-class Commands:
-    """Stands for the processes: writes what they would, and notes how many run at a time."""
-
-    def __init__(self, together):
-        self._meet = threading.Barrier(together)
-        self.begun = []
-
-    def __call__(self, command, arguments, write, keep_open):
-        (place,) = (a.partition("=")[2] for a in arguments if a.startswith("--output_dir="))
-        self.begun.append(place.rpartition("/")[2])
-        write("at work")
-        self._meet.wait(timeout=60)  # Until as many are at work.
-        if command == "l2l-meta-train":
-            presets.save_preset(CoordinatewiseLSTM(units=(2,), seed=0), f"{place}/preset", {})
-        else:
-            evaluation.write_files({"curves.csv": b"", "results.json": b"{}"}, place)
 
 
 class Drawing:
@@ -48,10 +30,20 @@ def make(folder, monkeypatch, jobs, commands):
     return lines
 
 
+def names(commands):
+    """Returns the names of the stages that commands were run for."""
+    return [
+        argument.rpartition("/")[2]
+        for command in commands.begun
+        for argument in command
+        if argument.startswith("--output_dir=")
+    ]
+
+
 def test_stages_run_in_turn_by_default(tmp_path, monkeypatch):
-    commands = Commands(1)
+    commands = Commands()
     lines = make(tmp_path, monkeypatch, 1, commands)
-    assert commands.begun == ["first", "second", *(f"panel-{k}" for k in range(4))]
+    assert names(commands) == ["first", "second", *(f"panel-{k}" for k in range(4))]
     assert lines[:2] == ["figure, stage 1 of 6: trainings/first", "at work"]
     assert "left" not in lines[2] and lines[-1].endswith(", about 0 s left")
     assert (tmp_path / "figure.png").read_bytes() == b"picture"
@@ -59,11 +51,12 @@ def test_stages_run_in_turn_by_default(tmp_path, monkeypatch):
 
 def test_several_run_at_a_time(tmp_path, monkeypatch):
     # Each waits for another one: in turn, none would come to its end.
-    commands = Commands(2)
+    meeting = threading.Barrier(2)
+    commands = Commands(meanwhile=lambda: meeting.wait(timeout=60))
     lines = make(tmp_path, monkeypatch, 2, commands)
     # Comparisons begin when all rules are there.
-    assert sorted(commands.begun[:2]) == ["first", "second"]
-    assert sorted(commands.begun[2:]) == [f"panel-{k}" for k in range(4)]
+    assert sorted(names(commands)[:2]) == ["first", "second"]
+    assert sorted(names(commands)[2:]) == [f"panel-{k}" for k in range(4)]
     assert {"first: at work", "panel-3: at work"} <= set(lines)
     assert (tmp_path / "figure.png").exists()
 

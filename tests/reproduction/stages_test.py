@@ -2,45 +2,19 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
 from l2l_keras import presets
 from l2l_keras.reproduction import Evaluation, StageError, Training, Workshop, child
-from l2l_keras.rules import CoordinatewiseLSTM
+from tests.reproduction.commands import Commands
 
 TRAINING = Training("lstm", ("--task=quadratic", "--epochs=1"), "quadratic")
 EVALUATION = Evaluation("near_zero", ("lstm",), ("--task=quadratic", "--seeds=2"))
 
 
-class Commands:
-    """Stands for the processes: writes what they would, or is interrupted half way."""
-
-    def __init__(self):
-        self.run_so_far = []
-        self.fails = False
-
-    def __call__(self, command, arguments, write, keep_open):
-        assert keep_open  # The lock of the folder.
-        self.run_so_far.append([command, *arguments])
-        (place,) = (a.partition("=")[2] for a in arguments if a.startswith("--output_dir="))
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        if command == "l2l-meta-train":
-            (folder / "settings.json").write_text("{}")
-            self._fail()
-            rule = CoordinatewiseLSTM(units=(2,), seed=0)
-            run = len(self.run_so_far)
-            presets.save_preset(rule, folder / "preset", {"wall_seconds": 7, "run": run})
-        else:
-            (folder / "curves.csv").write_text("")
-            self._fail()
-            (folder / "results.json").write_text("{}")
-
-    def _fail(self):
-        if self.fails:
-            raise KeyboardInterrupt
+def interrupt():
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(name="commands")
@@ -60,7 +34,7 @@ def workshop_fixture(tmp_path, commands):
 def test_stages_are_run_once(workshop, commands, tmp_path):
     assert workshop.run(TRAINING)
     assert workshop.run(EVALUATION)
-    assert commands.run_so_far == [
+    assert commands.begun == [
         [
             "l2l-meta-train",
             "--task=quadratic",
@@ -79,7 +53,7 @@ def test_stages_are_run_once(workshop, commands, tmp_path):
     ]
     assert not workshop.run(TRAINING)
     assert not workshop.run(EVALUATION)
-    assert len(commands.run_so_far) == 2
+    assert len(commands.begun) == 2
     assert workshop.seconds(TRAINING) == 7
     assert workshop.seconds(EVALUATION) >= 0
     assert workshop.label("lstm") == "lstm (CoordinatewiseLSTM)"
@@ -93,13 +67,13 @@ def test_stages_that_read_data_are_told_where(workshop):
 
 
 def test_an_interrupted_training_goes_on(workshop, commands):
-    commands.fails = True
+    commands.meanwhile = interrupt
     with pytest.raises(KeyboardInterrupt):
         workshop.run(TRAINING)
     assert not workshop.finished(TRAINING)
-    commands.fails = False
+    commands.meanwhile = lambda: None
     assert workshop.run(TRAINING)
-    first, second = commands.run_so_far
+    first, second = commands.begun
     assert second == [*first, "--resume"]
     assert workshop.finished(TRAINING)
 
@@ -115,16 +89,16 @@ def test_a_training_of_other_flags_is_left_alone(workshop, commands):
     other = dataclasses.replace(TRAINING, arguments=("--task=quadratic", "--epochs=2"))
     with pytest.raises(StageError, match="trainings/lstm' holds a run of other flags: remove it"):
         workshop.run(other)
-    assert len(commands.run_so_far) == 1
+    assert len(commands.begun) == 1
     assert workshop.finished(TRAINING)
 
 
 def test_an_interrupted_evaluation_is_run_again(workshop, commands):
     workshop.run(TRAINING)
-    commands.fails = True
+    commands.meanwhile = interrupt
     with pytest.raises(KeyboardInterrupt):
         workshop.run(EVALUATION)
-    commands.fails = False
+    commands.meanwhile = lambda: None
     assert workshop.run(EVALUATION)
 
 
@@ -153,7 +127,7 @@ def test_a_given_preset_takes_the_place_of_a_training(tmp_path, commands):
     with Workshop(tmp_path, {"lstm": "quadratic"}) as workshop:
         assert not workshop.run(TRAINING)
         assert workshop.run(EVALUATION)
-        (evaluate,) = commands.run_so_far
+        (evaluate,) = commands.begun
         assert "--preset=lstm=quadratic" in evaluate
         assert workshop.seconds(TRAINING) == presets.list_presets()["quadratic"]["wall_seconds"]
         record = json.loads((workshop.place(EVALUATION) / "stage.json").read_text())
