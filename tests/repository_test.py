@@ -129,6 +129,13 @@ def test_build_files_name_no_missing_file():
                         assert (build.parent / source).is_file(), f"{name} names {source}."
 
 
+def test_build_files_load_the_python_rules_they_use():
+    for build in [ROOT / "BUILD", *ROOT.glob("l2l_keras/**/BUILD"), *ROOT.glob("tests/**/BUILD")]:
+        text = build.read_text(encoding="utf-8")
+        used = {rule for rule in ("py_library", "py_test", "py_binary") if f"\n{rule}(" in text}
+        assert used <= set(re.findall(r'^load\(.*"(\w+)"\)$', text, re.MULTILINE)), build
+
+
 @pytest.fixture(name="project", scope="module")
 def project_fixture():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
