@@ -1,5 +1,6 @@
 """Comparisons of learned optimizers with tuned baselines, and reports of them."""
 
+from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.baselines import BASELINES, Baseline, half_decades
 from l2l_keras.evaluation.compare import (
     Comparison,
@@ -59,6 +60,7 @@ __all__ = [
     "read_curves",
     "run",
     "table",
+    "testbed",
     "tidy",
     "to_json",
     "tune",

@@ -69,18 +69,27 @@ class Rollout:
         # whoever measures the time of a run does not measure the compiler's.
         self._run(seed=0, learning_rate=None, steps=0)
 
-    def __call__(self, seed: int, learning_rate: float | None = None) -> np.ndarray:
+    def __call__(
+        self, seed: int, learning_rate: float | None = None, steps: int | None = None
+    ) -> np.ndarray:
         """Minimises the optimizee of one seed.
 
         Args:
             seed: Seed of the optimizee and of its minibatches, a non-negative integer.
             learning_rate: Learning rate of this run; None for the optimizer's own.
+            steps: Updates of this run, where they are fewer.
 
         Returns:
             Losses f(θ_0) to f(θ_steps), each on its own minibatch, one function a row: float32
             `[task.functions, steps + 1]`.
+
+        Raises:
+            ValueError: If `steps` is more than the updates of other runs, or less than 1.
         """
-        return self._run(seed, learning_rate, self.steps)
+        steps = self.steps if steps is None else steps
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"`steps` must be from 1 to {self.steps}. Received: {steps}")
+        return self._run(seed, learning_rate, steps)[:, : steps + 1]
 
     @property
     def parameters(self) -> np.ndarray:

@@ -22,19 +22,32 @@ The baselines alone, or one of them, and a preset by another name:
 
   l2l-evaluate --task=digits_mlp
   l2l-evaluate --task=digits_mlp --baseline=Adam --preset=mine=my_rule/preset
+
+A preset on the testbed: problems of all kinds that no shipped preset was trained on, each in runs
+of 100, 1,000 and 10,000 steps, or fewer and shorter ones. Baselines are tuned for each of them,
+once: that takes hours, and is kept in a cache.
+
+  l2l-evaluate --task=testbed --preset=my_rule --output_dir=report
+  l2l-evaluate --task=testbed --preset=my_rule --steps=100 --task_option="multiples=(1, 10)" \
+      --task_option="problems=('deep_relu', 'series_gru')" --task_option=cache_dir=my_cache
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from l2l_keras import evaluation, tasks
+from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
+
+_TESTBED = "testbed"
+
 _PRESET = flags.DEFINE_multi_string(
     "preset",
     None,
@@ -52,7 +65,7 @@ _BASELINE = flags.DEFINE_multi_enum(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    f"What to minimise: {', '.join(tasks.names())}, or a task of your own as "
+    f"What to minimise: {', '.join(tasks.names())}, {_TESTBED}, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )
@@ -65,15 +78,17 @@ _OPTIONS = flags.DEFINE_multi_string(
 _STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, flag_values=FLAGS)
 _SEEDS = flags.DEFINE_integer(
     "seeds",
-    10,
-    "Fresh test optimizees; the task `quadratic` makes each of many functions.",
+    None,
+    "Fresh test optimizees; the task `quadratic` makes each of many functions. 10 by default, 3 on "
+    "the testbed.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
     "tuning_seeds",
-    3,
-    "Validation optimizees on which the baselines' learning rates are chosen.",
+    None,
+    "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 on "
+    "the testbed.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -89,7 +104,8 @@ _DOWNLOAD = flags.DEFINE_boolean(
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "Folder for table.txt, table.md, curves.csv, curves.png and results.json.",
+    "Folder for table.txt, table.md, curves.csv, curves.png and results.json, or testbed.md, "
+    "testbed.png and testbed.json.",
     flag_values=FLAGS,
 )
 
@@ -111,25 +127,80 @@ def main(argv: list[str]) -> None:
     # Before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
     learned, cards = _load_presets(_PRESET.value or [])
-    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
-    comparison = evaluation.compare(
-        task,
+    if _TASK.value == _TESTBED:
+        scores = _evaluate_on_testbed(learned)
+        if not scores:
+            print("The baselines are tuned and kept in the cache: name a --preset to compare.")
+            return
+        print(evaluation.testbed.table(scores), end="")
+        report = functools.partial(evaluation.testbed.write_report, scores)
+    else:
+        comparison = _compare(learned)
+        print(evaluation.table(comparison), end="")
+        report = functools.partial(evaluation.write_report, comparison)
+    if output_dir is None:
+        return
+    own_flags = {name: FLAGS[name].value for name in FLAGS if name not in flags.FLAGS}
+    try:
+        paths = report(output_dir, {"flags": own_flags, "presets": cards})
+    except OSError as error:
+        raise _console.UserError(f"The report could not be written: {error}") from error
+    print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
+
+
+def _compare(learned: dict[str, presets.Rules]) -> evaluation.Comparison:
+    """Compares presets with baselines on one task."""
+    return evaluation.compare(
+        _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value),
         learned,
         steps=_STEPS.value,
-        seeds=range(_SEED.value, _SEED.value + _SEEDS.value),
-        tuning_seeds=range(_SEED.value, _SEED.value + _TUNING_SEEDS.value),
+        seeds=_seeds(_SEEDS.value or 10),
+        tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
         baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=_show,
     )
-    print(evaluation.table(comparison), end="")
-    if output_dir is not None:
-        own_flags = {name: FLAGS[name].value for name in FLAGS if name not in flags.FLAGS}
-        settings = {"flags": own_flags, "presets": cards}
-        try:
-            paths = evaluation.write_report(comparison, output_dir, settings)
-        except OSError as error:
-            raise _console.UserError(f"The report could not be written: {error}") from error
-        print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
+
+
+def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.testbed.Score]:
+    """Compares presets with baselines on the problems of the testbed."""
+    if FLAGS["baseline"].present:
+        raise _console.UserError(
+            f"The testbed has all baselines. Received: --baseline={_BASELINE.value}", _console.USAGE
+        )
+    options = _console.parse_options("task_option", _OPTIONS.value)
+    if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
+        raise _console.UserError(
+            "--task_option: the testbed takes multiples, problems and cache_dir. "
+            f"Received: {', '.join(unknown)}",
+            _console.USAGE,
+        )
+    try:
+        return list(
+            evaluation.testbed.evaluate(
+                learned,
+                steps=_STEPS.value,
+                seeds=_seeds(_SEEDS.value or 3),
+                tuning_seeds=_seeds(_TUNING_SEEDS.value or 1),
+                data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
+                download=_DOWNLOAD.value,
+                progress=_show,
+                **options,
+            )
+        )
+    except ValueError as error:
+        raise _console.UserError(str(error), _console.USAGE) from error
+    except FileNotFoundError as error:
+        raise _console.UserError(str(error)) from error
+    except OSError as error:
+        raise _console.UserError(f"The cache cannot be used: {error}") from error
+
+
+def _seeds(count: int) -> range:
+    return range(_SEED.value, _SEED.value + count)
+
+
+def _show(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _load_presets(names: list[str]) -> tuple[dict, dict]:

@@ -1,6 +1,7 @@
 """Tests of `l2l-evaluate`."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 import l2l_keras
 from l2l_keras import presets
-from l2l_keras.evaluation import BASELINES
+from l2l_keras.evaluation import BASELINES, testbed
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.scripts import _console, evaluate
 
@@ -168,6 +169,52 @@ def test_what_is_not_there_is_said(arguments, message, status, tmp_path):
     with pytest.raises(_console.UserError, match=message) as error:
         evaluate_here(*(argument.format(**places) for argument in arguments))
     assert error.value.status == status
+
+
+class TestTestbed:
+    FLAGS = (
+        "--task=testbed",
+        "--steps=10",
+        "--seeds=2",
+        "--task_option=multiples=(1, 2)",
+        "--task_option=problems=('wine_of_many_scales',)",
+    )
+
+    @pytest.fixture(name="flags")
+    def flags_fixture(self, tmp_path):
+        cache = tmp_path / "cache"
+        with pytest.MonkeyPatch.context() as patch:
+            for name, baseline in testbed.TUNED.items():
+                coarse = dataclasses.replace(baseline, grid=(0.001, 0.1))
+                patch.setitem(testbed.TUNED, name, coarse)
+            yield (*self.FLAGS, f"--task_option=cache_dir='{cache}'")
+
+    def test_a_report_is_written(self, flags, tmp_path, capsys):
+        evaluate_here(*flags)
+        assert "name a --preset to compare" in capsys.readouterr().out
+        evaluate_here(*flags, "--preset=mine=quadratic", f"--output_dir={tmp_path / 'report'}")
+        printed = capsys.readouterr()
+        assert "learning rate" not in printed.err  # Tuned before.
+        assert "1/1 wine_of_many_scales: mine: 20 steps: " in printed.err
+        assert "**mine, 20 steps**" in printed.out
+        content = json.loads((tmp_path / "report" / "testbed.json").read_text())
+        assert [score["steps"] for score in content["scores"]] == [10, 20]
+        assert content["settings"]["flags"]["steps"] == 10
+        assert content["settings"]["presets"]["mine"]["name"] == "quadratic"
+
+    @pytest.mark.parametrize(
+        ("flag", "message"),
+        [
+            ("--baseline=Adam", "The testbed has all baselines"),
+            ("--task_option=layers=3", "takes multiples, problems and cache_dir. Received: layers"),
+            ("--task_option=problems=('nothing',)", "Unknown problem"),
+            ("--task_option=multiples=(2, 1)", "must be positive and in increasing order"),
+        ],
+    )
+    def test_mistakes_are_told(self, flag, message):
+        with pytest.raises(_console.UserError, match=message) as error:
+            evaluate_here(*self.FLAGS, flag)
+        assert error.value.status == _console.USAGE
 
 
 def test_a_mistake_ends_with_one_line():

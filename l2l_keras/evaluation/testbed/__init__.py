@@ -1,0 +1,28 @@
+"""The testbed: problems that no rule was trained on, and learned optimizers against baselines.
+
+Each problem is a Keras model with data and a minibatch size. Baselines are tuned for each of them
+and each length of runs; learned optimizers are used as they are. What baselines did is kept in a
+cache, since tuning takes hours.
+"""
+
+from l2l_keras.evaluation.testbed.bench import DEFAULT_CACHE, evaluate, names, problem
+from l2l_keras.evaluation.testbed.report import figure, summaries, table, to_json, write_report
+from l2l_keras.evaluation.testbed.runs import DEFAULT, TUNED
+from l2l_keras.evaluation.testbed.scores import Ratio, Score, Summary
+
+__all__ = [
+    "DEFAULT",
+    "DEFAULT_CACHE",
+    "TUNED",
+    "Ratio",
+    "Score",
+    "Summary",
+    "evaluate",
+    "figure",
+    "names",
+    "problem",
+    "summaries",
+    "table",
+    "to_json",
+    "write_report",
+]

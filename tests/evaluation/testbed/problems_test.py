@@ -1,0 +1,59 @@
+"""Tests of the testbed's problems: they can be learned, and scales are what their names say."""
+
+import functools
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from l2l_keras.evaluation import Rollout, testbed
+
+DATA_DIR = os.environ.get("L2L_KERAS_DATA_DIR")
+STORED = set(testbed.names()) - set(testbed.names(stored=False))
+GRADUAL = {"character_lstm", "character_transformer", "cifar_residual", "series_gru"}
+
+
+def make(name):
+    if name in STORED and not DATA_DIR:
+        pytest.skip("L2L_KERAS_DATA_DIR names no folder of data sets")
+    task = testbed.problem(name, data_dir=DATA_DIR, download=False)
+    task.jit_compile = False  # For few steps.
+    return task
+
+
+@pytest.mark.parametrize("name", testbed.names())
+def test_every_problem_can_be_learned(name):
+    steps = 300 if name in GRADUAL else 60
+    rollout = Rollout(make(name), keras.optimizers.Adam(0.003), steps, "validation")
+    (losses,) = rollout(seed=0)
+    assert np.isfinite(losses).all()
+    assert losses[-10:].mean() < 0.97 * losses[:5].mean()
+
+
+def test_there_are_problems_of_many_kinds():
+    assert len(testbed.names()) >= 12
+    assert len(testbed.names(stored=False)) >= 12
+
+
+def test_the_scale_of_weights_is_far_off_but_the_function_is_the_same():
+    usual, large, small = (
+        make(name).sample("test", 0)[0].numpy()
+        for name in ("cancer_mlp", "cancer_mlp_large_scale", "cancer_mlp_small_scale")
+    )
+    first, last = slice(0, 30 * 64), slice(-65, -1)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    close(large[first], 5.0 * usual[first])
+    close(large[last], 0.2 * usual[last])
+    close(small[first], 0.1 * usual[first])
+    close(small[last], 10.0 * usual[last])
+
+
+def test_a_problem_has_its_name():
+    assert make("deep_relu").name == "deep_relu"
+    with pytest.raises(ValueError, match=r"Unknown problem. Expected one of .*deep_relu.*'deep'"):
+        testbed.problem("deep")
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
