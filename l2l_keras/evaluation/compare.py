@@ -211,19 +211,35 @@ def tune(
             progress(f"learning rate {rate:.3g}: final loss {loss:.4g}")
         return loss
 
-    losses = [loss_of(rate) for rate in rates]
+    tried, losses = try_rates(rates, lambda rate: [loss_of(rate)])
+    return Tuning(tuple(tried), tuple(losses[:, 0].tolist()))
+
+
+def try_rates(
+    grid: Sequence[float], losses_of: Callable[[float], Sequence[float]]
+) -> tuple[list[float], np.ndarray]:
+    """Tries the learning rates of a grid, which goes on beyond an edge on which a best one lies.
+
+    Args:
+        grid: At least two learning rates in increasing order.
+        losses_of: Maps a learning rate to one or several losses, each with a best rate of its own.
+
+    Returns:
+        `(rates, losses)`: all learning rates tried in increasing order, and `[rates, losses]`.
+    """
+    rates = list(grid)
+    losses = [losses_of(rate) for rate in rates]
     below, above = rates[0] / rates[1], rates[-1] / rates[-2]
     for _ in range(_EXTENSIONS):
-        tuning = Tuning(tuple(rates), tuple(losses))
-        if not tuning.on_edge:
-            break
-        if tuning.best == rates[0]:
-            rates.insert(0, rates[0] * below)
-            losses.insert(0, loss_of(rates[0]))
-        else:
+        best = set(np.argmin(losses, axis=0).tolist())
+        lowest, highest = 0 in best, len(rates) - 1 in best
+        if highest:
             rates.append(rates[-1] * above)
-            losses.append(loss_of(rates[-1]))
-    return Tuning(tuple(rates), tuple(losses))
+            losses.append(losses_of(rates[-1]))
+        if lowest:
+            rates.insert(0, rates[0] * below)
+            losses.insert(0, losses_of(rates[0]))
+    return rates, np.array(losses)
 
 
 def default_window(task: Task, steps: int) -> int:

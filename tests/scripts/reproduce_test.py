@@ -185,7 +185,7 @@ class TestQuadratics:
         before = contents(folder)
         again = make(folder, "--figure=quadratics", *OTHERS)
         assert "$ " not in again
-        assert again.count("is there: ") == 9
+        assert again.count("\nis there: ") == 9
         assert contents(folder) == before
 
     def test_a_stage_that_is_missing_is_made_again(self, made, folder):

@@ -17,7 +17,7 @@ import keras
 from keras import layers, ops
 
 from l2l_keras.evaluation.testbed import data
-from l2l_keras.tasks.images import load_images, scale_pixels
+from l2l_keras.tasks.images import cross_entropy, load_images, scale_pixels
 from l2l_keras.tasks.keras_task import KerasTask
 
 Tensor = Any
@@ -78,7 +78,7 @@ def wine_of_many_scales() -> KerasTask:
     # From hundredths to hundreds, as they are: nobody standardised them.
     table = data.halves((x / x.std()).astype("float32"), y.astype("int32"))
     model_fn = _mlp((x.shape[1],), (32,), "tanh", 3, regularizer=keras.regularizers.L2(1e-3))
-    return KerasTask(model_fn, _cross_entropy(), table, batch_size=16, jit_compile=True)
+    return KerasTask(model_fn, cross_entropy(), table, batch_size=16, jit_compile=True)
 
 
 def deep_relu() -> KerasTask:
@@ -103,7 +103,7 @@ def linear_classifier() -> KerasTask:
     """Returns the convex task of telling where a patch is from with a linear model."""
     patches = data.placed_patches(size=12, count=4000)
     model_fn = _mlp((12, 12, 3), (), "linear", 4)
-    return KerasTask(model_fn, _cross_entropy(), patches, batch_size=256, jit_compile=True)
+    return KerasTask(model_fn, cross_entropy(), patches, batch_size=256, jit_compile=True)
 
 
 def patch_autoencoder() -> KerasTask:
@@ -155,7 +155,7 @@ def patch_convnet() -> KerasTask:
         return keras.Model(patch, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
 
     patches = data.placed_patches(size=16, count=8000)
-    return KerasTask(model_fn, _cross_entropy(), patches, batch_size=64)
+    return KerasTask(model_fn, cross_entropy(), patches, batch_size=64)
 
 
 def character_transformer() -> KerasTask:
@@ -173,7 +173,7 @@ def character_transformer() -> KerasTask:
         return keras.Model(codes, layers.Dense(_CHARACTERS + 1)(layers.LayerNormalization()(x)))
 
     pieces = data.characters(length, _CHARACTERS)
-    return KerasTask(model_fn, _cross_entropy(), pieces, batch_size=16, jit_compile=True)
+    return KerasTask(model_fn, cross_entropy(), pieces, batch_size=16, jit_compile=True)
 
 
 def character_lstm() -> KerasTask:
@@ -191,7 +191,7 @@ def character_lstm() -> KerasTask:
         )
 
     pieces = data.characters(length, _CHARACTERS)
-    return KerasTask(model_fn, _cross_entropy(), pieces, batch_size=32, jit_compile=True)
+    return KerasTask(model_fn, cross_entropy(), pieces, batch_size=32, jit_compile=True)
 
 
 def word_embedding() -> KerasTask:
@@ -209,7 +209,7 @@ def word_embedding() -> KerasTask:
         )
 
     return KerasTask(
-        model_fn, _cross_entropy(), data.words(context, _WORDS), batch_size=128, jit_compile=True
+        model_fn, cross_entropy(), data.words(context, _WORDS), batch_size=128, jit_compile=True
     )
 
 
@@ -251,7 +251,7 @@ def cifar_residual(data_dir: str | None = None, download: bool = True) -> KerasT
         return keras.Model(image, layers.Dense(10)(x))
 
     images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, _cross_entropy(), images, batch_size=32, transform=scale_pixels)
+    return KerasTask(model_fn, cross_entropy(), images, batch_size=32, transform=scale_pixels)
 
 
 def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasTask:
@@ -275,7 +275,7 @@ def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasT
         )
 
     images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, _cross_entropy(), images, batch_size=128, transform=scale_pixels)
+    return KerasTask(model_fn, cross_entropy(), images, batch_size=128, transform=scale_pixels)
 
 
 EMBEDDED: dict[str, Callable[..., KerasTask]] = {
@@ -288,10 +288,10 @@ EMBEDDED: dict[str, Callable[..., KerasTask]] = {
     "diabetes_regression": diabetes_regression,
     "linear_classifier": linear_classifier,
     "patch_autoencoder": patch_autoencoder,
+    "patch_convnet": patch_convnet,
     "picture_network": picture_network,
     "series_gru": series_gru,
     "spirals_mlp": spirals_mlp,
-    "patch_convnet": patch_convnet,
     "wine_of_many_scales": wine_of_many_scales,
     "word_embedding": word_embedding,
 }
@@ -302,10 +302,6 @@ STORED: dict[str, Callable[..., KerasTask]] = {
     "cifar_wide_mlp": cifar_wide_mlp,
 }
 """Problems that read a data set from a folder."""
-
-
-def _cross_entropy() -> keras.losses.Loss:
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def _mlp(

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from l2l_keras.evaluation.baselines import BASELINES, Baseline, half_decades
-from l2l_keras.evaluation.compare import Progress, final_losses
+from l2l_keras.evaluation.compare import Progress, final_losses, try_rates
 from l2l_keras.evaluation.report import versions, write_files
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.tasks.base import Task
@@ -32,8 +32,6 @@ TUNED: dict[str, Baseline] = {
 DEFAULT = "Adam, Keras' default"
 """The baseline that is not tuned: what one gets without asking for anything."""
 
-_EXTENSIONS = 4
-"""Most learning rates added beyond either end of a grid."""
 _PACE_STEPS = 50
 _PACE_TURNS = 5
 
@@ -125,17 +123,7 @@ def tuned(
         progress(f"{baseline.name}: learning rate {rate:.3g}: final loss {shown}")
         return losses
 
-    losses = [losses_of(rate) for rate in rates]
-    below, above = rates[0] / rates[1], rates[-1] / rates[-2]
-    for _ in range(_EXTENSIONS):
-        best = set(np.argmin(losses, axis=0).tolist())
-        lowest, highest = 0 in best, len(rates) - 1 in best
-        if highest:
-            rates.append(rates[-1] * above)
-            losses.append(losses_of(rates[-1]))
-        if lowest:
-            rates.insert(0, rates[0] * below)
-            losses.insert(0, losses_of(rates[0]))
+    rates, losses = try_rates(rates, losses_of)
     chosen = np.argmin(losses, axis=0).tolist()
     test = Rollout(task, baseline.make(rates[0]), lengths.steps[-1], "test")
     curves = tuple(
