@@ -39,10 +39,11 @@ def runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     """Returns a function that takes a step, compiled where the backend compiles.
 
     Args:
-        compute: Maps `(plan, learning_rate, gradients, weights, slots, guard, add)` to
+        compute: Maps `(plan, learning_rate, gradients, weights, slots, guard, read, add)` to
             `(slots, guard, accepted)`: a hashable value with the places of variables in `indices`,
-            tensors, and a function that is called with the place of a variable and what to add to
-            it. It returns the next states, the guard's next values and whether the step counts.
+            tensors, and two functions of the place of a variable: one returns its value, the other
+            is called with what to add to it. `compute` returns the next states, the guard's next
+            values and whether the step counts.
 
     Returns:
         A function of the first six and a list of variables, one for each gradient. Weights, slots
@@ -64,12 +65,15 @@ def _tensorflow_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     def run(plan, learning_rate, gradients, weights, slots, guard, variables):
         variable_of = dict(zip(plan.indices, variables, strict=True))
 
+        def read(index: int) -> Tensor:
+            return tf.convert_to_tensor(variable_of[index])
+
         def add(index: int, value: Tensor) -> Any:
             return variable_of[index].assign_add(tf.cast(value, variable_of[index].dtype))
 
         values = [[tf.convert_to_tensor(v) for v in part] for part in (weights, guard)]
         _, new_guard, accepted = compute(
-            plan, learning_rate, gradients, values[0], slots, values[1], add
+            plan, learning_rate, gradients, values[0], slots, values[1], read, add
         )
         for variable, value in zip(guard, new_guard, strict=True):
             variable.assign(value)
@@ -82,12 +86,14 @@ def _jax_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     import jax
 
     @functools.partial(jax.jit, static_argnums=0)
-    def compiled(plan, *tensors):
+    def compiled(plan, *tensors_and_variables):
+        *tensors, variables = tensors_and_variables
+        value_of = dict(zip(plan.indices, variables, strict=True))
         updates: dict[int, Tensor] = {}
-        return *compute(plan, *tensors, updates.__setitem__), updates
+        return *compute(plan, *tensors, value_of.__getitem__, updates.__setitem__), updates
 
     def run(plan, learning_rate, gradients, weights, slots, guard, variables):
-        values = [[v.value for v in part] for part in (weights, slots, guard)]
+        values = [[v.value for v in part] for part in (weights, slots, guard, variables)]
         new_slots, new_guard, accepted, updates = compiled(plan, learning_rate, gradients, *values)
         for index, variable in zip(plan.indices, variables, strict=True):
             if index in updates:
@@ -106,11 +112,14 @@ def _torch_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     def run(plan, learning_rate, gradients, weights, slots, guard, variables):
         variable_of = dict(zip(plan.indices, variables, strict=True))
 
+        def read(index: int) -> Tensor:
+            return variable_of[index].value
+
         def add(index: int, value: Tensor) -> None:
             variable_of[index].value.add_(value)
 
         values = [[v.value for v in part] for part in (weights, slots, guard)]
-        _, new_guard, accepted = compute(plan, learning_rate, gradients, *values, add)
+        _, new_guard, accepted = compute(plan, learning_rate, gradients, *values, read, add)
         for variable, value in zip(guard, new_guard, strict=True):
             variable.assign(value)
         return accepted
@@ -214,6 +223,57 @@ def _sweep_in_place(
             update, state[:, first:last] = step(weights, gradient[first:last], state[:, first:last])
             vector[first:last] = factor * update
     return vector, state
+
+
+def program(function: Callable[..., Any], assigns: bool = False) -> Callable[..., Any]:
+    """Returns a function of slots and tensors as one program, where steps are not one as a whole.
+
+    Args:
+        function: Maps a list of slots' values, and tensors, to a result; or to a result and a list
+            of the slots' next values.
+        assigns: Whether it returns next values. Defaults to False.
+
+    Returns:
+        A function of a list of slots, and tensors, that returns the same, with slots for their
+        values. Slots are tensors on JAX; elsewhere they are updated in place, and on TensorFlow
+        they are variables.
+    """
+    if keras.backend.backend() == "jax":
+        return function
+    if keras.backend.backend() == "torch":
+
+        def run_in_place(slots, *tensors):
+            if not assigns:
+                return function(slots, *tensors)
+            result, values = function(slots, *tensors)
+            for slot, value in zip(slots, values, strict=True):
+                slot.copy_(value)
+            return result, slots
+
+        return run_in_place
+    import tensorflow as tf
+
+    # Handles as arguments, so that slots of a size share the program: a variable as an argument
+    # would have to outlive it.
+    @tf.function(jit_compile=True, autograph=False)
+    def compiled(specs, handles, *tensors):
+        values = [
+            tf.ensure_shape(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype), shape)
+            for (shape, dtype), handle in zip(specs, handles, strict=True)
+        ]
+        if not assigns:
+            return function(values, *tensors)
+        result, values = function(values, *tensors)
+        for handle, value in zip(handles, values, strict=True):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+        return result
+
+    def run(slots, *tensors):
+        specs = tuple((tuple(slot.shape), slot.dtype) for slot in slots)
+        result = compiled(specs, [slot.handle for slot in slots], *tensors)
+        return (result, slots) if assigns else result
+
+    return run
 
 
 def bitcast(x: Tensor, dtype: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import os
 import pathlib
@@ -15,15 +16,11 @@ from keras import ops
 
 from l2l_keras import _backend, gradient_guard, parameter_groups, presets
 from l2l_keras._keras_hooks import BatchOptimizer
-from l2l_keras.batched_update import (
-    STATE_DTYPES,
-    Block,
-    ShardedBlock,
-    divide,
-    stored_rule,
-    to_vector,
-)
+from l2l_keras.batched_update import Block, ShardedBlock
+from l2l_keras.columns import Slot, Step, divide, to_vector
 from l2l_keras.rules import UpdateRule
+from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
+from l2l_keras.tensorwise_update import TensorwiseBlock
 
 Tensor = Any
 Variable = Any
@@ -153,6 +150,11 @@ class LearnedOptimizer(BatchOptimizer):
         self._rule_weights = [
             w for rule in parameter_groups.rules(self.rule).values() for w in rule.weights
         ]
+        # Not in `build`, which may be called where Keras does not track what layers consist of.
+        self._stored_rules = {
+            group: stored_rule(rule, state_dtype)
+            for group, rule in parameter_groups.rules(self.rule).items()
+        }
         self._skipped_steps = self.add_variable((), dtype="int", name="skipped_steps")
         self._largest_norm = self.add_variable((), dtype="float32", name="largest_norm")
         self._run = _backend.runner(self._compute)
@@ -222,8 +224,10 @@ class LearnedOptimizer(BatchOptimizer):
         )
         self._shapes = tuple(tuple(variable.shape) for variable in variables)
         self._blocks = tuple(self._make_blocks(updated, groups))
+        numbers = itertools.count()
         self._slots = [
-            self._add_slot(block, variables[next(iter(block.shapes))]) for block in self._blocks
+            [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
+            for block in self._blocks
         ]
         self._delegations = tuple(
             (optimizer, tuple(i for i, g in zip(updated, groups, strict=True) if g == group))
@@ -291,9 +295,9 @@ class LearnedOptimizer(BatchOptimizer):
             (80, 3)
         """
         index = self.index_of(variable)
-        for block, slot in zip(self._blocks, self._slots, strict=True):
+        for block, slots in zip(self._blocks, self._slots, strict=True):
             if index in block.shapes:
-                return block.state_of(slot, index)
+                return block.state_of(slots, index)
         raise ValueError(f"No rule updates the variable. Received: {variable}")
 
     def get_config(self) -> dict[str, Any]:
@@ -360,35 +364,40 @@ class LearnedOptimizer(BatchOptimizer):
 
     def _make_blocks(
         self, variables: Mapping[int, Variable], groups: Sequence[str]
-    ) -> Iterator[Block]:
+    ) -> Iterator[Block | TensorwiseBlock]:
         """Divides variables by rule and device, and then by size; sharded ones stand alone."""
         shared: dict[tuple[str, str], dict[int, tuple[int, ...]]] = {}
-        stored = {
-            g: stored_rule(r, self.state_dtype)
-            for g, r in parameter_groups.rules(self.rule).items()
-        }
+        axes: dict[int, tuple[str | None, ...]] = {}
         for (index, variable), group in zip(variables.items(), groups, strict=True):
-            if group not in stored:
+            if group not in self._stored_rules:
                 continue
-            shape = tuple(variable.shape)
-            if axes := _backend.sharded_axes(variable):
-                yield ShardedBlock(group, stored[group], index, shape, axes)
+            axes[index] = _backend.sharded_axes(variable)
+            # Those of a tensorwise rule are together, wherever they lie.
+            stored = self._stored_rules[group]
+            if isinstance(stored, StoredTensorwiseRule):
+                shared.setdefault((group, ""), {})[index] = self._shapes[index]
+            elif axes[index]:
+                yield ShardedBlock(group, stored, index, self._shapes[index], axes[index])
             else:
-                shared.setdefault((group, _backend.device(variable)), {})[index] = shape
+                place = (group, _backend.device(variable))
+                shared.setdefault(place, {})[index] = self._shapes[index]
         for (group, _), shapes in shared.items():
-            coupled = stored[group].rule.coupled
-            for part in [shapes] if coupled else divide(shapes):
+            stored = self._stored_rules[group]
+            if isinstance(stored, StoredTensorwiseRule):
+                yield TensorwiseBlock(group, stored, shapes, axes)
+                continue
+            for part in [shapes] if stored.rule.coupled else divide(shapes):
                 chunk = _backend.chunk_size(variables[next(iter(part))])
-                yield Block(group, stored[group], part, chunk)
+                yield Block(group, stored, part, chunk)
 
-    def _add_slot(self, block: Block, reference: Variable) -> Variable:
-        """Returns the new state of a block, next to one of its variables."""
+    def _add_slot(self, slot: Slot, reference: Variable, number: int) -> Variable:
+        """Returns a new part of the state, next to a variable."""
         with _backend.colocated_with(reference):
             return self.add_variable(
-                block.slot_shape,
-                dtype=block.stored_rule.dtype,
-                name=f"state_{self._blocks.index(block)}",
-                **_backend.layout_argument(block.slot_axes),
+                slot.shape,
+                dtype=slot.dtype,
+                name=f"{slot.name}_{number}",
+                **_backend.layout_argument(slot.axes),
             )
 
     def _update(
@@ -421,7 +430,7 @@ class LearnedOptimizer(BatchOptimizer):
         plan = _Plan(tuple(self.index_of(variable) for variable in variables), alone)
         arrays = (
             self._rule_weights,
-            [slot for _, slot in self._blocks_of(plan)],
+            [slot for _, slots in self._blocks_of(plan) for slot in slots],
             [self._largest_norm, self._skipped_steps],
             variables,
         )
@@ -436,6 +445,7 @@ class LearnedOptimizer(BatchOptimizer):
         weights: Sequence[Tensor],
         slots: Sequence[Any],
         guard: Sequence[Tensor],
+        read: Callable[[int], Tensor],
         add: Callable[[int, Tensor], Any],
     ) -> tuple[list[Any], tuple[Tensor, Tensor], Tensor]:
         """Computes one step of all rules; see `_backend.runner`."""
@@ -455,25 +465,20 @@ class LearnedOptimizer(BatchOptimizer):
             group: [next(rest) for _ in rule.weights]
             for group, rule in parameter_groups.rules(self.rule).items()
         }
-        new_slots = []
+        step = Step(learning_rate, weights_of, vectors, plan.indices, accepted, read, add)
+        rest = iter(slots)
+        new_slots: list[Any] = []
         ended: list[Any] = []
-        for block, slot in zip(blocks, slots, strict=True):
-            with _backend.after(ended):
-                update, new_slot = block.step(
-                    learning_rate,
-                    weights_of[block.group],
-                    block.join(vectors),
-                    slot,
-                    plan.indices,
-                    accepted,
-                )
-                ended = [add(i, part) for i, part in block.split(update, plan.indices)]
-            new_slots.append(new_slot)
+        for block in blocks:
+            own_slots, ended = block.update(step, [next(rest) for _ in block.slots], ended)
+            new_slots += own_slots
         skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
         new_largest_norm = largest_norm if plan.alone else new_largest_norm
         return new_slots, (new_largest_norm, skipped_steps + skipped), accepted
 
-    def _norm(self, blocks: Sequence[Block], vectors: Mapping[int, Tensor]) -> Tensor:
+    def _norm(
+        self, blocks: Sequence[Block | TensorwiseBlock], vectors: Mapping[int, Tensor]
+    ) -> Tensor:
         """Computes the norm of all gradients together, block by block."""
         squares = [
             gradient_guard.square_norm(vectors[index])
@@ -483,14 +488,14 @@ class LearnedOptimizer(BatchOptimizer):
         ]
         for block in blocks:
             with _backend.after(squares[-1:]):
-                squares.append(gradient_guard.square_norm(block.join(vectors)))
+                squares += [gradient_guard.square_norm(v) for v in block.vectors(vectors)]
         return ops.sqrt(sum(squares))
 
-    def _blocks_of(self, plan: _Plan) -> list[tuple[Block, Variable]]:
-        """Returns the blocks that have some of a step's variables, each with its slot."""
+    def _blocks_of(self, plan: _Plan) -> list[tuple[Block | TensorwiseBlock, list[Variable]]]:
+        """Returns the blocks that have some of a step's variables, each with its slots."""
         return [
-            (block, slot)
-            for block, slot in zip(self._blocks, self._slots, strict=True)
+            (block, slots)
+            for block, slots in zip(self._blocks, self._slots, strict=True)
             if not block.shapes.keys().isdisjoint(plan.indices)
         ]
 

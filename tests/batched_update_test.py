@@ -1,6 +1,4 @@
-"""Tests of one step over many variables: windows, blocks, stored states."""
-
-import math
+"""Tests of one step over many variables: windows and blocks."""
 
 import keras
 import numpy as np
@@ -9,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from l2l_keras import _backend, batched_update
-from l2l_keras.batched_update import Block, StoredRule, divide, to_vector
+from l2l_keras import _backend
+from l2l_keras.batched_update import Block
 from l2l_keras.rules import RNNprop
+from l2l_keras.stored_rule import StoredRule
 from tests.contract.harness import GradientDescent
 
 SIZES = st.lists(st.integers(0, 50), min_size=1, max_size=8)
@@ -62,43 +61,6 @@ def test_a_step_in_windows_is_one_of_everything_at_once(sizes, data):
     new_state = results[0][-1]
     np.testing.assert_array_equal(new_state[:, ~columns], state[:, ~columns])
     assert np.all(new_state[:, columns] != state[:, columns])
-
-
-@given(st.lists(st.integers(1, 10), min_size=1, max_size=20))
-def test_division_keeps_order_and_stays_small(sizes):
-    limit = batched_update._LIMIT // 10
-    shapes = {k: (size, limit) for k, size in enumerate(sizes)}
-    parts = list(divide(shapes))
-    assert {k: s for part in parts for k, s in part.items()} == shapes
-    assert [k for part in parts for k in part] == list(shapes)
-    for part in parts:
-        size = sum(map(math.prod, part.values()))
-        assert size <= batched_update._LIMIT or len(part) == 1
-
-
-def test_equal_variables_are_divided_into_equal_parts():
-    shapes = dict.fromkeys(range(400), (25000,))
-    assert {len(part) for part in divide(shapes)} == {40}
-    assert list(divide({0: (0,), 1: ()})) == [{0: (0,), 1: ()}]
-    assert list(divide({0: (0,), 1: (0,)})) == [{0: (0,), 1: (0,)}]
-
-
-def test_bits_of_bfloat16_come_back():
-    stored = StoredRule(GradientDescent(rows=(1,)), "bfloat16")
-    assert stored.dtype == "int16"
-    state = ops.zeros((1, 3), "int16")
-    gradient = ops.array([1.0, -0.1, 3e38])
-    _, state = stored.step([], gradient, state)
-    expected = ops.cast(ops.cast(gradient, "bfloat16"), "float32")
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(stored.numbers(state))[0], ops.convert_to_numpy(expected)
-    )
-
-
-def test_a_gradient_becomes_a_float32_vector():
-    vector = to_vector(ops.ones((2, 3), "float16"), (2, 3))
-    assert tuple(vector.shape) == (6,)
-    assert keras.backend.standardize_dtype(vector.dtype) == "float32"
 
 
 if __name__ == "__main__":

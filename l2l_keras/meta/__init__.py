@@ -1,12 +1,14 @@
 """Meta-training: how update rules are learned. Needs TensorFlow."""
 
 from l2l_keras.meta.callbacks import Backup, KeepBest, Progress
+from l2l_keras.meta.episode import RANDOM_SCALES
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
 from l2l_keras.meta.meta_model import MetaModel
 
 __all__ = [
     "META_LOSSES",
+    "RANDOM_SCALES",
     "STEP_WEIGHTS",
     "Backup",
     "InnerLoop",

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2l_keras.rules import SplitRule, UpdateRule
+from l2l_keras.rules import SplitRule, Tensors, TensorwiseRule, UpdateRule
 
 Tensor = Any
 Nest = Any
@@ -22,16 +22,21 @@ class CompiledRule:
     φ is one vector: XLA's launch time grows with the number of arguments. The derivative is that of
     a tape, which computes the step again; see `CompiledSplitRule` for rules that bring their own.
 
-    A coupled rule steps through several problems side by side: all arrays but φ then have a first
-    axis of problems.
-
     Args:
         rule: The update rule.
+        problems: Whether a (coupled) rule steps through several problems side by side: all arrays
+            but φ then have a first axis of problems.
+
+    Attributes:
+        sees_parameters: Whether the rule is to be shown the parameters.
     """
 
-    def __init__(self, rule: UpdateRule) -> None:
+    sees_parameters = False
+
+    def __init__(self, rule: UpdateRule, problems: bool = False) -> None:
         self.rule = rule
-        self._step_function = _compile(self._batched(rule.step))
+        self._problems = problems
+        self._step_function = _compile(self._batched(self._step))
         self._forward_function = _compile(self._batched(self._forward))
         self._replay_function = _compile(self._batched(self._replay))
         self._backward_function = _compile(self._backward_of_problems)
@@ -46,21 +51,28 @@ class CompiledRule:
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         return [tf.reshape(p, shape) for p, shape in zip(parts, shapes, strict=True)]
 
-    def step(self, weights: Tensor, gradient: Tensor, state: State) -> tuple[Tensor, State]:
+    def initial_state(self, n: int) -> State:
+        """Returns the state of n coordinates before the first step."""
+        return self.rule.initial_state(n)
+
+    def step(
+        self, weights: Tensor, gradient: Tensor, state: State, parameters: Tensor
+    ) -> tuple[Tensor, State]:
         """Computes the rule's step.
 
         Args:
             weights: φ, as returned by `pack`.
             gradient: As in `UpdateRule.step`.
             state: As in `UpdateRule.step`.
+            parameters: The coordinates, `[n]`; `()` for a rule that is not to be shown them.
 
         Returns:
             `(update, state)`.
         """
-        return self._step_function(weights, gradient, state)
+        return self._step_function(weights, gradient, state, parameters)
 
     def forward(
-        self, weights: Tensor, gradient: Tensor, state: State
+        self, weights: Tensor, gradient: Tensor, state: State, parameters: Tensor
     ) -> tuple[Tensor, State, State]:
         """Computes the rule's step, and what its derivative needs besides.
 
@@ -68,11 +80,12 @@ class CompiledRule:
             weights: As in `step`.
             gradient: As in `step`.
             state: As in `step`.
+            parameters: As in `step`.
 
         Returns:
             `(update, state, cache)`.
         """
-        return self._forward_function(weights, gradient, state)
+        return self._forward_function(weights, gradient, state, parameters)
 
     def forward_specs(self, gradient: tf.TensorSpec, state: Nest) -> tuple[Nest, Nest]:
         """Returns the specs of the state and of the cache that `forward` returns.
@@ -82,7 +95,8 @@ class CompiledRule:
             state: Specs of the state.
         """
         weights = tf.TensorSpec(self.pack().shape)
-        forward = self._forward_function.get_concrete_function(weights, gradient, state)
+        parameters = gradient if self.sees_parameters else ()
+        forward = self._forward_function.get_concrete_function(weights, gradient, state, parameters)
         return forward.structured_outputs[1:]
 
     def replay(self, weights: Tensor, gradient: Tensor, state: State, cache: State) -> State:
@@ -130,19 +144,24 @@ class CompiledRule:
             weights, gradient, state, new_state, cache, d_update, d_new_state, with_gradient
         )
 
-    def _forward(self, gradient: Tensor, state: State) -> tuple[Tensor, State, State]:
-        return *self.rule.step(gradient, state), ()
+    def _step(self, gradient: Tensor, state: State, parameters: Tensor) -> tuple[Tensor, State]:
+        del parameters
+        return self.rule.step(gradient, state)
+
+    def _forward(
+        self, gradient: Tensor, state: State, parameters: Tensor
+    ) -> tuple[Tensor, State, State]:
+        return *self._step(gradient, state, parameters), (parameters,)
 
     def _replay(self, gradient: Tensor, state: State, cache: State) -> State:
-        del cache
-        return self.rule.step(gradient, state)[1]
+        return self._step(gradient, state, *cache)[1]
 
     def _backward(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
-        gradient, state, _, _, d_update, d_new_state, with_gradient = args
+        gradient, state, _, cache, d_update, d_new_state, with_gradient = args
         sources = (weights, gradient, state)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            outputs = self._with_weights(self.rule.step, *sources)
+            outputs = self._with_weights(self._step, *sources, *cache)
         d_weights, d_gradient, d_state = tape.gradient(
             outputs,
             sources,
@@ -159,10 +178,10 @@ class CompiledRule:
             return function(*args)
 
     def _batched(self, function: Callable) -> Callable:
-        """Returns `function` with φ as its first argument, of a coupled rule over problems."""
+        """Returns `function` with φ as its first argument, over problems."""
 
         def call(weights: Tensor, *args: Any) -> Any:
-            if not self.rule.coupled:
+            if not self._problems:
                 return self._with_weights(function, weights, *args)
             return tf.vectorized_map(
                 lambda args: self._with_weights(function, weights, *args), args
@@ -172,7 +191,7 @@ class CompiledRule:
 
     def _backward_of_problems(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
         *arrays, with_gradient = args
-        if not self.rule.coupled:
+        if not self._problems:
             return self._backward(weights, *arrays, with_gradient)
         d_weights, d_gradient, d_state = tf.vectorized_map(
             lambda arrays: self._backward(weights, *arrays, with_gradient), tuple(arrays)
@@ -189,7 +208,10 @@ class CompiledSplitRule(CompiledRule):
 
     rule: SplitRule
 
-    def _forward(self, gradient: Tensor, state: State) -> tuple[Tensor, State, State]:
+    def _forward(
+        self, gradient: Tensor, state: State, parameters: Tensor
+    ) -> tuple[Tensor, State, State]:
+        del parameters
         network_state, feature_state = self.rule.split_state(state)
         features, feature_state = self.rule.features(gradient, feature_state)
         update, network_state, cache = self.rule.forward(features, network_state)
@@ -239,13 +261,43 @@ class CompiledSplitRule(CompiledRule):
         return _pack(d_weights), d_gradient, (*d_network_state, *d_feature_state)
 
 
-def compile_rule(rule: UpdateRule) -> CompiledRule:
+class CompiledTensorwiseRule(CompiledRule):
+    """As `CompiledRule`, of a rule that knows which coordinates are whose, and sees the parameters.
+
+    Args:
+        rule: The update rule.
+        tensors: What the coordinates (of a problem) belong to.
+        problems: As in `CompiledRule`.
+    """
+
+    rule: TensorwiseRule
+    sees_parameters = True
+
+    def __init__(self, rule: TensorwiseRule, tensors: Tensors, problems: bool = False) -> None:
+        super().__init__(rule, problems)
+        self._tensors = tensors
+
+    def initial_state(self, n: int) -> State:
+        """Returns the state of n coordinates, and of their tensors, before the first step."""
+        return self.rule.initial_state(n, len(self._tensors))
+
+    def _step(self, gradient: Tensor, state: State, parameters: Tensor) -> tuple[Tensor, State]:
+        return self.rule.step(gradient, state, parameters, self._tensors)
+
+
+def compile_rule(rule: UpdateRule, tensors: Tensors, problems: bool = False) -> CompiledRule:
     """Compiles a rule, with its own derivative where it brings one.
 
     Args:
         rule: The update rule.
+        tensors: What the coordinates (of a problem) belong to, for rules that want to know.
+        problems: As in `CompiledRule`.
     """
-    return CompiledSplitRule(rule) if isinstance(rule, SplitRule) else CompiledRule(rule)
+    if isinstance(rule, TensorwiseRule):
+        return CompiledTensorwiseRule(rule, tensors, problems)
+    if isinstance(rule, SplitRule):
+        return CompiledSplitRule(rule, problems)
+    return CompiledRule(rule, problems)
 
 
 def _compile(function: Callable) -> Any:

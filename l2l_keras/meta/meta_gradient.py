@@ -30,7 +30,7 @@ import tensorflow as tf
 from l2l_keras import parameter_groups
 from l2l_keras.meta.compiled_rule import CompiledRule, compile_rule
 from l2l_keras.meta.partition import Chunks, Partition, Problems
-from l2l_keras.rules import UpdateRule
+from l2l_keras.rules import Tensors, TensorwiseRule, UpdateRule
 from l2l_keras.tasks.base import Task
 
 Tensor = Any
@@ -97,6 +97,8 @@ class InnerLoop:
     Attributes:
         rules: The rules, in the order of their groups.
         partition: How the coordinates are divided into what rules update at once.
+        jit_compile: Whether to compile whole windows and rollouts with XLA: right where neither
+            the rules nor the optimizee have much to compute in a step.
 
     Raises:
         ValueError: If `chunk_size` is not positive, a group has no coordinates, or coordinates of
@@ -114,8 +116,16 @@ class InnerLoop:
             raise ValueError(f"`chunk_size` must be positive. Received: {chunk_size}")
         self.task = task
         self.rules = parameter_groups.only_rules(rule)
-        self.partition = _divide(rule, task, chunk_size)
-        self._compiled = [compile_rule(r) for r in self.rules]
+        self.partition, tensors = _divide(rule, task, chunk_size)
+        several = task.functions > 1
+        self._compiled = [
+            compile_rule(r, own, problems=several and r.coupled)
+            for r, own in zip(self.rules, tensors, strict=True)
+        ]
+        # Rules so cheap that launching their programs would take longer than running them.
+        self.jit_compile = task.jit_compile and all(
+            isinstance(r, TensorwiseRule) for r in self.rules
+        )
         self._cache_bytes = cache_bytes
         self._loss_and_gradient = _compile(task.loss_and_gradient, task.jit_compile)
         self._hessian_vector_product = _compile(task.hessian_vector_product, task.jit_compile)
@@ -241,7 +251,7 @@ class InnerLoop:
     def _initial_state(self, piece: int) -> tuple[Tensor, ...]:
         """Returns a piece's state before the first step."""
         *problems, n = self.partition.shape(piece)
-        state = self.rules[self.partition.owners[piece]].initial_state(n)
+        state = self._compiled[self.partition.owners[piece]].initial_state(n)
         if not problems:
             return state
         return tuple(tf.tile(rows[None], [*problems, 1, 1]) for rows in state)
@@ -256,8 +266,13 @@ class InnerLoop:
         """Computes one inner step, and the caches of the first `kept` pieces."""
         updates, rule_state, caches = [], [], []
         gradients = self.partition.split(_scaled(inner.gradient, scale))
+        # What rules step through is θ' = θ / s.
+        positions = self.partition.split(
+            inner.parameters if scale is None else inner.parameters / scale
+        )
         for piece, group, compiled in self._pieces():
-            arguments = (weights[group], gradients[piece], inner.rule_state[piece])
+            position = positions[piece] if compiled.sees_parameters else ()
+            arguments = (weights[group], gradients[piece], inner.rule_state[piece], position)
             if piece < kept:
                 update, state, cache = compiled.forward(*arguments)
                 caches.append(cache)
@@ -313,10 +328,9 @@ class InnerLoop:
     def _spec(self, piece: int) -> tuple[Nest, Nest]:
         """Returns the shapes of a piece's state and cache."""
         group = self.partition.owners[piece]
-        *problems, n = self.partition.shape(piece)
-        rows = self.rules[group].state_rows_for(n)
-        state = tuple(tf.TensorSpec((*problems, r, n)) for r in rows)
-        return self._compiled[group].forward_specs(tf.TensorSpec((*problems, n)), state)
+        shape = self.partition.shape(piece)
+        state = tuple(tf.TensorSpec(array.shape) for array in self._initial_state(piece))
+        return self._compiled[group].forward_specs(tf.TensorSpec(shape), state)
 
     def _specs(self) -> list[tuple[Nest, Nest]]:
         """Returns the shapes of the state and of the cache of each piece."""
@@ -325,13 +339,15 @@ class InnerLoop:
     def _kept_pieces(self, unroll: int) -> tuple[int, bool]:
         """Returns how many pieces' caches are kept over a window, and whether all states are."""
         states, caches = (
-            [unroll * sum(math.prod(t.shape) * t.dtype.size for t in part) for part in parts]
-            for parts in zip(*self._specs(), strict=True)
+            [unroll * _bytes(part) for part in parts] for parts in zip(*self._specs(), strict=True)
         )
         if sum(states) + sum(caches) <= self._cache_bytes:
             return len(caches), True
         sums = itertools.accumulate(caches)
-        return sum(total <= self._cache_bytes for total in sums), False
+        kept = sum(total <= self._cache_bytes for total in sums)
+        # The parameters that a rule saw cannot be computed again from gradients.
+        seen = [piece + 1 for piece, _, compiled in self._pieces() if compiled.sees_parameters]
+        return max([kept, *seen]), False
 
     def _first_order(
         self,
@@ -392,7 +408,7 @@ class InnerLoop:
             return caches, _loop(range(unroll), replay, (state, states))[1]
 
         def forward(t: Tensor, state: tuple, caches: Nest, states: Nest) -> tuple:
-            _, state, cache = compiled.forward(own_weights, gradients[t], state)
+            _, state, cache = compiled.forward(own_weights, gradients[t], state, ())
             return state, _write(caches, t, cache), _write(states, t + 1, state)
 
         start = (state, _arrays(cache_specs, unroll), states)
@@ -480,8 +496,14 @@ class InnerLoop:
         return _loop(range(factors.shape[0])[::-1], body, start)[0]
 
 
-def _divide(rule: UpdateRule | Mapping[str, UpdateRule], task: Task, limit: int) -> Partition:
-    """Divides a task's coordinates by groups, and those of a group into what its rule takes."""
+def _divide(
+    rule: UpdateRule | Mapping[str, UpdateRule], task: Task, limit: int
+) -> tuple[Partition, list[Tensors]]:
+    """Divides a task's coordinates by groups, and those of a group into what its rule takes.
+
+    Returns:
+        How they are divided, and for each group what the coordinates of a function belong to.
+    """
     groups = list(parameter_groups.members(rule))
     names = parameter_groups.assign(task.layout, groups)
     sizes = [math.prod(weight.shape) for weight in task.layout]
@@ -492,6 +514,7 @@ def _divide(rule: UpdateRule | Mapping[str, UpdateRule], task: Task, limit: int)
             f"Received: {task.functions} functions, groups {groups}"
         )
     pieces: list[Chunks | Problems] = []
+    tensors = []
     for group, member in enumerate(parameter_groups.only_rules(rule)):
         size = sum(n for n, owner in zip(sizes, owners, strict=True) if owner == group)
         if not size:
@@ -499,8 +522,15 @@ def _divide(rule: UpdateRule | Mapping[str, UpdateRule], task: Task, limit: int)
                 f"Every group must have variables of the task. Received: {groups[group]!r}, which "
                 f"has none of {[weight.path for weight in task.layout]}"
             )
-        pieces.append(Problems(size, task.functions) if member.coupled else Chunks(size, limit))
-    return Partition(sizes, owners, pieces)
+        if not member.coupled:
+            pieces.append(Chunks(size, limit))
+        elif task.functions > 1:
+            pieces.append(Problems(size, task.functions))
+        else:
+            pieces.append(Chunks(size, limit=size))
+        shapes = [w.shape for w, owner in zip(task.layout, owners, strict=True) if owner == group]
+        tensors.append(Tensors(shapes if task.functions == 1 else [(size // task.functions,)]))
+    return Partition(sizes, owners, pieces), tensors
 
 
 def _compile(function: Callable, jit_compile: bool) -> Any:
@@ -520,6 +550,11 @@ def _loop(steps: range, body: Callable, variables: tuple) -> tuple:
     return tf.while_loop(
         lambda count, *_: count < len(steps), turn, (0, *variables), parallel_iterations=1
     )[1:]
+
+
+def _bytes(like: Nest) -> int:
+    """Returns how large tensors such as these are."""
+    return sum(math.prod(t.shape) * t.dtype.size for t in tf.nest.flatten(like))
 
 
 def _arrays(like: Nest, steps: int) -> Nest:

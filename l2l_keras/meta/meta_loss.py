@@ -11,31 +11,51 @@ Tensor = Any
 _EPSILON = 1e-8
 
 
-def _mean(losses: Tensor, initial: Tensor) -> Tensor:
+def _log_of(losses: Tensor) -> Tensor:
+    return tf.math.log(tf.maximum(losses, 0.0) + _EPSILON)
+
+
+def _mean(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
     del initial
-    return tf.reduce_mean(losses, axis=1)
+    return tf.reduce_mean(weights * losses)
 
 
-def _log(losses: Tensor, initial: Tensor) -> Tensor:
+def _log(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
     del initial
-    return tf.reduce_mean(tf.math.log(tf.maximum(losses, 0.0) + _EPSILON), axis=1)
+    return tf.reduce_mean(weights * _log_of(losses))
 
 
-def _log_mean(losses: Tensor, initial: Tensor) -> Tensor:
+def _log_mean(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
     del initial
-    return tf.math.log(tf.reduce_mean(tf.maximum(losses, 0.0), axis=1) + _EPSILON)
+    means = tf.reduce_mean(tf.maximum(losses, 0.0), axis=1, keepdims=True)
+    return tf.reduce_mean(weights * _log_of(means))
 
 
-def _relative(losses: Tensor, initial: Tensor) -> Tensor:
-    return tf.reduce_mean(losses / (tf.abs(initial) + _EPSILON), axis=1)
+def _log_window(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
+    del initial
+    means = tf.reduce_sum(weights * losses, axis=0) / (tf.reduce_sum(weights, axis=0) + _EPSILON)
+    return tf.reduce_mean(_log_of(means))
 
 
-META_LOSSES = {"mean": _mean, "log": _log, "log_mean": _log_mean, "relative": _relative}
-"""Meta-losses of a step by name, means over functions side by side. `"mean"`: the loss itself, the
-paper's choice. `"log"`: its logarithm, for losses that fall over orders of magnitude or differ
-between functions. `"log_mean"`: the logarithm of the mean loss, for losses that fall over orders
-of magnitude while the few functions that are worst off shall count. `"relative"`: the loss over the
-optimizee's initial loss."""
+def _relative(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
+    return tf.reduce_mean(weights * losses / (tf.abs(initial) + _EPSILON))
+
+
+META_LOSSES = {
+    "mean": _mean,
+    "log": _log,
+    "log_mean": _log_mean,
+    "log_window": _log_window,
+    "relative": _relative,
+}
+"""Meta-losses of a window by name. `"mean"`: the mean of its losses, the paper's choice. `"log"`:
+that of their logarithms, for losses that fall over orders of magnitude or differ between functions.
+`"log_mean"`: that of the logarithms of means over functions side by side, for losses that fall over
+orders of magnitude while the few functions that are worst off shall count. `"log_window"`: the
+logarithm of the mean loss of a window, for tasks whose losses differ and are noisy: what is gained
+in a task with a large loss is worth no more than in one with a small loss, and a lucky minibatch is
+worth no more than another. `"relative"`: the mean of the losses over the optimizee's initial
+loss."""
 
 STEP_WEIGHTS = {
     "uniform": lambda progress: tf.ones_like(progress),
@@ -64,5 +84,5 @@ def window_loss(
 
     Source: Andrychowicz et al. (2016), equation 3 (weights); Chen et al. (2020) and others (log).
     """
-    per_step = META_LOSSES[name](losses, initial)
-    return tf.reduce_mean(STEP_WEIGHTS[step_weights](progress) * per_step)
+    weights = STEP_WEIGHTS[step_weights](progress)[:, None]
+    return META_LOSSES[name](losses, initial, weights)

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from l2l_keras import parameter_groups
-from l2l_keras.meta.meta_gradient import Inner, InnerLoop
+from l2l_keras.meta.episode import RANDOM_SCALES, Episode, Windows
+from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
+from l2l_keras.meta.validation import GeometricMean, Validation
 from l2l_keras.rules import UpdateRule
-from l2l_keras.tasks.base import Nest, Split, Task, Tensor, split_seed
+from l2l_keras.tasks.base import Task, Tensor
+from l2l_keras.tasks.mixture import Mixture
 
 
 class MetaModel(keras.Model):
-    """Meta-trains an update rule on a task.
+    """Meta-trains an update rule on a task, or on a mixture of tasks.
 
-    One training step is one truncation window: `unroll` inner steps of an optimizee, and one step
-    of the meta-optimizer on φ. An episode is `horizon` inner steps of one optimizee, drawn afresh;
-    the next window goes on where the last one ended. A window whose meta-gradient is not finite
-    changes nothing, is counted in `skipped`, and ends its episode.
+    An episode is `horizon` inner steps of one optimizee, drawn afresh. It is cut into truncation
+    windows of `unroll` inner steps; the next window goes on where the last one ended. One training
+    step computes a window of each of `parallel` optimizees side by side, and takes one step of the
+    meta-optimizer on φ along the mean of their meta-gradients. A window whose meta-gradient is not
+    finite does not count, is counted in `skipped`, and ends its episode.
+
+    Of a mixture, each member has an optimizee at any time, or several, and training steps take
+    turns: as many windows are those of one member as of another.
 
     Everything that changes is in the model's variables, and every draw follows from `seed` and the
     episode's number: a run that was backed up resumes to the same weights as one that was not
@@ -35,15 +43,26 @@ class MetaModel(keras.Model):
     Args:
         rule: The update rule to train; or several, one for each of a task's parameter groups, as a
             dictionary `{pattern: rule}` (see `LearnedOptimizer`).
-        task: The task family to train it on.
-        horizon: Inner steps in an episode. Defaults to 100.
+        task: The task family to train it on, or an `l2l_keras.tasks.Mixture`.
+        horizon: Inner steps in an episode; or `(shortest, longest)`, between which each episode's
+            is drawn, its logarithm uniformly. Validation episodes have the longest. Defaults
+            to 100.
         unroll: Inner steps in a window, a divisor of `horizon`. Defaults to 20.
-        meta_loss: `"mean"` (default), `"log"`, `"log_mean"` or `"relative"`; see
+        parallel: Optimizees side by side in a training step. Defaults to 1.
+        optimizees: How many training optimizees there are, each of which comes again with other
+            minibatches; or None (the default), for a fresh one in each episode.
+        meta_loss: `"mean"` (default), `"log"`, `"log_mean"`, `"log_window"` or `"relative"`; see
             `l2l_keras.meta.META_LOSSES`.
         step_weights: `"uniform"` (default), `"linear"` or `"final"`; see
             `l2l_keras.meta.STEP_WEIGHTS`.
-        random_scale: Largest |log s| of a random reparametrisation θ = s·θ', s drawn for each
-            coordinate and episode, in training only. Defaults to 0 (none).
+        random_scale: Largest |log s| of a random reparametrisation θ = s·θ', in training only.
+            Defaults to 0 (none).
+        random_scale_of: Whether s is drawn for each `"coordinate"` (default) and episode, or for
+            each `"tensor"`.
+        window_clip: Largest norm of a window's meta-gradient, or None (the default). Of windows
+            side by side, one whose meta-gradient explodes then counts no more than others.
+        staggered: Whether the first window of an episode begins after a random number of steps
+            below `unroll`, so that windows begin anywhere. Defaults to False.
         second_derivatives: Whether to differentiate the optimizee's gradients too, which costs one
             Hessian-vector product a step and keeps all of a window's activations. Worth most
             with a long `unroll`. Not for optimizees with batch normalisation, whose second
@@ -66,31 +85,45 @@ class MetaModel(keras.Model):
         ['loss', 'skipped', 'val_final_loss', 'val_loss']
 
     Source: Andrychowicz et al. (2016), sections 2 and 3; truncated back-propagation through time.
+    Mixtures, logarithms and horizons as in Metz et al., "Understanding and correcting pathologies
+    in the training of learned optimizers" (2019); staggered windows as in Vicol et al. (2021).
     """
 
     def __init__(
         self,
         rule: UpdateRule | Mapping[str, UpdateRule],
-        task: Task,
-        horizon: int = 100,
+        task: Task | Mixture,
+        horizon: int | Sequence[int] = 100,
         unroll: int = 20,
+        parallel: int = 1,
+        optimizees: int | None = None,
         meta_loss: str = "mean",
         step_weights: str = "uniform",
         random_scale: float = 0.0,
+        random_scale_of: str = "coordinate",
+        window_clip: float | None = None,
+        staggered: bool = False,
         second_derivatives: bool = False,
         seed: int = 0,
         chunk_size: int = 4096,
         cache_bytes: int = 2**27,
     ) -> None:
         super().__init__(name="meta_model")
-        if unroll < 1 or horizon < 1 or horizon % unroll:
+        horizons = (horizon, horizon) if isinstance(horizon, int) else tuple(horizon)
+        if (
+            unroll < 1
+            or len(horizons) != 2
+            or not 1 <= horizons[0] <= horizons[1]
+            or any(h % unroll for h in horizons)
+        ):
             raise ValueError(
-                "`horizon` must be a positive multiple of `unroll`. "
+                "`horizon` must be a positive multiple of `unroll`, or two of them in order. "
                 f"Received: horizon={horizon}, unroll={unroll}"
             )
         for argument, value, known in (
             ("meta_loss", meta_loss, META_LOSSES),
             ("step_weights", step_weights, STEP_WEIGHTS),
+            ("random_scale_of", random_scale_of, RANDOM_SCALES),
         ):
             if value not in known:
                 raise ValueError(
@@ -98,37 +131,53 @@ class MetaModel(keras.Model):
                 )
         if random_scale < 0.0:
             raise ValueError(f"`random_scale` must not be negative. Received: {random_scale}")
+        if optimizees is not None and optimizees < 1:
+            raise ValueError(f"`optimizees` must be positive or None. Received: {optimizees}")
+        if window_clip is not None and not window_clip > 0.0:
+            raise ValueError(f"`window_clip` must be positive or None. Received: {window_clip}")
+        if parallel < 1:
+            raise ValueError(f"`parallel` must be positive. Received: {parallel}")
+        if not 0 <= seed < 2**29:
+            raise ValueError(f"`seed` must be an integer from 0 to 2**29 - 1. Received: {seed}")
         self.rule = rule
         self.task = task
-        self.horizon = horizon
-        self.unroll = unroll
+        self.horizons = horizons
+        self.parallel = parallel
+        self.optimizees = optimizees
         self.seed = seed
-        self._meta_loss = functools.partial(window_loss, meta_loss, step_weights)
-        self._random_scale = random_scale
-        self._second_derivatives = second_derivatives
-        self._loop = InnerLoop(rule, task, chunk_size, cache_bytes)
         self._rule_weights = parameter_groups.weights(rule)
+        self._rule_variables = [
+            v for r in parameter_groups.only_rules(rule) for v in r.trainable_variables
+        ]
         # Seeds of episodes: room for 2**20 episodes with each of 2**9 seeds.
-        self._first_episode = (seed % 2**9) * 2**20
-        self._validation: dict[int, tuple[Tensor, Nest]] = {}
-        self._make_variables()
-        self.built = True
-
-    def _make_variables(self) -> None:
-        """Makes the variables that hold the episode, the counters and the best weights."""
-        parameters, task_state = self.task.sample("train", self.seed)
-        batch = self.task.batch("train", tf.zeros((2,), tf.int32))
-        initial, inner = self._loop.start(parameters, task_state, batch)
-        make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
-        self._inner = tf.nest.map_structure(
-            lambda t: make(shape=t.shape, dtype=t.dtype.name, name="inner"), inner
+        self._first_seed = (seed % 2**9) * 2**20
+        mixture = task if isinstance(task, Mixture) else Mixture({task.name: task})
+        loops = {
+            t: InnerLoop(rule, t, chunk_size, cache_bytes)
+            for t in {*mixture.members.values(), *mixture.validation.values()}
+        }
+        self._validation = [
+            Validation(loops[t], self.horizons[1]) for t in mixture.validation.values()
+        ]
+        windows = Windows(
+            unroll,
+            functools.partial(window_loss, meta_loss, step_weights),
+            random_scale,
+            random_scale_of,
+            window_clip,
+            staggered,
+            second_derivatives,
         )
-        self._initial_losses = make(shape=initial.shape, dtype="float32", name="initial_losses")
-        self._scale = None
-        if self._random_scale:
-            self._scale = make(shape=(self.task.size,), dtype="float32", name="scale")
-        self._episode = make(shape=(), dtype="int32", name="episode")
-        self._step = make(shape=(), dtype="int32", name="step")
+        make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
+        members = list(mixture.members.values())
+        self._episodes = [
+            Episode(loops[t], windows, functools.partial(make, name="episode"))
+            for _ in range(math.ceil(parallel / len(members)))
+            for t in members
+        ]
+        self._jit_compile = all(t.jit_compile for t in members)
+        self._turn = make(shape=(), dtype="int32", name="turn")
+        self._begun = make(shape=(), dtype="int32", name="begun")
         self.skipped = make(shape=(), dtype="int32", name="skipped")
         self.seconds = make(shape=(), dtype="float32", name="seconds")
         self.best_value = make(shape=(), dtype="float32", name="best_value")
@@ -137,17 +186,14 @@ class MetaModel(keras.Model):
             make(shape=w.shape, dtype="float32", name="best_weights") for w in self._rule_weights
         ]
         self._loss_metric = keras.metrics.Mean(name="loss")
-        self._final_metric = keras.metrics.Mean(name="final_loss")
-
-    @property
-    def _rule_variables(self) -> list[Any]:
-        """The rules' trainable variables, in the order of meta-gradients."""
-        return [v for rule in self._loop.rules for v in rule.trainable_variables]
+        kind = GeometricMean if isinstance(task, Mixture) else keras.metrics.Mean
+        self._validation_metrics = [kind(name="loss"), kind(name="final_loss")]
+        self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that are reset at every epoch."""
-        return [self._loss_metric, self._final_metric]
+        return [self._loss_metric, *self._validation_metrics]
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """Configures meta-training.
@@ -157,12 +203,12 @@ class MetaModel(keras.Model):
             **kwargs: Passed on to `keras.Model.compile`; `loss` and compilation are the model's
                 own.
         """
-        # The window is compiled here, piece by piece; drawing a fresh optimizee is plain Python.
+        # Windows are compiled one by one; drawing a fresh optimizee is plain Python.
         super().compile(optimizer=optimizer, run_eagerly=True, **kwargs)
         self.optimizer.build(self._rule_variables)
         # Where steps are quick, one kernel instead of a hundred small ones.
-        self._accept = tf.function(
-            self._accept_window, jit_compile=self.task.jit_compile, autograph=False
+        self._apply = tf.function(
+            self._apply_windows, jit_compile=self._jit_compile, autograph=False
         )
 
     def fit(  # type: ignore[override]
@@ -172,15 +218,15 @@ class MetaModel(keras.Model):
 
         Args:
             epochs: Number of epochs, each followed by a validation. Defaults to 1.
-            windows: Truncation windows in an epoch. Defaults to 100.
-            validation_episodes: Validation optimizees, the same ones after every epoch.
-                Defaults to 10.
+            windows: Training steps in an epoch, of `parallel` windows each. Defaults to 100.
+            validation_episodes: Validation optimizees of each task, the same ones after every
+                epoch. Defaults to 10.
             **kwargs: Passed on to `keras.Model.fit`, such as `callbacks` and `verbose`.
 
         Returns:
             Keras' history: the mean meta-loss (`loss`), the number of skipped windows, and on
             validation optimizees the mean loss of an episode (`val_loss`) and that of its last
-            tenth (`val_final_loss`).
+            tenth (`val_final_loss`), geometric means over the optimizees of a mixture.
         """
         validation = tf.data.Dataset.range(validation_episodes) if validation_episodes else None
         return super().fit(
@@ -192,7 +238,7 @@ class MetaModel(keras.Model):
         )
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        """Computes one truncation window and one meta-update.
+        """Computes truncation windows, and one meta-update.
 
         Args:
             data: Ignored: optimizees come from the task.
@@ -201,26 +247,29 @@ class MetaModel(keras.Model):
             The metrics so far.
         """
         del data
-        if int(self._step) == 0:
-            self._begin_episode()
-        loss, skipped = self._window()
-        return {"loss": loss, "skipped": skipped}
+        results = []
+        for episode in self._next_episodes():
+            if episode.over:
+                self._begin(episode)
+            results.append(episode.window())
+        self._turn.assign_add(1)
+        values, finite, meta_gradients = zip(*results, strict=True)
+        self._apply(values, finite, meta_gradients)
+        return {"loss": self._loss_metric.result(), "skipped": tf.identity(self.skipped.value)}
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Optimizes one validation optimizee with φ frozen.
+        """Optimizes one validation optimizee of each task with φ frozen.
 
         Args:
-            data: The optimizee's seed, an integer.
+            data: The optimizees' seed, an integer.
 
         Returns:
             The metrics so far.
         """
-        seed = int(data)
-        if seed not in self._validation:
-            self._validation[seed] = self.task.sample("validation", seed)
-        key = tf.constant(split_seed("validation", seed), tf.int32)
-        self._run_episode(*self._validation[seed], key)
-        return {"loss": self._loss_metric.result(), "final_loss": self._final_metric.result()}
+        for validation in self._validation:
+            for metric, loss in zip(self._validation_metrics, validation(int(data)), strict=True):
+                metric.update_state(loss)
+        return {metric.name: metric.result() for metric in self._validation_metrics}
 
     def keep_best(self, value: float) -> bool:
         """Keeps the rule's weights in `best_weights` if `value` is the lowest so far.
@@ -245,79 +294,49 @@ class MetaModel(keras.Model):
         for best, weight in zip(self.best_weights, self._rule_weights, strict=True):
             weight.assign(best)
 
-    def _begin_episode(self) -> None:
-        """Draws the next training optimizee and puts it into the variables."""
-        seed = self._first_episode + int(self._episode)
-        parameters, task_state = self.task.sample("train", seed)
-        key = tf.constant([seed, 0], tf.int32)
-        self._start_episode(parameters, task_state, key)
+    def _next_episodes(self) -> list[Episode]:
+        """Returns those whose turn it is: all in a random order, then all in another."""
+        count = len(self._episodes)
+        first = int(self._turn) * self.parallel
+        chosen = []
+        for place in range(first, first + self.parallel):
+            turn, k = divmod(place, count)
+            order = np.random.default_rng((self.seed, turn)).permutation(count)
+            chosen.append(self._episodes[order[k]])
+        return chosen
 
-    @functools.partial(tf.function, autograph=False)
-    def _start_episode(self, parameters: Tensor, task_state: Nest, key: Tensor) -> None:
-        losses, inner = self._loop.start(parameters, task_state, self.task.batch("train", key))
-        _assign(self._inner, inner)
-        self._initial_losses.assign(losses)
-        if self._scale is not None:
-            log_scale = tf.random.stateless_uniform(
-                self._scale.shape, key, -self._random_scale, self._random_scale
-            )
-            self._scale.assign(tf.exp(log_scale))
-
-    def _batch(self, split: Split, seed: Tensor, step: Tensor) -> Nest:
-        return self.task.batch(split, tf.stack([seed, step]))
-
-    @functools.partial(tf.function, autograph=False)
-    def _window(self) -> tuple[Tensor, Tensor]:
-        """Computes one window, applies its meta-gradient and moves the episode on."""
-        steps = self._step.value + tf.range(1, self.unroll + 1)
-        seed = self._first_episode + self._episode.value
-        progress = tf.cast(steps, "float32") / self.horizon
-        inner = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._inner)
-        scale = None if self._scale is None else self._scale.value
-        initial = self._initial_losses.value
-        value, meta_gradient, _, inner = self._loop.meta_gradient(
-            inner,
-            lambda t: self._batch("train", seed, steps[t]),
-            self.unroll,
-            lambda losses: self._meta_loss(losses, initial, progress),
-            scale,
-            self._second_derivatives,
+    def _begin(self, episode: Episode) -> None:
+        """Begins the next episode."""
+        number = int(self._begun)
+        self._begun.assign_add(1)
+        shortest, longest = (h // episode.unroll for h in self.horizons)
+        random = np.random.default_rng((self.seed, 1, number))
+        windows = math.exp(random.uniform(math.log(shortest), math.log(longest + 1)))
+        optimizee = number % self.optimizees if self.optimizees else number
+        episode.begin(
+            self._first_seed + optimizee,
+            self._first_seed + number,
+            min(int(windows), longest) * episode.unroll,
         )
-        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (value, *meta_gradient)]
-        tf.cond(
-            tf.reduce_all(finite),
-            lambda: self._accept(value, meta_gradient, inner),
-            self._skip,
-        )
-        return self._loss_metric.result(), tf.identity(self.skipped.value)
 
-    def _accept_window(self, value: Tensor, meta_gradient: list[Tensor], inner: Inner) -> None:
-        """Applies a window's meta-gradient."""
-        self.optimizer.apply(meta_gradient, self._rule_variables)
-        _assign(self._inner, inner)
-        self._loss_metric.update_state(value)
-        self._move_to(self._step.value + self.unroll)
+    def _apply_windows(
+        self,
+        values: Sequence[Tensor],
+        finite: Sequence[Tensor],
+        meta_gradients: Sequence[Sequence[Tensor]],
+    ) -> None:
+        """Applies the mean meta-gradient of the windows that are finite."""
+        weights = [tf.cast(ok, "float32") for ok in finite]
+        count = tf.add_n(weights)
+        self.skipped.assign_add(len(weights) - tf.cast(count, "int32"))
 
-    def _skip(self) -> None:
-        """Gives an episode up."""
-        self.skipped.assign_add(1)
-        self._move_to(self.horizon)
+        def mean(tensors: Sequence[Tensor]) -> Tensor:
+            kept = [tf.where(ok, t, 0.0) for ok, t in zip(finite, tensors, strict=True)]
+            return tf.add_n(kept) / tf.maximum(count, 1.0)
 
-    def _move_to(self, step: Tensor) -> None:
-        over = tf.cast(step >= self.horizon, "int32")
-        self._step.assign(step * (1 - over))
-        self._episode.assign_add(over)
+        def apply() -> None:
+            gradient = [mean(parts) for parts in zip(*meta_gradients, strict=True)]
+            self.optimizer.apply(gradient, self._rule_variables)
+            self._loss_metric.update_state(mean(values), sample_weight=count)
 
-    @functools.partial(tf.function, autograph=False)
-    def _run_episode(self, parameters: Tensor, task_state: Nest, seed: Tensor) -> None:
-        """Runs one episode with φ frozen."""
-        draw = functools.partial(self._batch, "validation", seed)
-        losses = self._loop.rollout(parameters, task_state, draw, self.horizon)
-        losses = tf.reduce_mean(losses[1:], axis=1)
-        self._loss_metric.update_state(tf.reduce_mean(losses))
-        self._final_metric.update_state(tf.reduce_mean(losses[-math.ceil(self.horizon / 10) :]))
-
-
-def _assign(variables: Nest, values: Nest) -> None:
-    """Assigns a nested structure of tensors to one of variables."""
-    tf.nest.map_structure(lambda variable, value: variable.assign(value), variables, values)
+        tf.cond(count > 0.0, apply, lambda: None)

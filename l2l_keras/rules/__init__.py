@@ -6,6 +6,9 @@ from l2l_keras.rules.global_averaging_lstm import GlobalAveragingLSTM
 from l2l_keras.rules.momentum_lstm import MomentumLSTM
 from l2l_keras.rules.ntm_bfgs import NTMBFGS
 from l2l_keras.rules.rnnprop import RNNprop
+from l2l_keras.rules.tensors import Tensors
+from l2l_keras.rules.tensorwise_lstm import TensorwiseLSTM
+from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 
 __all__ = [
     "NTMBFGS",
@@ -14,5 +17,8 @@ __all__ = [
     "MomentumLSTM",
     "RNNprop",
     "SplitRule",
+    "Tensors",
+    "TensorwiseLSTM",
+    "TensorwiseRule",
     "UpdateRule",
 ]

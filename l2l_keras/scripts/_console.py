@@ -30,6 +30,7 @@ RULES = {
     "momentum_lstm": rules.MomentumLSTM,
     "ntm_bfgs": rules.NTMBFGS,
     "rnnprop": rules.RNNprop,
+    "tensorwise_lstm": rules.TensorwiseLSTM,
 }
 _HELP = {
     f"{dash}{name}" for dash in ("-", "--") for name in ("?", "h", "help", "helpshort", "helpfull")
@@ -161,12 +162,24 @@ def get_task(
         The task.
 
     Raises:
-        UserError: If there is no such task, or its data are missing.
+        UserError: If there is no such task, it is a mixture, or its data are missing.
 
     Example:
         >>> get_task("quadratic").size
         1280
     """
+    task = get_task_or_mixture(name, data_dir, download, options)
+    if isinstance(task, tasks.Mixture):
+        raise UserError(
+            f"{name!r} is a mixture of tasks, to meta-train on. Here, name a single task.", USAGE
+        )
+    return task
+
+
+def get_task_or_mixture(
+    name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
+) -> tasks.Task | tasks.Mixture:
+    """Returns a task, or a mixture of tasks, by its name; see `get_task`."""
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):

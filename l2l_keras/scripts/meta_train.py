@@ -77,8 +77,9 @@ _RULE = _define(
     "rule",
     "coordinatewise_lstm",
     "The update rule: coordinatewise_lstm (the paper's), momentum_lstm (which sets the step sizes "
-    "of momentum), rnnprop (which sees gradients relative to their usual size), or a preset, by "
-    "name or folder, to go on from.",
+    "of momentum), rnnprop (which sees gradients relative to their usual size), tensorwise_lstm "
+    "(which decides once a tensor, at about Adam's price), or a preset, by name or folder, to go "
+    "on from.",
 )
 _RULE_OPTIONS = _define(
     flags.DEFINE_multi_string,
@@ -97,11 +98,29 @@ _GROUPS = _define(
 _HORIZON = _define(
     flags.DEFINE_integer, "horizon", 100, "Inner steps of an episode.", lower_bound=1
 )
+_LONGEST = _define(
+    flags.DEFINE_integer,
+    "longest_horizon",
+    None,
+    "If set, each episode's horizon is drawn between --horizon and this, its logarithm uniformly.",
+    lower_bound=1,
+)
 _UNROLL = _define(
     flags.DEFINE_integer,
     "unroll",
     20,
-    "Inner steps that back-propagation spans; a divisor of --horizon.",
+    "Inner steps that back-propagation spans; a divisor of --horizon and --longest_horizon.",
+    lower_bound=1,
+)
+_PARALLEL = _define(
+    flags.DEFINE_integer, "parallel", 1, "Optimizees side by side in an update.", lower_bound=1
+)
+_OPTIMIZEES = _define(
+    flags.DEFINE_integer,
+    "optimizees",
+    None,
+    "How many optimizees of each task there are, which come again with other minibatches. By "
+    "default, each episode has a fresh one.",
     lower_bound=1,
 )
 _EPOCHS = _define(
@@ -154,6 +173,26 @@ _RANDOM_SCALE = _define(
     "Largest |log s| of a random rescaling of the optimizee's coordinates, which makes a rule "
     "more general.",
     lower_bound=0.0,
+)
+_RANDOM_SCALE_OF = _define(
+    flags.DEFINE_enum,
+    "random_scale_of",
+    "coordinate",
+    "Whether coordinates or whole tensors are rescaled.",
+    enum_values=meta.RANDOM_SCALES,
+)
+_WINDOW_CLIP = _define(
+    flags.DEFINE_float,
+    "window_clip",
+    None,
+    "If set, the largest norm of the meta-gradient of one of the windows side by side.",
+    lower_bound=1e-12,
+)
+_STAGGERED = _define(
+    flags.DEFINE_boolean,
+    "staggered",
+    False,
+    "Whether the first window of an episode begins after a random number of steps.",
 )
 _SECOND = _define(
     flags.DEFINE_boolean,
@@ -217,7 +256,10 @@ _OF_THE_RUN = (
     _RULE_OPTIONS,
     _GROUPS,
     _HORIZON,
+    _LONGEST,
     _UNROLL,
+    _PARALLEL,
+    _OPTIMIZEES,
     _EPOCHS,
     _EPISODES,
     _VALIDATION,
@@ -226,6 +268,9 @@ _OF_THE_RUN = (
     _META_LOSS,
     _STEP_WEIGHTS,
     _RANDOM_SCALE,
+    _RANDOM_SCALE_OF,
+    _WINDOW_CLIP,
+    _STAGGERED,
     _SECOND,
     _SEED,
 )
@@ -248,7 +293,9 @@ def main(argv: list[str]) -> None:
     output_dir = _resumed_run() if _RESUME.value else _new_run()
     _console.set_threads(_THREADS.value)
     keras.utils.set_random_seed(_SEED.value)
-    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
+    task = _console.get_task_or_mixture(
+        _TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value
+    )
     rule, parent = _make_rule()
     meta_model, windows = _make_meta_model(rule, task)
     # Once nothing is wrong with the flags: from here on, the folder holds a run.
@@ -256,8 +303,8 @@ def main(argv: list[str]) -> None:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
     print(
         f"Meta-training {_describe(rule)} on {task.name} "
-        f"({task.size:,} coordinates): {_EPOCHS.value} epochs of {_EPISODES.value} episodes of "
-        f"{_HORIZON.value} steps",
+        f"({_size(task)}): {_EPOCHS.value} epochs of {_EPISODES.value} episodes of "
+        f"{' to '.join(str(h) for h in sorted(set(meta_model.horizons)))} steps",
         flush=True,
     )
     _meta_train(meta_model, windows, output_dir)
@@ -271,7 +318,9 @@ def main(argv: list[str]) -> None:
     if parent:
         card["trained_from"] = parent
     presets.save_preset(rule, output_dir / "preset", card)
-    if _EVALUATE.value:
+    if isinstance(task, tasks.Mixture):
+        print(f"\nHow good it is: l2l-evaluate --preset={output_dir / 'preset'} --task=testbed")
+    elif _EVALUATE.value:
         comparison = evaluation.compare(
             task,
             {"learned": rule},
@@ -356,6 +405,13 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
         raise _console.UserError(f"--rule_option: {error}", _console.USAGE) from error
 
 
+def _size(task: tasks.Task | tasks.Mixture) -> str:
+    """Returns how large optimizees are in words."""
+    if isinstance(task, tasks.Mixture):
+        return f"{len(task.members)} tasks of up to {task.size:,} coordinates"
+    return f"{task.size:,} coordinates"
+
+
 def _describe(rule: presets.Rules) -> str:
     """Returns the kinds and sizes of rules in words."""
     return " and ".join(
@@ -365,24 +421,34 @@ def _describe(rule: presets.Rules) -> str:
     )
 
 
-def _make_meta_model(rule: presets.Rules, task: tasks.Task) -> tuple[meta.MetaModel, int]:
+def _make_meta_model(
+    rule: presets.Rules, task: tasks.Task | tasks.Mixture
+) -> tuple[meta.MetaModel, int]:
     """Makes the compiled `MetaModel`, and says how many windows an epoch has."""
     try:
         meta_model = meta.MetaModel(
             rule,
             task,
-            horizon=_HORIZON.value,
+            horizon=(_HORIZON.value, _LONGEST.value or _HORIZON.value),
             unroll=_UNROLL.value,
+            parallel=_PARALLEL.value,
+            optimizees=_OPTIMIZEES.value,
             meta_loss=_META_LOSS.value,
             step_weights=_STEP_WEIGHTS.value,
             random_scale=_RANDOM_SCALE.value,
+            random_scale_of=_RANDOM_SCALE_OF.value,
+            window_clip=_WINDOW_CLIP.value,
+            staggered=_STAGGERED.value,
             second_derivatives=_SECOND.value,
             seed=_SEED.value,
             cache_bytes=_CACHE.value * 2**20,
         )
     except ValueError as error:
         raise _console.UserError(str(error), _console.USAGE) from error
-    windows = _EPISODES.value * (_HORIZON.value // _UNROLL.value)
+    shortest, longest = meta_model.horizons
+    mean = (longest - shortest) / math.log(longest / shortest) if longest > shortest else longest
+    # Training steps in which so many episodes begin, and about as many end.
+    windows = max(1, round(_EPISODES.value * mean / _UNROLL.value / _PARALLEL.value))
     schedule = keras.optimizers.schedules.CosineDecay(
         _LEARNING_RATE.value, windows * _EPOCHS.value, alpha=0.01
     )
@@ -417,7 +483,9 @@ def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> N
         ) from None
 
 
-def _card(rule: presets.Rules, task: tasks.Task, meta_model: meta.MetaModel) -> dict[str, Any]:
+def _card(
+    rule: presets.Rules, task: tasks.Task | tasks.Mixture, meta_model: meta.MetaModel
+) -> dict[str, Any]:
     """Returns what there is to say about the trained rule."""
     own = _settings() | {"description": _DESCRIPTION.value}
     command = [
@@ -432,7 +500,7 @@ def _card(rule: presets.Rules, task: tasks.Task, meta_model: meta.MetaModel) -> 
         "description": _DESCRIPTION.value or description,
         "command": shlex.join(["l2l-meta-train", *command]),
         "task": task.name,
-        "horizon": _HORIZON.value,
+        "horizon": _LONGEST.value or _HORIZON.value,
         "seed": _SEED.value,
         "validation_final_loss": float(meta_model.best_value),
         "windows_skipped": int(meta_model.skipped),

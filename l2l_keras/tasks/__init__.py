@@ -4,12 +4,14 @@ from l2l_keras.tasks.base import Task, Weight
 from l2l_keras.tasks.convnets import cifar_convnet, digits_convnet
 from l2l_keras.tasks.images import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.mixture import Mixture
 from l2l_keras.tasks.neural_art import NeuralArt
 from l2l_keras.tasks.quadratic import Quadratic
 from l2l_keras.tasks.registry import get, names
 
 __all__ = [
     "KerasTask",
+    "Mixture",
     "NeuralArt",
     "Quadratic",
     "Task",

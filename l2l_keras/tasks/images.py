@@ -89,12 +89,20 @@ def mnist_mlp(
         raise ValueError(f"`pool` must be a divisor of 28. Received: {pool}")
     parts = {"train": "train[:50000]", "validation": "train[50000:]", "test": "test"}
     data = load_images("mnist", parts, data_dir, download)
-    data = {split: (_average(images, pool), labels) for split, (images, labels) in data.items()}
+    data = {split: (average(images, pool), labels) for split, (images, labels) in data.items()}
     return image_mlp(data, layers, activation, batch_size, name="mnist_mlp")
 
 
-def _average(images: np.ndarray, pool: int) -> np.ndarray:
-    """Averages squares of `pool` by `pool` pixels."""
+def average(images: np.ndarray, pool: int) -> np.ndarray:
+    """Averages squares of pixels.
+
+    Args:
+        images: `[examples, height, width, channels]`.
+        pool: Side of the squares in pixels, a divisor of both height and width.
+
+    Returns:
+        The smaller images, rounded to the type of the large ones.
+    """
     if pool == 1:
         return images
     count, height, width, channels = images.shape

@@ -13,7 +13,9 @@ from typing import Any
 
 from l2l_keras.tasks.base import Task
 from l2l_keras.tasks.convnets import cifar_convnet, digits_convnet
+from l2l_keras.tasks.general import general
 from l2l_keras.tasks.images import digits_mlp, mnist_mlp
+from l2l_keras.tasks.mixture import Mixture
 from l2l_keras.tasks.neural_art import NeuralArt
 from l2l_keras.tasks.quadratic import Quadratic
 
@@ -24,7 +26,11 @@ _GENERATED: dict[str, Callable[..., Task]] = {
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
 }
-_STORED: dict[str, Callable[..., Task]] = {"cifar_convnet": cifar_convnet, "mnist_mlp": mnist_mlp}
+_STORED: dict[str, Callable[..., Task | Mixture]] = {
+    "cifar_convnet": cifar_convnet,
+    "general": general,
+    "mnist_mlp": mnist_mlp,
+}
 
 
 def names() -> list[str]:
@@ -32,7 +38,8 @@ def names() -> list[str]:
 
     Example:
         >>> l2l_keras.tasks.names()
-        ['cifar_convnet', 'digits_convnet', 'digits_mlp', 'mnist_mlp', 'neural_art', 'quadratic']
+        ['cifar_convnet', 'digits_convnet', 'digits_mlp', 'general', 'mnist_mlp', 'neural_art', \
+        'quadratic']
     """
     return sorted([*_GENERATED, *_STORED])
 
@@ -42,16 +49,18 @@ def stored_names() -> list[str]:
 
     Example:
         >>> l2l_keras.tasks.registry.stored_names()
-        ['cifar_convnet', 'mnist_mlp']
+        ['cifar_convnet', 'general', 'mnist_mlp']
     """
     return sorted(_STORED)
 
 
-def get(name: str, data_dir: str | None = None, download: bool = True, **options: Any) -> Task:
+def get(
+    name: str, data_dir: str | None = None, download: bool = True, **options: Any
+) -> Task | Mixture:
     """Returns a task by its name, or one of your own.
 
     Args:
-        name: One of `names()`, or where to find a function that returns a `Task`:
+        name: One of `names()`, or where to find a function that returns a `Task` or a `Mixture`:
             `"package.module:function"` or `"path/to/file.py:function"`.
         data_dir: Folder of TensorFlow Datasets, for tasks that read from it.
         download: Whether such tasks may download what is missing. Defaults to True.
@@ -59,7 +68,7 @@ def get(name: str, data_dir: str | None = None, download: bool = True, **options
             `mnist_mlp`.
 
     Returns:
-        The task.
+        The task, or mixture of tasks.
 
     Raises:
         ValueError: If there is no such task, or it does not take the options.
@@ -69,6 +78,7 @@ def get(name: str, data_dir: str | None = None, download: bool = True, **options
         >>> l2l_keras.tasks.get("quadratic").size
         1280
     """
+    function: Callable[..., Task | Mixture]
     if ":" in name:
         function = _own(name)
     elif name in _GENERATED:
@@ -85,14 +95,15 @@ def get(name: str, data_dir: str | None = None, download: bool = True, **options
     except TypeError as error:
         raise ValueError(f"Task {name!r} does not take these options: {error}") from error
     task = function(**options)
-    if not isinstance(task, Task):
+    if not isinstance(task, (Task, Mixture)):
         raise ValueError(
-            f"{name!r} must return an l2l_keras.tasks.Task. Received: {type(task).__name__}"
+            f"{name!r} must return an l2l_keras.tasks.Task or Mixture. "
+            f"Received: {type(task).__name__}"
         )
     return task
 
 
-def _own(name: str) -> Callable[..., Task]:
+def _own(name: str) -> Callable[..., Task | Mixture]:
     """Imports `module:function` or `file.py:function`."""
     place, _, function_name = name.rpartition(":")
     try:

@@ -68,13 +68,13 @@ class BuildsAgain(LearnedOptimizer):
     "non_finite_gradients_change_nothing", "runaway_gradients_are_skipped_until_they_prove_usual"
 )
 class Unguarded(LearnedOptimizer):
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
         finite = [
             g if hasattr(g, "dense_shape") else ops.where(ops.isfinite(g), g, 1.0)
             for g in gradients
         ]
         quiet = [ops.zeros_like(guard[0]), guard[1]]
-        return super()._compute(plan, learning_rate, finite, weights, slots, quiet, add)
+        return super()._compute(plan, learning_rate, finite, weights, slots, quiet, *more)
 
 
 @breaks("a_configuration_gives_the_same_optimizer", "keras_serialises_it_by_its_registered_name")
@@ -99,9 +99,9 @@ class ForgetsItsState(LearnedOptimizer):
 class RoundsGradients(LearnedOptimizer):
     """Lets the rule's inputs take the variables' type, and the float16 overflow."""
 
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
         rounded = [ops.cast(ops.cast(g, "bfloat16") * 1.01, "float32") for g in gradients]
-        return super()._compute(plan, learning_rate, rounded, weights, slots, guard, add)
+        return super()._compute(plan, learning_rate, rounded, weights, slots, guard, *more)
 
 
 @breaks("eager_graph_and_xla_agree")
@@ -132,20 +132,20 @@ class StateForAll(LearnedOptimizer):
 
 @breaks("repeated_rows_of_a_sparse_gradient_are_summed_first")
 class DropsRepeatedRows(LearnedOptimizer):
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, add):
+    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
         dense = [
             ops.scatter_update(ops.zeros((5, 2)), ops.expand_dims(g.indices, 1), g.values)
             if hasattr(g, "dense_shape")
             else g
             for g in gradients
         ]
-        return super()._compute(plan, learning_rate, dense, weights, slots, guard, add)
+        return super()._compute(plan, learning_rate, dense, weights, slots, guard, *more)
 
 
 @breaks("a_strategy_mirrors_rule_and_state")
 class KeepsStateOutsideOfTheStrategy(LearnedOptimizer):
-    def _add_slot(self, block, reference):
-        slot = super()._add_slot(block, reference)
+    def _add_slot(self, *arguments):
+        slot = super()._add_slot(*arguments)
         if hasattr(slot.value, "values"):  # Mirrored: one for each replica.
             slot._value = slot.value.values[0]
         return slot

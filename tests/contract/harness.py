@@ -1,5 +1,7 @@
 """What the clauses of the contract share: the registry, rules, variables and comparisons."""
 
+import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +17,9 @@ from l2l_keras.rules import (
     GlobalAveragingLSTM,
     MomentumLSTM,
     RNNprop,
+    Tensors,
+    TensorwiseLSTM,
+    TensorwiseRule,
     UpdateRule,
 )
 
@@ -83,6 +88,7 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
         (4, 3), 2, output_scale=1.0, seed=seed
     ),
     "ntm_bfgs": lambda seed=0: NTMBFGS((4,), 2, memory_rank=2, output_scale=1.0, seed=seed),
+    "tensorwise_lstm": lambda seed=0: TensorwiseLSTM(4, nominal=100.0, weight_decay=0.1, seed=seed),
     "gradient_descent": lambda seed=0: GradientDescent(),
     "stateless": lambda seed=0: GradientDescent(rows=()),
 }
@@ -151,17 +157,30 @@ def by_the_rule(
     values = [np.ones_like(g) for g in steps[0]] if start is None else start
     everything = range(len(values))
     problems = [[*everything]] if rule.coupled else [[i] for i in everything]
+    initial_state: Callable[..., Any] = rule.initial_state
+    more: Callable[[Any], tuple[Any, ...]] = lambda parameters: ()  # noqa: E731
+    if isinstance(rule, TensorwiseRule):
+        arrays = Tensors([value.shape for value in values])
+        initial_state = functools.partial(rule.initial_state, tensors=len(arrays))
+        more = lambda parameters: (ops.convert_to_tensor(parameters), arrays)  # noqa: E731
     states: list[Any] = [None for _ in values]
     for members in problems:
         ends = np.cumsum([values[i].size for i in members])
-        state = rule.initial_state(int(ends[-1]))
+        state = initial_state(int(ends[-1]))
         for gradients in steps:
-            vector = np.concatenate([np.ravel(gradients[i]) for i in members]).astype("float32")
-            update, state = rule.step(ops.convert_to_tensor(vector), state)
+            vector, parameters = (
+                np.concatenate([np.ravel(arrays[i]) for i in members]).astype("float32")
+                for arrays in (gradients, values)
+            )
+            update, state = rule.step(ops.convert_to_tensor(vector), state, *more(parameters))
             parts = np.split(ops.convert_to_numpy(update), ends[:-1])
             for i, part in zip(members, parts, strict=True):
                 values[i] = values[i] + rate * part.reshape(values[i].shape)
-        rows = np.concatenate([np.zeros((0, ends[-1]), "float32"), *numpy(state)])
+        rows = [
+            row.reshape(math.prod(row.shape[:-1]), ends[-1])
+            for row in numpy(state)[: len(rule.state_rows)]
+        ]
+        rows = np.concatenate([np.zeros((0, ends[-1]), "float32"), *rows])
         for i, part in zip(members, np.split(rows, ends[:-1], axis=1), strict=True):
             states[i] = part.reshape(len(rows), *values[i].shape)
     return values, states

@@ -22,6 +22,9 @@ from l2l_keras.rules import (
     MomentumLSTM,
     RNNprop,
     SplitRule,
+    Tensors,
+    TensorwiseLSTM,
+    TensorwiseRule,
     UpdateRule,
 )
 from l2l_keras.tasks import KerasTask, Quadratic
@@ -126,12 +129,21 @@ def start(loop, seed=0, steps=2):
     return initial, inner
 
 
-def step_of_problems(rule, gradient, state):
+def step_of_problems(rule, task, gradient, state, parameters):
     """A rule's step; a coupled rule's, problem by problem."""
-    if not rule.coupled:
-        return rule.step(gradient, state)
-    problems = range(gradient.shape[0])
-    results = [rule.step(gradient[k], tuple(part[k] for part in state)) for k in problems]
+    more = ()
+    if isinstance(rule, TensorwiseRule):
+        one = task.functions == 1
+        more = (
+            parameters,
+            Tensors([w.shape for w in task.layout] if one else [(task.size // task.functions,)]),
+        )
+    if not rule.coupled or task.functions == 1:
+        return rule.step(gradient, state, *more)
+    results = []
+    for k in range(task.functions):
+        own = (parameters[k], *more[1:]) if more else ()
+        results.append(rule.step(gradient[k], tuple(part[k] for part in state), *own))
     return tf.nest.map_structure(lambda *parts: tf.stack(parts), *results)
 
 
@@ -146,10 +158,15 @@ def by_tape(loop, inner, draw, unroll, meta_loss, scale=None, second_derivatives
             if not second_derivatives:
                 gradient = tf.stop_gradient(gradient)
             scaled = gradient if scale is None else scale * gradient
+            positions = parameters if scale is None else parameters / scale
             results = [
-                step_of_problems(loop.rules[owner], g, s)
-                for owner, g, s in zip(
-                    loop.partition.owners, loop.partition.split(scaled), rule_state, strict=True
+                step_of_problems(loop.rules[owner], loop.task, *arguments)
+                for owner, *arguments in zip(
+                    loop.partition.owners,
+                    loop.partition.split(scaled),
+                    rule_state,
+                    loop.partition.split(positions),
+                    strict=True,
                 )
             ]
             updates, rule_state = zip(*results, strict=True)
@@ -230,6 +247,7 @@ COUPLED = {
     "global_averaging_lstm": lambda: randomize(GlobalAveragingLSTM((3, 2), 1), 5),
     "ntm_bfgs": lambda: randomize(NTMBFGS((3,), 1, output_scale=0.5), 6),
     "ntm_bfgs_low_rank": lambda: randomize(NTMBFGS((3,), 1, memory_rank=2, output_scale=0.5), 7),
+    "tensorwise_lstm": lambda: randomize(TensorwiseLSTM(3), 8),
 }
 # Of the 12 coordinates: all at once; in 3 chunks that are kept; the same computed again; and
 # in 5 chunks (the last one filled up), the first few of which are kept.
@@ -411,7 +429,7 @@ class TestGroups:
         rule = randomize(GlobalAveragingLSTM((3,), 1, "none"), 5)
         loop = InnerLoop({"kernel": rule, ".*": Momentum()}, task, chunk_size=3)
         # Two kernels, of six coordinates and of two; and seven others.
-        assert [loop.partition.shape(k) for k in range(4)] == [(1, 8), (3,), (3,), (3,)]
+        assert [loop.partition.shape(k) for k in range(4)] == [(8,), (3,), (3,), (3,)]
         _, inner = start(loop)
         for second in (False, True):
             window = (inner, drawing(task), 3, a_meta_loss(unroll=3), None, second)

@@ -26,7 +26,7 @@ def compute(name, step_weights, losses=LOSSES, initial=INITIAL):
 
 
 def test_all_are_tested():
-    assert sorted(META_LOSSES) == sorted(EXPECTED)
+    assert sorted(META_LOSSES) == sorted([*EXPECTED, "log_window"])
     assert sorted(STEP_WEIGHTS) == sorted(WEIGHTS)
 
 
@@ -37,13 +37,19 @@ def test_it_is_the_weighted_mean_over_steps_and_functions(name, step_weights):
     assert compute(name, step_weights) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("step_weights", WEIGHTS)
+def test_that_of_a_window_is_the_logarithm_of_the_weighted_mean(step_weights):
+    means = np.average(LOSSES, axis=0, weights=WEIGHTS[step_weights])
+    assert compute("log_window", step_weights) == pytest.approx(np.log(means).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", STEP_WEIGHTS)
 def test_weights_are_one_on_average_over_a_long_episode(name):
     weights = STEP_WEIGHTS[name](tf.range(1.0, 1001.0) / 1000.0)
     assert np.mean(weights) == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", META_LOSSES)
 def test_losses_of_zero_are_finite_with_finite_derivatives(name):
     losses = tf.zeros((3, 2))
     with tf.GradientTape() as tape:

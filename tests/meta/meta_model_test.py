@@ -15,9 +15,9 @@ from keras import ops
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import l2l_keras
-from l2l_keras.meta import META_LOSSES, KeepBest, MetaModel
+from l2l_keras.meta import META_LOSSES, Backup, KeepBest, MetaModel
 from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
-from l2l_keras.tasks import KerasTask, Quadratic
+from l2l_keras.tasks import KerasTask, Mixture, Quadratic
 
 RATE = 0.02
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
@@ -170,6 +170,11 @@ class TestFit:
             elif meta_loss == "relative":
                 losses = losses / task.loss(*optimizee, ())[0].numpy()
             weights = np.arange(1, 11) / 5 if step_weights == "linear" else np.ones(10)
+            if meta_loss == "log_window":
+                for window in (slice(0, 5), slice(5, 10)):
+                    means = np.average(losses[window], axis=0, weights=weights[window])
+                    expected.append(np.log(means).mean())
+                continue
             per_step = weights * losses.mean(axis=1)
             expected += [per_step[:5].mean(), per_step[5:].mean()]
         assert history["loss"] == [pytest.approx(np.mean(expected[:3]), rel=1e-4)]
@@ -301,6 +306,167 @@ class TestEpisodes:
         ]
         assert losses[0] == losses[1]
         for a, b in zip(*(model.rule.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_horizons_are_drawn_between_bounds(self, eagerly):
+        """Evenly over their logarithms, in whole windows, the same ones for the same seed."""
+        model = make_model(horizon=(5, 80))
+        horizons = []
+        for _ in range(60):
+            model._begin(model._episodes[0])
+            horizons.append(int(model._episodes[0]._horizon))
+        assert all(horizon % 5 == 0 for horizon in horizons)
+        assert min(horizons) == 5
+        assert max(horizons) <= 80
+        assert 15 <= sum(horizon < 20 for horizon in horizons) <= 45
+        again = make_model(horizon=(5, 80))
+        again._begin(again._episodes[0])
+        assert int(again._episodes[0]._horizon) == horizons[0]
+
+    def test_an_optimizee_ends_at_its_own_horizon(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, horizon=(5, 20))
+        task.drawn.clear()
+        lengths = []
+        for _ in range(12):
+            before = len(task.drawn)
+            model.train_step(None)
+            if len(task.drawn) > before:
+                lengths.append([0, int(model._episodes[0]._horizon)])
+            lengths[-1][0] += 5
+        assert len(lengths) > 2
+        assert all(steps == horizon for steps, horizon in lengths[:-1])
+
+    def test_optimizees_may_come_again_with_other_minibatches(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, optimizees=2)
+        task.drawn.clear()
+        task.batches.clear()
+        fit(model, windows=10, validation_episodes=0)
+        assert task.drawn == [("train", 0), ("train", 1)]
+        assert len(set(task.batches)) == len(task.batches) == 55
+
+    def test_staggered_windows_begin_after_some_steps(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, unroll=5, staggered=True)
+        starts = []
+        for _ in range(12):
+            task.batches.clear()
+            model._begin(model._episodes[0])
+            starts.append(int(model._episodes[0]._step))
+            # A minibatch at the start, and one for each step before the first window.
+            assert len(task.batches) == 1 + starts[-1]
+        assert set(starts) <= set(range(5))
+        assert len(set(starts)) > 2
+        # It is where as many steps of gradient descent lead.
+        parameters, (w, y) = task.sample("train", 11)
+        theta, w, y = (part.numpy().astype("float64") for part in (parameters, w, y))
+        theta = theta.reshape(y.shape)
+        for _ in range(starts[-1]):
+            residuals = np.einsum("kij,kj->ki", w, theta) - y
+            theta = theta - RATE * 2 * np.einsum("kij,ki->kj", w, residuals)
+        reached = model._episodes[0]._inner.parameters.numpy()
+        np.testing.assert_allclose(reached, theta.ravel(), rtol=1e-4)
+
+
+class TestSideBySide:
+    def test_the_meta_gradient_is_the_mean_over_optimizees(self, eagerly):
+        task = small_task()
+        model = make_model(task=task, optimizer=keras.optimizers.SGD(0.1), parallel=3)
+        history = fit(model, windows=1, validation_episodes=0)
+        alone = []
+        for episode in range(3):
+            single = make_model(task=task, optimizer=keras.optimizers.SGD(0.1))
+            single._begun.assign(episode)
+            alone.append(
+                (
+                    fit(single, windows=1, validation_episodes=0)["loss"][0],
+                    float(single.rule.log_rate.value) - math.log(RATE),
+                )
+            )
+        losses, moves = zip(*alone, strict=True)
+        assert history["loss"][0] == pytest.approx(np.mean(losses), rel=1e-5)
+        moved = float(model.rule.log_rate.value) - math.log(RATE)
+        assert moved == pytest.approx(np.mean(moves), rel=1e-4)
+        assert len(set(moves)) == 3
+
+    def test_one_that_is_not_finite_does_not_count(self, eagerly):
+        broken = make_model(
+            task=Fragile(losses={1: 0}, gradients={}),
+            optimizer=keras.optimizers.SGD(0.1),
+            parallel=2,
+        )
+        whole = make_model(
+            task=Fragile(losses={}, gradients={}), optimizer=keras.optimizers.SGD(0.1)
+        )
+        assert fit(broken, windows=1, validation_episodes=0)["skipped"] == [1]
+        fit(whole, windows=1, validation_episodes=0)
+        assert float(broken.rule.log_rate.value) == pytest.approx(
+            float(whole.rule.log_rate.value), rel=1e-6
+        )
+
+    def test_one_whose_meta_gradient_explodes_counts_no_more_than_others(self, eagerly):
+        def moved(**arguments):
+            model = make_model(optimizer=keras.optimizers.SGD(1.0), parallel=2, **arguments)
+            fit(model, windows=1, validation_episodes=0)
+            return float(model.rule.log_rate.value) - math.log(RATE)
+
+        assert abs(moved()) > 1e-2
+        # Both windows go down, and each may move φ by half of so much.
+        assert abs(moved(window_clip=1e-3)) == pytest.approx(1e-3, rel=1e-2)
+
+
+class TestMixture:
+    def make(self, parallel=2, **arguments):
+        tasks = {name: Recording(dimension=k + 2, functions=2) for k, name in enumerate("abcd")}
+        mixture = Mixture({name: tasks[name] for name in "abc"}, {"d": tasks["d"]})
+        model = make_model(lstm(), mixture, parallel=parallel, **arguments)
+        for task in tasks.values():
+            task.drawn.clear()
+        return model, tasks
+
+    @pytest.mark.parametrize("parallel", [1, 2, 4])
+    def test_members_take_turns(self, parallel, eagerly):
+        model, tasks = self.make(parallel, horizon=5)
+        fit(model, windows=6, validation_episodes=0)
+        drawn = [len(tasks[name].drawn) for name in "abc"]
+        assert sum(drawn) == 6 * parallel
+        # As often as one another, or (two optimizees of each member for four) but for a turn.
+        assert max(drawn) - min(drawn) <= (2 if parallel == 4 else 0)
+        seeds = [seed for name in "abc" for _, seed in tasks[name].drawn]
+        assert sorted(seeds) == list(range(6 * parallel))
+
+    def test_validation_is_on_other_tasks_by_geometric_means(self, eagerly):
+        model, tasks = self.make()
+        history = fit(model, windows=1, validation_episodes=2)
+        assert tasks["d"].drawn == [("validation", 0), ("validation", 1)]
+        assert all(split == "train" for name in "abc" for split, _ in tasks[name].drawn)
+        losses = []
+        for seed in range(2):
+            optimizee = tasks["d"].sample("validation", seed)
+            _, inner = model._validation[0]._loop.start(*optimizee, ())
+            curve = []
+            for _ in range(10):
+                step_losses, inner = model._validation[0]._loop.step(inner, ())
+                curve.append(step_losses.numpy().mean())
+            losses.append(curve)
+        expected = np.exp(np.log(np.mean(losses, axis=1)).mean())
+        assert history["val_loss"] == [pytest.approx(expected, rel=1e-4)]
+
+    def test_all_of_it_resumes(self, tmp_path, eagerly):
+        def run(epochs):
+            model, _ = self.make(horizon=(5, 20), staggered=True, random_scale=0.5)
+            model.compile(keras.optimizers.Adam(1e-2))
+            backup = Backup(tmp_path)
+            start = backup.restore(model) if epochs == 3 else 0
+            fit(model, epochs=epochs, initial_epoch=start, windows=3, callbacks=[backup])
+            return model.rule.get_weights()
+
+        run(2)
+        resumed = run(3)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        for a, b in zip(resumed, run(3), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -447,6 +613,12 @@ class TestErrors:
             ({"horizon": 10, "unroll": 3}, "`horizon` must be .*Received: horizon=10, unroll=3"),
             ({"unroll": 0}, "`horizon` must be .*Received: horizon=10, unroll=0"),
             ({"horizon": 0}, "`horizon` must be .*Received: horizon=0"),
+            ({"horizon": (20, 10)}, r"`horizon` must be .*Received: horizon=\(20, 10\)"),
+            ({"horizon": (5, 12)}, r"`horizon` must be .*Received: horizon=\(5, 12\)"),
+            ({"optimizees": 0}, "`optimizees` must be positive or None. Received: 0"),
+            ({"window_clip": 0.0}, "`window_clip` must be positive or None. Received: 0.0"),
+            ({"parallel": 0}, "`parallel` must be positive. Received: 0"),
+            ({"random_scale_of": "row"}, "`random_scale_of` must be one of .*Received: 'row'"),
             ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
             ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: 'sum'"),
             ({"step_weights": "no"}, "`step_weights` must be one of .*Received: 'no'"),

@@ -34,7 +34,7 @@ import os
 import re
 import signal
 
-from l2l_keras.tasks import Quadratic
+from l2l_keras.tasks import Mixture, Quadratic
 
 
 class Small(Quadratic):
@@ -48,6 +48,10 @@ class Small(Quadratic):
 
 def make(functions=3):
     return Small(3, functions)
+
+
+def several():
+    return Mixture({"a": Small(2, 1), "b": Small(3, 1)}, {"c": Small(4, 1)}, name="several")
 
 
 def diverging():
@@ -277,6 +281,42 @@ class TestGroups:
         assert "for 'bias' and CoordinatewiseLSTM" in content["description"]
         optimizer = l2l_keras.LearnedOptimizer.from_preset(tmp_path / "run" / "preset")
         assert list(optimizer.rule) == ["bias", ".*"]
+
+
+class TestMixture:
+    def test_a_rule_is_trained_on_tasks_side_by_side(self, task, tmp_path, capsys):
+        file = task.rpartition(":")[0]
+        train_here(
+            f"{file}:several",
+            "--rule=tensorwise_lstm",
+            "--rule_option=units=4",
+            "--rule_option=momenta=((0.9,0.99),)",
+            "--epochs=1",
+            "--episodes=4",
+            "--horizon=4",
+            "--longest_horizon=8",
+            "--unroll=2",
+            "--parallel=2",
+            "--optimizees=2",
+            "--random_scale=0.5",
+            "--random_scale_of=tensor",
+            "--window_clip=0.1",
+            "--staggered",
+            "--meta_loss=log_window",
+            "--validation_episodes=1",
+            f"--output_dir={tmp_path / 'run'}",
+        )
+        out = capsys.readouterr().out
+        assert (
+            "on several (2 tasks of up to 3 coordinates): 1 epochs of 4 episodes of 4 to 8" in out
+        )
+        assert f"l2l-evaluate --preset={tmp_path / 'run' / 'preset'} --task=testbed" in out
+        content = card(tmp_path / "run")
+        assert (content["task"], content["horizon"]) == ("several", 8)
+        for flag in ("--parallel=2", "--longest_horizon=8", "--random_scale_of=tensor"):
+            assert flag in shlex.split(content["command"])
+        optimizer = l2l_keras.LearnedOptimizer.from_preset(tmp_path / "run" / "preset")
+        assert optimizer.rule.momenta == ((0.9, 0.99),)
 
 
 class TestResume:

@@ -42,6 +42,7 @@ def test_names():
         "cifar_convnet",
         "digits_convnet",
         "digits_mlp",
+        "general",
         "mnist_mlp",
         "neural_art",
         "quadratic",
@@ -55,7 +56,9 @@ def test_tasks_without_data_are_made_by_name(name, size):
     assert (task.name, task.size) == (name, size)
 
 
-@pytest.mark.parametrize(("name", "data"), [("mnist_mlp", "mnist"), ("cifar_convnet", "cifar10")])
+@pytest.mark.parametrize(
+    ("name", "data"), [("mnist_mlp", "mnist"), ("general", "mnist"), ("cifar_convnet", "cifar10")]
+)
 def test_stored_data_are_looked_for_where_the_arguments_say(name, data, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"'{data}'.*{tmp_path}"):
         tasks.get(name, data_dir=str(tmp_path), download=False)
@@ -94,7 +97,7 @@ def test_a_file_may_be_named_as_a_module_that_is_in_use(file, tmp_path):
         ("{folder}/missing.py:make", "No task at '.*missing.py:make': "),
         ("{file}:missing", "No task at '.*:missing': .*task.py has no 'missing'"),
         ("no_such_module:make", "No task at 'no_such_module:make': No module named"),
-        ("{file}:wrong", "must return an l2l_keras.tasks.Task. Received: str"),
+        ("{file}:wrong", "must return an l2l_keras.tasks.Task or Mixture. Received: str"),
         ("{file}", "Unknown task.*my_quadratic_task.py'"),
     ],
 )

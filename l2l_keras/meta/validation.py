@@ -1,0 +1,78 @@
+"""Validation in meta-training: whole episodes with φ frozen."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import keras
+import tensorflow as tf
+
+from l2l_keras.meta.meta_gradient import InnerLoop
+from l2l_keras.tasks.base import Nest, Tensor, split_seed
+
+
+class Validation:
+    """Optimises validation optimizees of one task, the same ones whenever it is asked.
+
+    Args:
+        loop: The inner loop of the rule on the task.
+        horizon: Inner steps of an episode.
+    """
+
+    def __init__(self, loop: InnerLoop, horizon: int) -> None:
+        self._loop = loop
+        self._horizon = horizon
+        self._optimizees: dict[int, tuple[Tensor, Nest]] = {}
+        self._episode = tf.function(
+            self._run_episode, jit_compile=loop.jit_compile, autograph=False
+        )
+
+    def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Runs one episode.
+
+        Args:
+            seed: Seed of the optimizee and its minibatches.
+
+        Returns:
+            The mean loss of the episode, and that of its last tenth.
+        """
+        if seed not in self._optimizees:
+            self._optimizees[seed] = self._loop.task.sample("validation", seed)
+        return self._episode(
+            *self._optimizees[seed], tf.constant(split_seed("validation", seed), tf.int32)
+        )
+
+    def _run_episode(
+        self, parameters: Tensor, task_state: Nest, seed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        draw = functools.partial(self._batch, seed)
+        losses = self._loop.rollout(parameters, task_state, draw, self._horizon)
+        losses = tf.reduce_mean(losses[1:], axis=1)
+        last = math.ceil(self._horizon / 10)
+        return tf.reduce_mean(losses), tf.reduce_mean(losses[-last:])
+
+    def _batch(self, seed: Tensor, step: Tensor) -> Nest:
+        return self._loop.task.batch("validation", tf.stack([seed, step]))
+
+
+class GeometricMean(keras.metrics.Mean):
+    """The geometric mean of losses, for those of tasks whose losses cannot be added.
+
+    Args:
+        name: Name of the metric.
+
+    Example:
+        >>> metric = GeometricMean()
+        >>> metric.update_state(1.0), metric.update_state(4.0)  # doctest: +SKIP
+        >>> float(metric.result())  # doctest: +SKIP
+        2.0
+    """
+
+    def update_state(self, values: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Takes losses, which are not negative."""
+        super().update_state(keras.ops.log(keras.ops.maximum(values, 1e-12)), sample_weight)
+
+    def result(self) -> Tensor:
+        """Returns the geometric mean of all losses so far."""
+        return keras.ops.exp(super().result())

@@ -1,0 +1,321 @@
+"""An LSTM for each tensor that sets how far to go, and along which momenta."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from l2l_keras.rules.base import Tensor
+from l2l_keras.rules.lstm_network import LINEAR, LSTMNetwork
+from l2l_keras.rules.tensors import Shape, Tensors
+from l2l_keras.rules.tensorwise_rule import TensorwiseRule
+
+# Sizes of gradients below count as zero.
+_TINY = 1e-12
+# Steps after which the LSTM shall be able to tell that they have passed.
+_TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+# A rate is _RATE · exp(2 r): r starts at -1, stays in these bounds, and changes by so much a step
+# at most. A rate that may fall at once but has to grow slowly is the warm-up that makes wide and
+# deep networks survive their first steps.
+_RATE, _START, _LOWEST, _HIGHEST = 3e-3, -1.0, -4.0, 3.0
+_RISE, _FALL = 0.1, 1.0
+# Rows of a tensor's state besides the LSTM's: r - start, steps, and how far the last one went.
+_OWN_ROWS = 3
+
+
+@keras.saving.register_keras_serializable(package="l2l_keras")
+class TensorwiseLSTM(TensorwiseRule):
+    """An LSTM cell for each tensor sets its step size and the mix of a handful of directions.
+
+    The directions of a coordinate are its momenta m over the usual size √v of its gradient, the
+    gradient over √v, and the momenta over the usual size of the gradient in the whole tensor:
+
+        update = -rate · Σ_k mix_k · direction_k
+
+    The LSTM sees of a tensor what does not change with the scale of the loss: how large directions
+    are and how they are aligned with each other and with the parameters, the size of the
+    parameters and of its last update relative to them, its shape, its rate, how many steps have
+    passed, and the mean hidden state of all tensors. It costs some ten thousand multiplications a
+    tensor, and a coordinate costs about what it costs with Adam, and a float for each momentum and
+    each average of squares.
+
+    Args:
+        units: Units of the LSTM. Defaults to 24.
+        momenta: For each momentum, its decay and that of the average v of squares that it is
+            divided by. Defaults to ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)).
+        nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
+            to 1.
+        weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
+            of it there is. Defaults to 0, none.
+        normalize_update: Whether to divide the mix by its root mean square in the tensor, so that
+            the rate alone sets how far to go. Defaults to False.
+        relative_scale: Whether the rate is relative to the root mean square of the tensor's
+            parameters, or to 0.01 where that is less. Defaults to False.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+        name: Name of the layer.
+
+    Raises:
+        ValueError: If an argument is not as described, or a momentum's decay is greater than the
+            square root of that of v: it could become any number of times √v.
+
+    Example:
+        >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
+        >>> state = rule.initial_state(3)
+        >>> update, state = rule.step(keras.ops.array([1.0, 0.0, -2.0]), state)
+        >>> [tuple(array.shape) for array in state]
+        [(3,), (3,), (3,), (3,), (3,), (51, 1)]
+
+    Source: Metz et al., "VeLO: training versatile learned optimizers by scaling up" (2022), has a
+    network for each tensor that sets what a cheap one for each coordinate does; Wichrowska et al.,
+    "Learned optimizers that scale and generalize" (2017), momenta on several time scales and what
+    is scale-free.
+    """
+
+    def __init__(
+        self,
+        units: int = 24,
+        momenta: Sequence[Sequence[float]] = ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)),
+        nominal: float = 1.0,
+        weight_decay: float = 0.0,
+        normalize_update: bool = False,
+        relative_scale: bool = False,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.units = units
+        self.momenta = _check_momenta(momenta)
+        self.nominal = float(nominal)
+        if not weight_decay >= 0.0:
+            raise ValueError(f"`weight_decay` must not be negative. Received: {weight_decay}")
+        self.weight_decay = float(weight_decay)
+        self.normalize_update = bool(normalize_update)
+        self.relative_scale = bool(relative_scale)
+        self.seed = seed
+        self._decays = tuple(sorted({decay for _, decay in self.momenta}))
+        # Of each momentum twice, of the gradient once, and the parameters.
+        self._directions = 2 * len(self.momenta) + 2
+        pairs = list(itertools.combinations(range(self._directions), 2))
+        self._pairs = np.zeros((len(pairs), self._directions, self._directions), "float32")
+        for number, pair in enumerate(pairs):
+            self._pairs[number][pair] = 1.0
+        shape_features = _shape_features(()).size
+        inputs = len(pairs) + self._directions + 3 + shape_features + len(_TIMES) + units
+        self._network = LSTMNetwork(
+            inputs=inputs,
+            outputs=self._directions + 1,
+            units=(units,),
+            activation=LINEAR,
+            output_initializer=_small,
+            forget_bias=1.0,
+            seed=seed,
+        )
+        self.built = True
+
+    @property
+    def coordinate_rows(self) -> int:
+        """A row for each momentum and each average of squares."""
+        return len(self.momenta) + len(self._decays)
+
+    @property
+    def tensor_rows(self) -> int:
+        """The LSTM's hidden and cell state, the rate, the steps, and the size of the last one."""
+        return 2 * self.units + _OWN_ROWS
+
+    @property
+    def direction_rows(self) -> int:
+        """The directions, and √v."""
+        return self._directions + 1
+
+    def advance(self, gradient: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
+        """Updates momenta and averages of squares; see `TensorwiseRule.advance`."""
+        square = ops.square(gradient)
+        values = [(decay, gradient) for decay, _ in self.momenta]
+        values += [(decay, square) for decay in self._decays]
+        return [
+            decay * old + (1.0 - decay) * value
+            for old, (decay, value) in zip(state, values, strict=True)
+        ]
+
+    def directions(
+        self, gradient: Tensor, state: Sequence[Tensor], parameters: Tensor
+    ) -> list[Tensor]:
+        """Relates momenta and gradient to their usual size; see `TensorwiseRule.directions`.
+
+        Returns:
+            The momenta over √v, the gradient over √v, the momenta, the parameters, and √v.
+        """
+        momenta = state[: len(self.momenta)]
+        # Clipped: where the square of a gradient is zero in float32, the root has no derivative.
+        squares = {
+            decay: ops.maximum(v, _TINY**2)
+            for decay, v in zip(self._decays, state[len(self.momenta) :], strict=True)
+        }
+        inverse = {decay: ops.rsqrt(v) for decay, v in squares.items()}
+        first = self._first_decay
+        relative = [m * inverse[decay] for m, (_, decay) in zip(momenta, self.momenta, strict=True)]
+        usual = squares[first] * inverse[first]
+        return [*relative, gradient * inverse[first], *momenta, parameters, usual]
+
+    def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Lets the LSTM decide; see `TensorwiseRule.control`."""
+        hidden, cell, own = ops.split(state, [self.units, 2 * self.units])
+        rate, steps, ratio = own[0:1], own[1:2] + 1.0, own[2:3]
+        factors = self._factors(products, steps)
+        inputs = self._inputs(products, factors, hidden, rate, steps, ratio, tensors)
+        outputs, (hidden, cell), _ = self._network.forward(inputs, (hidden, cell))
+        wish = outputs[-1:]
+        change = ops.where(
+            wish > 0.0, _RISE * ops.tanh(wish), _FALL * ops.tanh(_RISE / _FALL * wish)
+        )
+        rate = ops.clip(rate + change, _LOWEST - _START, _HIGHEST - _START)
+        mix = self._mix(outputs[:-1], factors)
+        count = mix.shape[0]
+        mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
+        size = ops.sqrt(ops.maximum(mean_square, _TINY**2))
+        length = self.step_size(rate)
+        own_size = _root(products[-2:-1, -2])
+        if self.relative_scale:
+            length = length * 10.0 * ops.maximum(own_size, 0.01)
+        if self.normalize_update:
+            length = length / size
+        ratio = ops.log((length * size + 1e-6) / (own_size + 1e-3))
+        new_state = ops.concatenate([hidden, cell, rate, steps, ratio])
+        return -length * mix, new_state
+
+    def step_size(self, rate: Tensor) -> Tensor:
+        """Returns the step size of a rate as the state of tensors holds it."""
+        return _RATE * ops.exp(2.0 * (rate + _START))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "units": self.units,
+            "momenta": [list(pair) for pair in self.momenta],
+            "nominal": self.nominal,
+            "weight_decay": self.weight_decay,
+            "normalize_update": self.normalize_update,
+            "relative_scale": self.relative_scale,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @property
+    def _first_decay(self) -> float:
+        """Decay of the average of squares that the gradient is divided by."""
+        return self.momenta[0][1]
+
+    def _factors(self, products: Tensor, steps: Tensor) -> Tensor:
+        """Returns what makes directions of the rows: bias corrections and scales, `[k, T]`."""
+
+        def correction(decay: float) -> Tensor:
+            return 1.0 - ops.exp(math.log(decay) * steps) if decay else ops.ones_like(steps)
+
+        squares = {decay: correction(decay) for decay in self._decays}
+        own = [correction(decay) for decay, _ in self.momenta]
+        usual = ops.sqrt(squares[self._first_decay])
+        inverse = usual / ops.maximum(_root(products[-1:, -1]), _TINY)
+        relative = [
+            ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
+        ]
+        return ops.concatenate(
+            [*relative, usual, *(inverse / m for m in own), ops.ones_like(usual)]
+        )
+
+    def _inputs(
+        self,
+        products: Tensor,
+        factors: Tensor,
+        hidden: Tensor,
+        rate: Tensor,
+        steps: Tensor,
+        ratio: Tensor,
+        tensors: Tensors,
+    ) -> Tensor:
+        """Returns what the LSTM sees of each tensor, `[inputs, T]`."""
+        directions, count = self._directions, len(tensors)
+        products = products[:-1, :-1]
+        roots = ops.stack([_root(products[k, k]) for k in range(directions)])
+        inverse = 1.0 / ops.maximum(roots, _TINY)
+        cosines = products * inverse[:, None] * inverse[None, :]
+        cosines = ops.matmul(
+            ops.convert_to_tensor(self._pairs.reshape(len(self._pairs), -1)),
+            ops.reshape(cosines, (-1, count)),
+        )
+        shapes = np.stack([_shape_features(shape) for shape in tensors.shapes], axis=1)
+        own_size = roots[-1:]
+        fan_in = np.array([[_fan_in(shape) for shape in tensors.shapes]], "float32")
+        times = ops.concatenate([steps / (steps + time) for time in _TIMES])
+        mean_hidden = ops.broadcast_to(ops.mean(hidden, axis=1, keepdims=True), hidden.shape)
+        return ops.concatenate(
+            [
+                cosines,
+                0.5 * ops.log(roots[:-1] * factors[:-1] + 1e-3) + 0.5,
+                0.5 * ops.log(own_size + 1e-3) + 1.0,
+                0.5 * ops.log(own_size * ops.convert_to_tensor(np.sqrt(fan_in)) + 1e-3),
+                0.5 * rate - 0.5,
+                0.25 * ratio + 1.0,
+                ops.convert_to_tensor(shapes, "float32"),
+                times,
+                mean_hidden,
+            ]
+        )
+
+    def _mix(self, outputs: Tensor, factors: Tensor) -> Tensor:
+        """Returns the weights of the rows, but for the rate, `[k, T]`."""
+        nominal = np.zeros((self._directions - 1, 1), "float32")
+        nominal[0] = self.nominal
+        mix = (outputs[:-1] + ops.convert_to_tensor(nominal)) * factors[:-1]
+        if not self.weight_decay:
+            return mix
+        return ops.concatenate([mix, self.weight_decay * ops.sigmoid(outputs[-1:])])
+
+
+def _check_momenta(momenta: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """Returns decays of momenta as tuples."""
+    pairs = tuple(tuple(float(decay) for decay in pair) for pair in momenta)
+    if not pairs or any(
+        len(pair) != 2 or not 0.0 <= pair[0] < 1.0 or not pair[0] ** 2 <= pair[1] < 1.0
+        for pair in pairs
+    ):
+        raise ValueError(
+            "`momenta` must be pairs of decays in [0, 1), the first at most the root of the "
+            f"second. Received: {momenta}"
+        )
+    return tuple((first, second) for first, second in pairs)
+
+
+def _root(mean_square: Tensor) -> Tensor:
+    """Returns a root mean square, with derivative zero where it is next to nothing."""
+    return ops.sqrt(ops.maximum(mean_square, _TINY**2))
+
+
+def _fan_in(shape: Shape) -> int:
+    """Returns how many inputs a unit has, for kernels as Keras lays them out; 1 for vectors."""
+    return max(1, math.prod(shape[:-1])) if len(shape) > 1 else 1
+
+
+def _shape_features(shape: Shape) -> np.ndarray:
+    """Returns what there is to know of a shape, of size one."""
+    fan_in, fan_out = _fan_in(shape), max(1, shape[-1]) if shape else 1
+    rank = len(shape)
+    return np.array(
+        [
+            math.log(fan_in) / 5.0,
+            math.log(fan_out) / 5.0,
+            rank < 2,
+            rank == 2,
+            rank > 2,
+        ],
+        "float32",
+    )
+
+
+def _small(seed: int | None) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)

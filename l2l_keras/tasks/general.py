@@ -1,0 +1,264 @@
+"""The mixture that general optimizers are meta-trained on.
+
+Small models of many kinds, on digits, MNIST and generated data. None of them, and none of their
+data, is among the problems of `l2l_keras.evaluation.testbed`.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from l2l_keras.tasks import generated
+from l2l_keras.tasks.activation_mixture import ActivationMixture
+from l2l_keras.tasks.exact_layers import AveragePooling, BatchNormalization, Convolution
+from l2l_keras.tasks.images import average, cross_entropy, embedded_digits, load_images
+from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.mixture import Mixture
+
+Tensor = Any
+Data = dict[str, tuple[np.ndarray, np.ndarray]]
+ModelFn = Callable[[], keras.Model]
+
+_ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "elu")
+_BINARY = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
+
+
+def general(data_dir: str | None = None, download: bool = True) -> Mixture:
+    """Returns the mixture of tasks that the general presets are meta-trained on.
+
+    Args:
+        data_dir: Folder of TensorFlow Datasets, for MNIST. Defaults to that library's own.
+        download: Whether to download MNIST where it is missing. Defaults to True.
+
+    Returns:
+        The mixture. What it is validated on are models of other sizes and kinds, on data that no
+        training optimizee sees.
+
+    Raises:
+        FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
+    """
+    digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
+    mnist = _mnist(data_dir, download, pool=1)
+    pooled = _mnist(data_dir, download, pool=2)
+    flat = {split: x.reshape(len(x), -1) for split, (x, _) in pooled.items()}
+    tokens = generated.tokens(vocabulary=24, length=12)
+    members = {
+        "shallow": _task(_mlp((8, 8), (20,), 10), digits, 128),
+        "middling": _task(_mlp((8, 8), (64, 64), 10), digits, 32),
+        "deep": _task(_mlp((8, 8), (32,) * 6, 10, initializer="he_normal"), digits, 64),
+        "residual": _task(_mlp((8, 8), (32,) * 6, 10, residual=True), digits, 16),
+        "layer_norm": _task(_mlp((8, 8), (48, 48), 10, layers.LayerNormalization), digits, 16),
+        "batch_norm": _task(_mlp((8, 8), (48, 48, 48), 10, BatchNormalization), digits, 64),
+        "wide": _task(_mlp((14, 14), (128,), 10), pooled, 32),
+        "dropout": _task(_mlp((14, 14), (48, 48), 10, dropout=0.3), pooled, 64),
+        "linear": _task(_mlp((14, 14), (), 10), pooled, 256),
+        "autoencoder": _task(_mlp((196,), (48, 16, 48), 196), _itself(flat), 32, _BINARY()),
+        "deep_autoencoder": _task(
+            _mlp((196,), (48, 24, 8, 24, 48), 196, output="sigmoid"),
+            _itself(flat),
+            16,
+            "mean_squared_error",
+        ),
+        "teacher": _task(
+            _mlp((9,), (40, 24), 1), generated.teacher(9, 1), 16, "mean_squared_error"
+        ),
+        "field": _task(_mlp((2,), (48, 48), 2), generated.field(), 128, "mean_squared_error"),
+        "table": _task(_mlp((20,), (32,), 1), generated.table(), 32, _BINARY()),
+        "correlated": _task(_mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"),
+        "convolutions": _task(_convnet((8, 8, 1), (6, 12)), _channels(digits), 32),
+        "normalised_convolutions": _task(
+            _convnet((8, 8, 1), (6, 12), BatchNormalization), _channels(digits), 16
+        ),
+        "strided_convolutions": _task(
+            _convnet((14, 14, 1), (8, 12), strides=2), _channels(pooled), 16
+        ),
+        "transformer": _task(_transformer(24, 12, width=32, heads=4), tokens, 8),
+        "narrow_transformer": _task(_transformer(24, 12, width=16, heads=2, blocks=2), tokens, 32),
+        "lstm": _task(_recurrent(layers.LSTM, (12,), 24, vocabulary=24, embedding=8), tokens, 32),
+        "gru": _task(
+            _recurrent(layers.GRU, (10, 1), 16),
+            generated.waves(length=10),
+            32,
+            "mean_squared_error",
+        ),
+        "bag": _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
+        "factors": _task(_factors(150, 8), generated.ratings(100, 50), 128, "mean_squared_error"),
+    }
+    validation = {
+        "two_layers": _task(_mlp((28, 28), (40, 40), 10), mnist, 128),
+        "nine_layers": _task(_mlp((14, 14), (24,) * 9, 10, initializer="he_normal"), pooled, 32),
+        "squeezing": _task(
+            _mlp((196,), (96, 12, 96), 196, output="sigmoid"),
+            _itself(flat),
+            128,
+            "mean_squared_error",
+        ),
+        "regression": _task(
+            _mlp((16,), (24, 24, 24), 3), generated.teacher(16, 3, noise=0.3), 8, "mae"
+        ),
+        "images": _task(
+            _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(pooled), 32
+        ),
+        "attention": _task(_transformer(40, 10, width=24, heads=3), generated.tokens(40, 10), 32),
+        "memory": _task(
+            _recurrent(layers.GRU, (10,), 32, vocabulary=40, embedding=12),
+            generated.tokens(40, 10),
+            16,
+        ),
+        "words": _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
+    }
+    return Mixture(members, validation, name="general")
+
+
+def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> KerasTask:
+    """Returns the task of training a model, with cross-entropy as its loss unless another is given.
+
+    All are compiled with XLA: they are small, and of layers that it is quick at.
+    """
+    return KerasTask(model_fn, loss or cross_entropy(), data, batch_size, jit_compile=True)
+
+
+def _activation() -> ActivationMixture:
+    """Returns an activation that is drawn with the weights."""
+    return ActivationMixture(_ACTIVATIONS, random.randrange(len(_ACTIVATIONS)))
+
+
+def _mlp(
+    shape: tuple[int, ...],
+    units: Sequence[int],
+    outputs: int,
+    normalization: Callable[[], keras.layers.Layer] | None = None,
+    residual: bool = False,
+    dropout: float = 0.0,
+    initializer: str = "glorot_uniform",
+    output: str = "linear",
+) -> ModelFn:
+    """Returns a function that makes perceptrons of a random activation."""
+
+    def model_fn() -> keras.Model:
+        inputs = keras.Input(shape)
+        x = layers.Flatten()(inputs)
+        activation = _activation()
+        for number, count in enumerate(units):
+            new = layers.Dense(count, kernel_initializer=initializer)(x)
+            if normalization:
+                new = normalization()(new)
+            new = activation(new)
+            if dropout:
+                new = layers.Dropout(dropout)(new)
+            x = x + new if residual and number else new
+        return keras.Model(inputs, layers.Dense(outputs, output)(x))
+
+    return model_fn
+
+
+def _convnet(
+    shape: tuple[int, ...],
+    filters: Sequence[int],
+    normalization: Callable[[], keras.layers.Layer] | None = None,
+    strides: int = 1,
+) -> ModelFn:
+    """Returns a function that makes convolutional networks of a random activation."""
+
+    def model_fn() -> keras.Model:
+        x = inputs = keras.Input(shape)
+        activation = _activation()
+        for number, count in enumerate(filters):
+            x = Convolution(count, 3, strides, use_bias=not normalization)(x)
+            if normalization:
+                x = normalization()(x)
+            x = activation(x)
+            if strides == 1 and number == 0:
+                x = AveragePooling()(x)
+        x = layers.GlobalAveragePooling2D()(x) if strides == 1 else layers.Flatten()(x)
+        return keras.Model(inputs, layers.Dense(10)(x))
+
+    return model_fn
+
+
+def _transformer(vocabulary: int, length: int, width: int, heads: int, blocks: int = 1) -> ModelFn:
+    """Returns a function that makes transformers that tell the next token."""
+
+    def model_fn() -> keras.Model:
+        inputs = keras.Input((length,), dtype="int32")
+        places = layers.Embedding(length, width)(ops.arange(length))
+        x = layers.Embedding(vocabulary, width)(inputs) + places
+        for _ in range(blocks):
+            seen = layers.LayerNormalization()(x)
+            attention = layers.MultiHeadAttention(heads, width // heads, flash_attention=False)
+            x = x + attention(seen, seen, use_causal_mask=True)
+            hidden = layers.Dense(2 * width)(layers.LayerNormalization()(x))
+            x = x + layers.Dense(width)(_activation()(hidden))
+        return keras.Model(inputs, layers.Dense(vocabulary)(layers.LayerNormalization()(x)))
+
+    return model_fn
+
+
+def _recurrent(
+    layer: Callable[..., keras.layers.Layer],
+    shape: tuple[int, ...],
+    units: int,
+    vocabulary: int = 0,
+    embedding: int = 0,
+) -> ModelFn:
+    """Returns a function that makes recurrent networks, over tokens or over numbers."""
+
+    def model_fn() -> keras.Model:
+        if not vocabulary:
+            series = keras.Input(shape)
+            return keras.Model(series, layers.Dense(1)(layer(units, unroll=True)(series)))
+        inputs = keras.Input(shape, dtype="int32")
+        x = layers.Embedding(vocabulary, embedding)(inputs)
+        x = layer(units, return_sequences=True, unroll=True)(x)
+        return keras.Model(inputs, layers.Dense(vocabulary)(x))
+
+    return model_fn
+
+
+def _bag(vocabulary: int, width: int, size: int) -> ModelFn:
+    """Returns a function that makes models that tell a word from others."""
+
+    def model_fn() -> keras.Model:
+        inputs = keras.Input((size,), dtype="int32")
+        x = ops.mean(layers.Embedding(vocabulary, width)(inputs), axis=1)
+        return keras.Model(inputs, layers.Dense(vocabulary)(x))
+
+    return model_fn
+
+
+def _factors(rows: int, width: int) -> ModelFn:
+    """Returns a function that makes models of a matrix as a product of two of low rank."""
+
+    def model_fn() -> keras.Model:
+        inputs = keras.Input((2,), dtype="int32")
+        factors = layers.Embedding(rows, width)(inputs)
+        return keras.Model(inputs, ops.sum(ops.prod(factors, axis=1), axis=-1, keepdims=True))
+
+    return model_fn
+
+
+def _mnist(data_dir: str | None, download: bool, pool: int) -> Data:
+    """Returns MNIST from 0 to 1, with squares of pixels averaged; its test images are not used."""
+    parts = {"train": "train[:30000]", "validation": "train[30000:45000]", "test": "train[45000:]"}
+    images = load_images("mnist", parts, data_dir, download)
+    return {
+        split: (average(x, pool)[..., 0].astype("float32") / 255.0, y)
+        for split, (x, y) in images.items()
+    }
+
+
+def _itself(inputs: dict[str, np.ndarray]) -> Data:
+    """Returns inputs as their own targets."""
+    return {split: (x, x) for split, x in inputs.items()}
+
+
+def _channels(data: Data) -> Data:
+    """Returns images with an axis of channels."""
+    return {split: (x[..., None], y) for split, (x, y) in data.items()}

@@ -1,0 +1,173 @@
+"""Generated data for meta-training: regressions, tables, sequences and ratings.
+
+All are drawn from a fixed seed, and cut into three parts, one for each split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from l2l_keras.tasks.base import SPLITS
+
+Array = np.ndarray
+Data = dict[str, tuple[Array, Array]]
+
+
+def thirds(x: Array, y: Array) -> Data:
+    """Returns a third of the examples, which are in a random order, for each split."""
+    parts = np.split(np.arange(len(x) // 3 * 3), 3)
+    return {split: (x[part], y[part]) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def teacher(inputs: int, outputs: int, count: int = 6000, noise: float = 0.1) -> Data:
+    """Returns what a random network of one hidden layer says of random inputs, and noise.
+
+    Args:
+        inputs: Number of inputs.
+        outputs: Number of outputs.
+        count: Number of examples. Defaults to 6000.
+        noise: Standard deviation of the noise; that of what there is to learn is one. Defaults
+            to 0.1.
+    """
+    random = np.random.default_rng(11)
+    x = random.normal(size=(count, inputs))
+    hidden = np.tanh(x @ random.normal(size=(inputs, 24)) * 1.5 / np.sqrt(inputs))
+    y = hidden @ random.normal(size=(24, outputs))
+    y = y / y.std() + noise * random.normal(size=y.shape)
+    return thirds(x.astype("float32"), y.astype("float32"))
+
+
+def field(outputs: int = 2, waves: int = 12, count: int = 12000) -> Data:
+    """Returns the values of a smooth random field at places in the square [-1, 1]².
+
+    Args:
+        outputs: Values at a place. Defaults to 2.
+        waves: Number of plane waves that it is the sum of. Defaults to 12.
+        count: Number of examples. Defaults to 12000.
+    """
+    random = np.random.default_rng(12)
+    x = random.uniform(-1.0, 1.0, size=(count, 2))
+    frequencies = random.normal(size=(2, waves)) * 4.0
+    phases = random.uniform(0.0, 2.0 * np.pi, size=waves)
+    y = np.sin(x @ frequencies + phases) @ random.normal(size=(waves, outputs))
+    return thirds(x.astype("float32"), (0.3 * y / y.std()).astype("float32"))
+
+
+def table(features: int = 20, count: int = 6000) -> Data:
+    """Returns a table whose columns differ in size and shape, with two noisy classes.
+
+    Args:
+        features: Number of columns. Defaults to 20.
+        count: Number of rows. Defaults to 6000.
+    """
+    random = np.random.default_rng(13)
+    latent = random.normal(size=(count, 6))
+    x = latent @ random.normal(size=(6, features)) + 0.5 * random.normal(size=(count, features))
+    score = np.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + x[:, 3] + 0.7 * random.normal(size=count)
+    # A quarter each as they are, skewed, in steps, and of other sizes.
+    x[:, 0::4] *= 10.0 ** random.uniform(-1.0, 1.0, size=x[:, 0::4].shape[1])
+    x[:, 1::4] = np.exp(0.7 * x[:, 1::4])
+    x[:, 2::4] = np.round(x[:, 2::4])
+    return thirds(x.astype("float32"), (score > 0.0).astype("float32")[:, None])
+
+
+def correlated(features: int = 30, condition: float = 100.0, count: int = 6000) -> Data:
+    """Returns a linear regression of a given condition number, with noise.
+
+    Args:
+        features: Number of features. Defaults to 30.
+        condition: Ratio of the largest variance of a combination of them to the smallest.
+            Defaults to 100.
+        count: Number of examples. Defaults to 6000.
+    """
+    random = np.random.default_rng(14)
+    rotation, _ = np.linalg.qr(random.normal(size=(features, features)))
+    scales = condition ** (-0.5 * np.linspace(0.0, 1.0, features))
+    x = (random.normal(size=(count, features)) * scales) @ rotation
+    y = x @ rotation.T @ (random.normal(size=features) / scales) / np.sqrt(features)
+    y = y + 0.05 * random.normal(size=count)
+    return thirds(x.astype("float32"), y.astype("float32")[:, None])
+
+
+def tokens(vocabulary: int, length: int, count: int = 6000) -> Data:
+    """Returns sequences of a Markov chain that now and then turns into another, and what follows.
+
+    Args:
+        vocabulary: Number of tokens.
+        length: Tokens in a sequence.
+        count: Number of sequences. Defaults to 6000.
+
+    Returns:
+        For each split, int32 `[examples, length]` tokens, and the tokens after each of them.
+    """
+    random = np.random.default_rng(15)
+    chains = random.dirichlet(np.full(vocabulary, 0.1), size=(2, vocabulary)).cumsum(axis=-1)
+    chain = random.integers(2, size=count)
+    token = random.integers(vocabulary, size=count)
+    sequence = [token]
+    for _ in range(length):
+        chain = np.where(random.uniform(size=count) < 0.05, 1 - chain, chain)
+        below = chains[chain, token] < random.uniform(size=(count, 1))
+        token = np.minimum(below.sum(axis=1), vocabulary - 1)
+        sequence.append(token)
+    sequences = np.stack(sequence, axis=1).astype("int32")
+    return thirds(sequences[:, :-1], sequences[:, 1:])
+
+
+def waves(length: int, count: int = 6000) -> Data:
+    """Returns noisy sums of two sines, and their next value.
+
+    Args:
+        length: Values in a series.
+        count: Number of series. Defaults to 6000.
+
+    Returns:
+        For each split, float32 `[examples, length, 1]` and `[examples, 1]`.
+    """
+    random = np.random.default_rng(16)
+    time = np.arange(length + 1)
+    frequency = random.uniform(0.1, 1.5, size=(2, count, 1))
+    phase = random.uniform(0.0, 2.0 * np.pi, size=(2, count, 1))
+    series = np.sin(frequency * time + phase).sum(axis=0)
+    series = (series + 0.05 * random.normal(size=series.shape)).astype("float32")
+    return thirds(series[:, :-1, None], series[:, -1:])
+
+
+def bags(vocabulary: int, size: int, count: int = 15000) -> Data:
+    """Returns bags of words of one topic, and another word of it.
+
+    Args:
+        vocabulary: Number of words, rare ones among them.
+        size: Words in a bag.
+        count: Number of bags. Defaults to 15000.
+
+    Returns:
+        For each split, int32 `[examples, size]` words, and `[examples]` another.
+    """
+    random = np.random.default_rng(17)
+    frequency = 1.0 / np.arange(1, vocabulary + 1)
+    topics = random.dirichlet(0.05 * frequency * vocabulary, size=12).cumsum(axis=-1)
+    topic = topics[random.integers(12, size=count)][:, None]
+    words = (topic < random.uniform(size=(count, size + 1, 1))).sum(axis=-1)
+    words = np.minimum(words, vocabulary - 1).astype("int32")
+    return thirds(words[:, :-1], words[:, -1])
+
+
+def ratings(users: int, items: int, count: int = 15000) -> Data:
+    """Returns how users rate items: a matrix of low rank, and noise.
+
+    Args:
+        users: Number of users.
+        items: Number of items.
+        count: Number of ratings. Defaults to 15000.
+
+    Returns:
+        For each split, int32 `[examples, 2]` a user and an item, which is counted after the users;
+        and float32 `[examples, 1]`.
+    """
+    random = np.random.default_rng(18)
+    tastes = random.normal(size=(users + items, 4))
+    user, item = random.integers(users, size=count), users + random.integers(items, size=count)
+    rating = (tastes[user] * tastes[item]).sum(axis=1) / 2.0 + 0.3 * random.normal(size=count)
+    x = np.stack([user, item], axis=1).astype("int32")
+    return thirds(x, rating.astype("float32")[:, None])

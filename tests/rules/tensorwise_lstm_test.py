@@ -1,0 +1,188 @@
+"""Tests of the rule that has an LSTM cell for each tensor."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from l2l_keras.rules import Tensors, TensorwiseLSTM
+
+SHAPES = [(6, 5), (5,), (2, 2, 3, 4)]
+
+
+def trajectory(rule, gradients, tensors, parameters=None):
+    """Updates of a rule, given the gradients of every step, `[steps, n]`."""
+    state = rule.initial_state(gradients.shape[1], len(tensors))
+    theta = np.zeros(gradients.shape[1], "float32") if parameters is None else parameters
+    updates = []
+    for gradient in gradients:
+        update, state = rule.step(ops.array(gradient), state, ops.array(theta), tensors)
+        updates.append(ops.convert_to_numpy(update))
+        theta = theta + updates[-1]
+    return np.array(updates), state
+
+
+def trained(**arguments):
+    """A rule whose outputs are of a size that tells."""
+    rule = TensorwiseLSTM(6, seed=0, **arguments)
+    random = np.random.default_rng(1)
+    rule.set_weights(
+        [w + 0.3 * random.normal(size=w.shape).astype("float32") for w in rule.get_weights()]
+    )
+    return rule
+
+
+def gradients(steps=6, seed=0, shapes=SHAPES):
+    size = sum(int(np.prod(shape)) for shape in shapes)
+    return np.random.default_rng(seed).normal(size=(steps, size)).astype("float32")
+
+
+class TestAtFirst:
+    def test_it_is_adam_with_a_small_rate_that_the_state_tells(self):
+        """Without anything learned: the output weights are zero."""
+        rule = TensorwiseLSTM(4, momenta=((0.9, 0.999),), seed=0)
+        *weights, kernel, bias = rule.get_weights()
+        rule.set_weights([*weights, 0.0 * kernel, bias])
+        given = gradients()
+        updates, state = trajectory(rule, given, Tensors(SHAPES))
+        m = v = 0.0
+        for t, g in enumerate(given, start=1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            adam = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
+            rate = ops.convert_to_numpy(rule.step_size(state[-1][-3, 0]))
+            assert rate == pytest.approx(3e-3 * np.exp(-2), rel=1e-5)
+            np.testing.assert_allclose(updates[t - 1], -rate * adam, rtol=2e-4, atol=1e-8)
+
+    def test_the_nominal_part_can_be_left_out(self):
+        rule = TensorwiseLSTM(4, nominal=0.0, seed=0)
+        *weights, kernel, bias = rule.get_weights()
+        rule.set_weights([*weights, 0.0 * kernel, bias])
+        updates, _ = trajectory(rule, gradients(), Tensors(SHAPES))
+        assert np.all(updates == 0.0)
+
+
+class TestInvariance:
+    @pytest.mark.parametrize("factor", [1e-6, 1e6])
+    def test_the_scale_of_the_loss_does_not_matter(self, factor):
+        rule, given = trained(), gradients()
+        expected, _ = trajectory(rule, given, Tensors(SHAPES))
+        scaled, _ = trajectory(rule, np.float32(factor) * given, Tensors(SHAPES))
+        np.testing.assert_allclose(scaled, expected, rtol=1e-3, atol=1e-6)
+        assert np.abs(expected).max() > 1e-5
+
+    def test_the_order_of_tensors_does_not_matter(self):
+        rule, given = trained(), gradients()
+        parts = np.split(given, np.cumsum([30, 5])[:2], axis=1)
+        expected, _ = trajectory(rule, given, Tensors(SHAPES))
+        actual, _ = trajectory(rule, np.concatenate(parts[::-1], axis=1), Tensors(SHAPES[::-1]))
+        swapped = np.concatenate(np.split(actual, [48, 53], axis=1)[::-1], axis=1)
+        np.testing.assert_allclose(swapped, expected, rtol=1e-4, atol=1e-7)
+
+    def test_the_order_of_coordinates_does_not_matter(self):
+        rule, given = trained(), gradients()
+        order = np.concatenate([np.random.default_rng(2).permutation(30), np.arange(30, 83)])
+        expected, _ = trajectory(rule, given, Tensors(SHAPES))
+        actual, _ = trajectory(rule, given[:, order], Tensors(SHAPES))
+        np.testing.assert_allclose(actual, expected[:, order], rtol=1e-3, atol=1e-6)
+
+
+class TestTensors:
+    def test_they_learn_of_each_other(self):
+        """Through the mean of their hidden states, from the second step on."""
+        rule, given = trained(), gradients()
+        other = given.copy()
+        other[:, 35:] = 0.1
+        first, _ = trajectory(rule, given, Tensors(SHAPES))
+        second, _ = trajectory(rule, other, Tensors(SHAPES))
+        np.testing.assert_allclose(second[0, :35], first[0, :35], rtol=1e-5)
+        assert np.abs(second[-1, :35] / first[-1, :35] - 1.0).max() > 1e-4
+
+    def test_each_has_a_rate_of_its_own(self):
+        _, state = trajectory(trained(), gradients(), Tensors(SHAPES))
+        rates = ops.convert_to_numpy(state[-1])[-3]
+        assert len(set(rates.tolist())) == len(SHAPES)
+
+    def test_a_rate_rises_slowly_and_stays_in_its_bounds(self):
+        rule = TensorwiseLSTM(4, seed=0)
+        *weights, kernel, bias = rule.get_weights()
+        for wish, bound in ((50.0, 3.0), (-50.0, -4.0)):
+            bias = np.full_like(bias, wish)
+            rule.set_weights([*weights, 0.0 * kernel, bias])
+            state = rule.initial_state(83, 3)
+            rates = [0.0]
+            for gradient in gradients(steps=60):
+                _, state = rule.step(ops.array(gradient), state, None, Tensors(SHAPES))
+                rates.append(float(ops.convert_to_numpy(state[-1])[-3, 0]))
+            assert np.diff(rates).max() <= 0.1 + 1e-6
+            assert np.diff(rates).min() >= -1.0 - 1e-6
+            assert rates[-1] == pytest.approx(bound + 1.0)
+
+
+class TestOptions:
+    def test_the_update_can_be_normalised(self):
+        updates, state = trajectory(trained(normalize_update=True), gradients(), Tensors(SHAPES))
+        rate = ops.convert_to_numpy(TensorwiseLSTM.step_size(None, state[-1][-3, 0]))
+        assert np.sqrt(np.mean(updates[-1, :30] ** 2)) == pytest.approx(rate, rel=1e-3)
+
+    def test_the_rate_can_be_relative_to_the_parameters(self):
+        """Of size 0.1, they leave the rate as it is."""
+        parameters = np.full(83, 0.1, "float32")
+        plain, _ = trajectory(trained(), gradients(1), Tensors(SHAPES), parameters)
+        relative, _ = trajectory(
+            trained(relative_scale=True), gradients(1), Tensors(SHAPES), parameters
+        )
+        np.testing.assert_allclose(relative, plain, rtol=1e-4)
+        zero, _ = trajectory(trained(relative_scale=True), gradients(1), Tensors(SHAPES))
+        small = np.full(83, 0.01, "float32")
+        floor, _ = trajectory(trained(relative_scale=True), gradients(1), Tensors(SHAPES), small)
+        assert np.abs(floor).max() < 0.2 * np.abs(relative).max()
+        assert np.abs(zero).max() > 0.0
+
+    def test_weight_decay_pulls_towards_zero(self):
+        rule = trained(weight_decay=0.5)
+        nothing = np.zeros((1, 83), "float32")
+        updates, _ = trajectory(rule, nothing, Tensors(SHAPES), np.full(83, 2.0, "float32"))
+        assert np.all(updates < 0.0)
+        without, _ = trajectory(trained(), nothing, Tensors(SHAPES), np.full(83, 2.0, "float32"))
+        assert np.all(without == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"momenta": ()}, "`momenta` must be pairs"),
+        ({"momenta": ((0.9,),)}, "`momenta` must be pairs"),
+        ({"momenta": ((0.999, 0.99),)}, "`momenta` must be pairs.*the first at most the root"),
+        ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
+        ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
+        ({"units": 0}, "`units` must be .*positive integers"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TensorwiseLSTM(**arguments)
+
+
+def test_zero_gradients_have_finite_derivatives():
+    rule = trained()
+    state = rule.initial_state(83, 3)
+    gradient = tf.zeros(83)
+    with tf.GradientTape() as tape:
+        tape.watch(gradient)
+        update, new_state = rule.step(gradient, state, tf.zeros(83), Tensors(SHAPES))
+        value = tf.reduce_sum(tf.abs(update)) + sum(tf.reduce_sum(part) for part in new_state)
+    derivatives = tape.gradient(value, [gradient, *rule.trainable_variables])
+    for derivative in derivatives:
+        assert np.isfinite(derivative).all()
+
+
+def test_a_configuration_makes_the_same_rule():
+    rule = TensorwiseLSTM(5, ((0.8, 0.9),), 0.5, 0.1, True, True, seed=3)
+    again = TensorwiseLSTM.from_config(rule.get_config())
+    assert again.get_config() == rule.get_config()
+    for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

@@ -1,0 +1,61 @@
+"""Tests of how states are kept."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from l2l_keras import LearnedOptimizer, stored_rule
+from l2l_keras.rules import Tensors, TensorwiseLSTM
+from l2l_keras.stored_rule import StoredRule, StoredTensorwiseRule
+from tests.contract.harness import GradientDescent
+
+
+def test_bits_of_bfloat16_come_back():
+    stored = StoredRule(GradientDescent(rows=(1,)), "bfloat16")
+    assert stored.dtype == "int16"
+    state = ops.zeros((1, 3), "int16")
+    gradient = ops.array([1.0, -0.1, 3e38])
+    _, state = stored.step([], gradient, state)
+    expected = ops.cast(ops.cast(gradient, "bfloat16"), "float32")
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(stored.numbers(state))[0], ops.convert_to_numpy(expected)
+    )
+
+
+def test_some_of_a_large_tensor_tell_of_all():
+    """Where coordinates are alike, the means over some of them are those over all, nearly."""
+    rule = TensorwiseLSTM(4, seed=0)
+    shape = (300, 200)
+    random = np.random.default_rng(0)
+    arrays = [ops.array(random.normal(size=shape), "float32") for _ in range(2)]
+    gradient, parameters = arrays
+    state = [ops.abs(ops.array(random.normal(size=shape), "float32")) + 0.1 for _ in range(5)]
+    sampled = StoredTensorwiseRule(rule, "float32").observe_tensor(state, gradient, parameters)
+
+    vectors = [ops.reshape(array, (-1,)) for array in state]
+    gradient, parameters = (ops.reshape(array, (-1,)) for array in arrays)
+    rows = ops.stack(rule.directions(gradient, rule.advance(gradient, vectors), parameters))
+    products = ops.convert_to_numpy(Tensors([shape]).products(rows))[:, :, 0]
+    roots = np.sqrt(np.diag(products))
+    difference = np.abs(ops.convert_to_numpy(sampled) - products) / np.outer(roots, roots)
+    assert 0.0 < difference.max() < 0.1
+
+
+def test_a_rule_that_was_never_used_before_trains_in_low_precision():
+    """Keras builds the optimizer where it does not track what layers consist of."""
+    rule = TensorwiseLSTM(3, seed=0)
+    stored_rule._shared_rule.cache_clear()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(LearnedOptimizer(rule), "mse")
+        losses = model.fit(np.ones((8, 3)), np.ones((8, 2)), epochs=2, verbose=0).history["loss"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(losses).all()
+    assert losses[1] < losses[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

@@ -1,0 +1,81 @@
+"""Tests of generated data."""
+
+import numpy as np
+import pytest
+
+from l2l_keras.tasks import generated
+from l2l_keras.tasks.base import SPLITS
+
+MAKERS = {
+    "teacher": lambda: generated.teacher(4, 2, count=300),
+    "field": lambda: generated.field(count=300),
+    "table": lambda: generated.table(8, count=300),
+    "correlated": lambda: generated.correlated(6, count=300),
+    "tokens": lambda: generated.tokens(9, 5, count=300),
+    "waves": lambda: generated.waves(5, count=300),
+    "bags": lambda: generated.bags(30, 3, count=300),
+    "ratings": lambda: generated.ratings(10, 5, count=300),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_splits_are_equal_finite_disjoint_and_always_the_same(name):
+    data, again = MAKERS[name](), MAKERS[name]()
+    assert list(data) == list(SPLITS)
+    for split in SPLITS:
+        x, y = data[split]
+        assert len(x) == len(y) == 100
+        assert np.isfinite(x).all()
+        assert np.isfinite(y).all()
+        np.testing.assert_array_equal(x, again[split][0])
+        np.testing.assert_array_equal(y, again[split][1])
+    assert not np.array_equal(data["train"][0], data["validation"][0])
+    assert {x.dtype.name for x, _ in data.values()} <= {"float32", "int32"}
+
+
+def test_a_teacher_s_targets_are_of_size_one():
+    assert generated.teacher(4, 1, noise=0.0)["train"][1].std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_table_has_two_classes_of_about_one_size():
+    labels = generated.table()["train"][1]
+    assert set(np.unique(labels)) == {0.0, 1.0}
+    assert 0.3 < labels.mean() < 0.7
+
+
+@pytest.mark.parametrize("condition", [1.0, 1000.0])
+def test_features_have_the_condition_that_was_asked_for(condition):
+    x, _ = generated.correlated(8, condition, count=30000)["train"]
+    values = np.linalg.eigvalsh(np.cov(x.T))
+    assert values[-1] / values[0] == pytest.approx(condition, rel=0.15)
+
+
+def test_tokens_follow_from_those_before():
+    """The most frequent successor of a token is far more frequent than chance."""
+    x, y = generated.tokens(12, 8)["train"]
+    assert x.shape == y.shape == (2000, 8)
+    np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+    counts = np.zeros((12, 12))
+    np.add.at(counts, (x.ravel(), y.ravel()), 1)
+    assert counts.max(axis=1).sum() / counts.sum() > 3 / 12
+    assert x.min() >= 0
+    assert x.max() < 12
+
+
+def test_words_of_a_bag_are_of_one_topic():
+    x, y = generated.bags(50, 4)["train"]
+    assert x.min() >= 0
+    assert x.max() < 50
+    together = np.mean((x == y[:, None]).any(axis=1))
+    apart = np.mean((x == np.roll(y, 1)[:, None]).any(axis=1))
+    assert together > 1.2 * apart
+
+
+def test_items_are_counted_after_users():
+    x, _ = generated.ratings(10, 5)["train"]
+    assert set(x[:, 0]) == set(range(10))
+    assert set(x[:, 1]) == set(range(10, 15))
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
