@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = [
     "contract",
     "batched_update_test.py",
+    "columns_test.py",
     "gradient_guard_test.py",
     "keras_hooks_test.py",
     "optimizer_test.py",
     "parameter_groups_test.py",
+    "stored_rule_test.py",
 ]
 
 

@@ -1,7 +1,8 @@
 """Meta-training: how update rules are learned. Needs TensorFlow."""
 
-from l2l_keras.meta.callbacks import Backup, KeepBest, Progress
+from l2l_keras.meta.callbacks import Backup, Curriculum, KeepBest, Progress
 from l2l_keras.meta.episode import RANDOM_SCALES
+from l2l_keras.meta.estimators import PersistentEvolution, Truncated
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
 from l2l_keras.meta.meta_model import MetaModel
@@ -11,8 +12,11 @@ __all__ = [
     "RANDOM_SCALES",
     "STEP_WEIGHTS",
     "Backup",
+    "Curriculum",
     "InnerLoop",
     "KeepBest",
     "MetaModel",
+    "PersistentEvolution",
     "Progress",
+    "Truncated",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,72 @@ class KeepBest(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back."""
         self.model.restore_best()
+
+
+class Curriculum(keras.callbacks.Callback):
+    """Lengthens the horizons of training episodes as a rule learns, and goes back if it forgets.
+
+    Episodes are short at first, when a rule would only spoil a long one. When the validation loss
+    has not become better for some epochs, they become longer. Whenever it is much worse than the
+    best so far, the best weights are put back.
+
+    Put this callback after `KeepBest`, on the same quantity, and before `Backup`.
+
+    Args:
+        horizons: Longest horizons in increasing order, as the `horizon` of `MetaModel`; the last
+            one is that of validation.
+        monitor: The logged quantity to watch. Defaults to `"val_final_loss"`.
+        patience: Epochs without a better value before horizons become longer. Defaults to 2.
+        tolerance: How much worse than the best, relative to it, a value may be. Defaults to 0.5.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> callback = l2l_keras.meta.Curriculum([100, 300, 1000])
+
+    Source: Chen et al., "Training stronger baselines for learning to optimize" (2020), section 3.
+    """
+
+    def __init__(
+        self,
+        horizons: Sequence[int],
+        monitor: str = "val_final_loss",
+        patience: int = 2,
+        tolerance: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not horizons or list(horizons) != sorted(set(horizons)) or horizons[0] < 1:
+            raise ValueError(
+                f"`horizons` must be positive and in increasing order. Received: {horizons}"
+            )
+        if patience < 1 or not tolerance > 0.0:
+            raise ValueError(
+                "`patience` and `tolerance` must be positive. "
+                f"Received: patience={patience}, tolerance={tolerance}"
+            )
+        self.horizons = list(horizons)
+        self.monitor = monitor
+        self.patience = patience
+        self.tolerance = tolerance
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begins with the shortest horizons, unless meta-training goes on."""
+        if not int(self.model.optimizer.iterations):
+            self.model.longest_horizon.assign(self.horizons[0])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves on, or back."""
+        value, best = float((logs or {})[self.monitor]), float(self.model.best_value)
+        if not value <= (1.0 + self.tolerance) * best:
+            self.model.restore_best()
+        # `KeepBest` has seen the value already, and kept it in float32.
+        better = value <= best * (1.0 + 1e-6)
+        self.model.waited.assign(0 if better else int(self.model.waited) + 1)
+        longer = [h for h in self.horizons if h > int(self.model.longest_horizon)]
+        if longer and int(self.model.waited) >= self.patience:
+            self.model.longest_horizon.assign(longer[0])
+            self.model.waited.assign(0)
 
 
 class Backup(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from l2l_keras.meta.estimators import Carry, Estimator
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.tasks.base import Nest, Tensor
 
@@ -27,7 +28,6 @@ class Windows(NamedTuple):
         random_scale_of: One of `RANDOM_SCALES`.
         clip: Largest norm of a window's meta-gradient, or None.
         staggered: Whether the first window begins after a random number of steps.
-        second_derivatives: See `InnerLoop.meta_gradient`.
     """
 
     unroll: int
@@ -36,7 +36,6 @@ class Windows(NamedTuple):
     random_scale_of: str
     clip: float | None
     staggered: bool
-    second_derivatives: bool
 
 
 class Episode:
@@ -46,19 +45,27 @@ class Episode:
 
     Args:
         loop: The inner loop of the rule on a task.
+        estimator: Estimates the meta-gradients of windows.
         windows: How episodes are cut, and what is minimised.
         add_variable: Makes a variable, zero at first, from a shape and the name of a dtype.
     """
 
-    def __init__(self, loop: InnerLoop, windows: Windows, add_variable: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        loop: InnerLoop,
+        estimator: Estimator,
+        windows: Windows,
+        add_variable: Callable[..., Any],
+    ) -> None:
         self.loop = loop
+        self._estimator = estimator
         self._windows = windows
         task = loop.task
         initial, inner = loop.start(
             *task.sample("train", 0), task.batch("train", tf.zeros((2,), tf.int32))
         )
-        self._inner = tf.nest.map_structure(
-            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name), inner
+        self._carry = tf.nest.map_structure(
+            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name), estimator.begin(inner)
         )
         self._initial_losses = add_variable(shape=initial.shape, dtype="float32")
         self._scale = None
@@ -108,13 +115,13 @@ class Episode:
         return self._move_on()
 
     def _compute_window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        inner = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._inner)
+        carry = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._carry)
         scale = None if self._scale is None else tf.convert_to_tensor(self._scale.value)
         scalars = (tf.convert_to_tensor(v.value) for v in (self._seed, self._step, self._horizon))
         seed, step, horizon = scalars
         initial = tf.convert_to_tensor(self._initial_losses.value)
-        value, meta_gradient, new_inner = self._differentiate(
-            inner, scale, initial, seed, step, horizon
+        value, meta_gradient, new_carry = self._differentiate(
+            carry, scale, initial, seed, step, horizon
         )
         # Of the norm: one that overflows is no better than a component that does.
         norm = tf.linalg.global_norm(meta_gradient)
@@ -122,8 +129,8 @@ class Episode:
         if self._windows.clip is not None:
             factor = self._windows.clip / tf.maximum(norm, self._windows.clip)
             meta_gradient = [factor * part for part in meta_gradient]
-        moved = tf.nest.map_structure(lambda new, old: tf.where(finite, new, old), new_inner, inner)
-        _assign(self._inner, moved)
+        moved = tf.nest.map_structure(lambda new, old: tf.where(finite, new, old), new_carry, carry)
+        _assign(self._carry, moved)
         self._step.assign(tf.where(finite, step + self._windows.unroll, horizon))
         return value, finite, meta_gradient
 
@@ -140,7 +147,7 @@ class Episode:
         if self._windows.staggered:
             step = tf.random.stateless_uniform((), key, 0, self._windows.unroll, tf.int32)
             inner = self._warm_up(inner, scale, seed, step)
-        _assign(self._inner, inner)
+        _assign(self._carry, self._estimator.begin(inner))
         self._initial_losses.assign(losses)
         self._seed.assign(seed)
         self._step.assign(step)
@@ -168,24 +175,22 @@ class Episode:
 
     def _meta_gradient(
         self,
-        inner: Any,
+        carry: Carry,
         scale: Tensor | None,
         initial: Tensor,
         seed: Tensor,
         step: Tensor,
         horizon: Tensor,
-    ) -> tuple[Tensor, list[Tensor], Any]:
+    ) -> tuple[Tensor, list[Tensor], Carry]:
         steps = step + tf.range(1, self._windows.unroll + 1)
         progress = tf.minimum(tf.cast(steps / horizon, "float32"), 1.0)
-        value, meta_gradient, _, inner = self.loop.meta_gradient(
-            inner,
+        return self._estimator.window(
+            carry,
             lambda t: self._batch(seed, steps[t]),
-            self._windows.unroll,
             lambda losses: self._windows.meta_loss(losses, initial, progress),
             scale,
-            self._windows.second_derivatives,
+            tf.stack([seed, -1 - step]),
         )
-        return value, meta_gradient, inner
 
 
 def _assign(variables: Nest, values: Nest) -> None:

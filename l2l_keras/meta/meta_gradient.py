@@ -157,7 +157,7 @@ class InnerLoop:
         Returns:
             `(losses, inner)`: f(θ_{t+1}), float32 `[functions]`, and where the loop stands.
         """
-        losses, inner, _ = self._inner_step(self._pack(), inner, batch, scale, kept=0)
+        losses, inner, _ = self._inner_step(self.pack(), inner, batch, scale, kept=0)
         return losses, inner
 
     def rollout(
@@ -189,6 +189,48 @@ class InnerLoop:
             parallel_iterations=1,
         )[2].stack()
 
+    def window(
+        self,
+        weights: list[Tensor],
+        inner: Inner,
+        draw: Draw,
+        unroll: int,
+        scale: Tensor | None = None,
+    ) -> tuple[Tensor, Inner]:
+        """Computes a window with given φ, and no meta-gradient.
+
+        Args:
+            weights: φ, as returned by `pack`.
+            inner: Where the loop stands.
+            draw: As in `meta_gradient`.
+            unroll: Inner steps in the window.
+            scale: As in `step`.
+
+        Returns:
+            `(losses, inner)`: f(θ_1) … f(θ_T), float32 `[unroll, functions]`, and where the loop
+            stands.
+        """
+
+        def body(t: Tensor, inner: Inner, losses: tf.TensorArray) -> tuple[Inner, tf.TensorArray]:
+            step_losses, inner, _ = self._inner_step(weights, inner, draw(t), scale, kept=0)
+            return inner, losses.write(t, step_losses)
+
+        losses = _arrays(tf.TensorSpec((self.task.functions,)), unroll)
+        inner, losses = _loop(range(unroll), body, (inner, losses))
+        return losses.stack(), inner
+
+    def pack(self) -> list[Tensor]:
+        """Returns φ, one vector a rule."""
+        return [compiled.pack() for compiled in self._compiled]
+
+    def unpack(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Cuts vectors such as `pack` returns into the shapes of the rules' trainable variables."""
+        return [
+            part
+            for compiled, vector in zip(self._compiled, vectors, strict=True)
+            for part in compiled.unpack(vector)
+        ]
+
     def meta_gradient(
         self,
         inner: Inner,
@@ -218,7 +260,7 @@ class InnerLoop:
             the rules' trainable variables; f(θ_1) … f(θ_T), float32 `[unroll, functions]`; and
             where the loop stands.
         """
-        weights = self._pack()
+        weights = self.pack()
         trace, after = self._run(weights, inner, draw, unroll, scale, second_derivatives)
         losses = trace.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -232,21 +274,12 @@ class InnerLoop:
             d_weights = self._whole_derivative(weights, inner, trace, draw, factors, scale)
         else:
             d_weights = self._first_order(weights, inner, trace, factors, scale)
-        d_variables = [
-            derivative
-            for compiled, d in zip(self._compiled, d_weights, strict=True)
-            for derivative in compiled.unpack(d)
-        ]
-        return value, d_variables, losses, after
+        return value, self.unpack(d_weights), losses, after
 
     def _pieces(self) -> Iterator[tuple[int, int, CompiledRule]]:
         """Yields each piece's number, its group and the group's rule."""
         for piece, group in enumerate(self.partition.owners):
             yield piece, group, self._compiled[group]
-
-    def _pack(self) -> list[Tensor]:
-        """Returns φ, one vector a rule."""
-        return [compiled.pack() for compiled in self._compiled]
 
     def _initial_state(self, piece: int) -> tuple[Tensor, ...]:
         """Returns a piece's state before the first step."""

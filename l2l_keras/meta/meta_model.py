@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from l2l_keras import parameter_groups
 from l2l_keras.meta.episode import RANDOM_SCALES, Episode, Windows
+from l2l_keras.meta.estimators import Estimator, PersistentEvolution, Truncated
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
 from l2l_keras.meta.validation import GeometricMean, Validation
@@ -68,9 +69,17 @@ class MetaModel(keras.Model):
             with a long `unroll`. Not for optimizees with batch normalisation, whose second
             derivatives TensorFlow gets wrong (its `tf.nn.moments` stops a gradient). Defaults to
             False, the paper's choice.
+        pes_pairs: If not 0 (the default), meta-gradients are estimated by persistent evolution
+            strategies with so many pairs of inner loops instead of by back-propagation; see
+            `l2l_keras.meta.PersistentEvolution`.
+        pes_sigma: Standard deviation of what φ is moved by there. Defaults to 0.01.
         seed: Seed of every draw, a non-negative integer. Defaults to 0.
         chunk_size: See `InnerLoop`.
         cache_bytes: See `InnerLoop`.
+
+    Attributes:
+        longest_horizon: Inner steps of the longest training episodes that begin from now on, an
+            integer variable (see `Curriculum`).
 
     Raises:
         ValueError: If an argument is not as described.
@@ -104,6 +113,8 @@ class MetaModel(keras.Model):
         window_clip: float | None = None,
         staggered: bool = False,
         second_derivatives: bool = False,
+        pes_pairs: int = 0,
+        pes_sigma: float = 0.01,
         seed: int = 0,
         chunk_size: int = 4096,
         cache_bytes: int = 2**27,
@@ -131,6 +142,13 @@ class MetaModel(keras.Model):
                 )
         if random_scale < 0.0:
             raise ValueError(f"`random_scale` must not be negative. Received: {random_scale}")
+        if pes_pairs < 0 or not pes_sigma > 0.0:
+            raise ValueError(
+                "`pes_pairs` must not be negative, and `pes_sigma` must be positive. "
+                f"Received: pes_pairs={pes_pairs}, pes_sigma={pes_sigma}"
+            )
+        if pes_pairs and second_derivatives:
+            raise ValueError("`second_derivatives` are those of back-propagation, not of PES.")
         if optimizees is not None and optimizees < 1:
             raise ValueError(f"`optimizees` must be positive or None. Received: {optimizees}")
         if window_clip is not None and not window_clip > 0.0:
@@ -166,16 +184,24 @@ class MetaModel(keras.Model):
             random_scale_of,
             window_clip,
             staggered,
-            second_derivatives,
         )
+
+        def estimator(loop: InnerLoop) -> Estimator:
+            if pes_pairs:
+                return PersistentEvolution(loop, unroll, pes_pairs, pes_sigma)
+            return Truncated(loop, unroll, second_derivatives)
+
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
         members = list(mixture.members.values())
         self._episodes = [
-            Episode(loops[t], windows, functools.partial(make, name="episode"))
+            Episode(loops[t], estimator(loops[t]), windows, functools.partial(make, name="episode"))
             for _ in range(math.ceil(parallel / len(members)))
             for t in members
         ]
         self._jit_compile = all(t.jit_compile for t in members)
+        self.longest_horizon = make(shape=(), dtype="int32", name="longest_horizon")
+        self.longest_horizon.assign(self.horizons[1])
+        self.waited = make(shape=(), dtype="int32", name="waited")
         self._turn = make(shape=(), dtype="int32", name="turn")
         self._begun = make(shape=(), dtype="int32", name="begun")
         self.skipped = make(shape=(), dtype="int32", name="skipped")
@@ -309,7 +335,8 @@ class MetaModel(keras.Model):
         """Begins the next episode."""
         number = int(self._begun)
         self._begun.assign_add(1)
-        shortest, longest = (h // episode.unroll for h in self.horizons)
+        shortest = self.horizons[0] // episode.unroll
+        longest = max(shortest, int(self.longest_horizon) // episode.unroll)
         random = np.random.default_rng((self.seed, 1, number))
         windows = math.exp(random.uniform(math.log(shortest), math.log(longest + 1)))
         optimizee = number % self.optimizees if self.optimizees else number

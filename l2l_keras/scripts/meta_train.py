@@ -105,6 +105,13 @@ _LONGEST = _define(
     "If set, each episode's horizon is drawn between --horizon and this, its logarithm uniformly.",
     lower_bound=1,
 )
+_CURRICULUM = _define(
+    flags.DEFINE_list,
+    "curriculum",
+    [],
+    "If set, longest horizons that episodes have one after another, such as 100,300,1000: they "
+    "become longer as the rule stops learning.",
+)
 _UNROLL = _define(
     flags.DEFINE_integer,
     "unroll",
@@ -202,6 +209,21 @@ _SECOND = _define(
     "Hessian-vector product a step. Learns more from long windows (--unroll). Not for models with "
     "batch normalisation.",
 )
+_PES = _define(
+    flags.DEFINE_integer,
+    "pes_pairs",
+    0,
+    "If set, meta-gradients are estimated by persistent evolution strategies with so many pairs of "
+    "inner loops, unbiased over whole episodes but noisy.",
+    lower_bound=0,
+)
+_PES_SIGMA = _define(
+    flags.DEFINE_float,
+    "pes_sigma",
+    0.01,
+    "Standard deviation of what the rule's weights are moved by there.",
+    lower_bound=1e-12,
+)
 _SEED = _define(
     flags.DEFINE_integer,
     "seed",
@@ -257,6 +279,7 @@ _OF_THE_RUN = (
     _GROUPS,
     _HORIZON,
     _LONGEST,
+    _CURRICULUM,
     _UNROLL,
     _PARALLEL,
     _OPTIMIZEES,
@@ -272,6 +295,8 @@ _OF_THE_RUN = (
     _WINDOW_CLIP,
     _STAGGERED,
     _SECOND,
+    _PES,
+    _PES_SIGMA,
     _SEED,
 )
 
@@ -298,6 +323,7 @@ def main(argv: list[str]) -> None:
     )
     rule, parent = _make_rule()
     meta_model, windows = _make_meta_model(rule, task)
+    curriculum = _make_curriculum()
     # Once nothing is wrong with the flags: from here on, the folder holds a run.
     if not _RESUME.value:
         _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
@@ -307,7 +333,7 @@ def main(argv: list[str]) -> None:
         f"{' to '.join(str(h) for h in sorted(set(meta_model.horizons)))} steps",
         flush=True,
     )
-    _meta_train(meta_model, windows, output_dir)
+    _meta_train(meta_model, windows, curriculum, output_dir)
     if math.isinf(float(meta_model.best_value)):
         raise _console.UserError(
             f"No validation loss was finite, and {int(meta_model.skipped)} of "
@@ -429,7 +455,7 @@ def _make_meta_model(
         meta_model = meta.MetaModel(
             rule,
             task,
-            horizon=(_HORIZON.value, _LONGEST.value or _HORIZON.value),
+            horizon=(_HORIZON.value, _LONGEST.value) if _LONGEST.value else _HORIZON.value,
             unroll=_UNROLL.value,
             parallel=_PARALLEL.value,
             optimizees=_OPTIMIZEES.value,
@@ -440,6 +466,8 @@ def _make_meta_model(
             window_clip=_WINDOW_CLIP.value,
             staggered=_STAGGERED.value,
             second_derivatives=_SECOND.value,
+            pes_pairs=_PES.value,
+            pes_sigma=_PES_SIGMA.value,
             seed=_SEED.value,
             cache_bytes=_CACHE.value * 2**20,
         )
@@ -456,7 +484,23 @@ def _make_meta_model(
     return meta_model, windows
 
 
-def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> None:
+def _make_curriculum() -> list[keras.callbacks.Callback]:
+    """Makes the callback that lengthens horizons, if there is to be one."""
+    if not _CURRICULUM.value:
+        return []
+    try:
+        horizons = [int(horizon) for horizon in _CURRICULUM.value]
+        return [meta.Curriculum(horizons)]
+    except ValueError as error:
+        raise _console.UserError(f"--curriculum: {error}", _console.USAGE) from error
+
+
+def _meta_train(
+    meta_model: meta.MetaModel,
+    windows: int,
+    curriculum: list[keras.callbacks.Callback],
+    output_dir: Path,
+) -> None:
     """Meta-trains the rule in place, with a backup after every epoch."""
     # Its folder goes once everything is written: a run that is interrupted while it is compared
     # goes on from there.
@@ -470,6 +514,7 @@ def _meta_train(meta_model: meta.MetaModel, windows: int, output_dir: Path) -> N
             verbose=0,
             callbacks=[
                 meta.KeepBest(),
+                *curriculum,
                 meta.Progress(lambda line: print(line, flush=True)),
                 backup,
                 keras.callbacks.CSVLogger(str(output_dir / "history.csv"), append=_RESUME.value),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_keras.meta import Backup, KeepBest, MetaModel, Progress
+from l2l_keras.meta import Backup, Curriculum, KeepBest, MetaModel, Progress
 from l2l_keras.meta.callbacks import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
@@ -87,6 +87,66 @@ class TestKeepBest:
     def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):
         with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
             fit(make_model(), KeepBest(monitor), validation_episodes=episodes)
+
+
+class TestCurriculum:
+    def run(self, values, **arguments):
+        """The longest horizon and the weights after every epoch, given validation losses."""
+        model = MetaModel(
+            CoordinatewiseLSTM((3,), "none", seed=0), Quadratic(2, 3), horizon=(3, 12), unroll=3
+        )
+        model.compile(keras.optimizers.Adam(1e-2))
+        curriculum = Curriculum([3, 6, 12], **arguments)
+        curriculum.set_model(model)
+        curriculum.on_train_begin()
+        model.optimizer.iterations.assign(1)
+        horizons, weights = [int(model.longest_horizon)], []
+        for epoch, value in enumerate(values):
+            model.rule.set_weights([w + 1.0 for w in model.rule.get_weights()])
+            model.keep_best(value)
+            curriculum.on_epoch_end(epoch, {"val_final_loss": value})
+            horizons.append(int(model.longest_horizon))
+            weights.append(model.rule.get_weights()[0][0, 0])
+        return model, horizons, np.array(weights) - (weights[0] if weights else 0.0)
+
+    def test_horizons_become_longer_when_nothing_is_learned_any_more(self):
+        _, horizons, weights = self.run([3.0, 2.0, 2.1, 1.9, 2.0, 2.1, 1.8, 1.9, 1.9, 1.9, 1.9])
+        assert horizons == [3, 3, 3, 3, 3, 3, 6, 6, 6, 12, 12, 12]
+        np.testing.assert_allclose(weights, np.arange(11), rtol=1e-5)
+
+    @pytest.mark.parametrize("bad", [3.1, float("nan"), float("inf")])
+    def test_weights_that_have_become_much_worse_are_given_up(self, bad):
+        _, horizons, weights = self.run([3.0, 2.0, bad, 2.9])
+        np.testing.assert_allclose(weights, [0, 1, 1, 2], rtol=1e-5)
+        assert horizons == [3, 3, 3, 3, 6]
+
+    def test_what_resumes_does_not_begin_anew(self):
+        model, _, _ = self.run([1.0, 1.0, 1.1, 1.1])
+        again = Curriculum([3, 6, 12])
+        again.set_model(model)
+        again.on_train_begin()
+        assert int(model.longest_horizon) == 6
+
+    def test_episodes_are_no_longer_than_it_says(self):
+        model, _, _ = self.run([])
+        horizons = []
+        for _ in range(20):
+            model._begin(model._episodes[0])
+            horizons.append(int(model._episodes[0]._horizon))
+        assert set(horizons) == {3}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"horizons": []}, "`horizons` must be positive and in increasing order"),
+            ({"horizons": [6, 3]}, r"increasing order. Received: \[6, 3\]"),
+            ({"horizons": [3], "patience": 0}, "Received: patience=0"),
+            ({"horizons": [3], "tolerance": 0.0}, "tolerance=0.0"),
+        ],
+    )
+    def test_wrong_arguments_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            Curriculum(**arguments)
 
 
 class TestBackup:

@@ -365,7 +365,7 @@ class TestEpisodes:
         for _ in range(starts[-1]):
             residuals = np.einsum("kij,kj->ki", w, theta) - y
             theta = theta - RATE * 2 * np.einsum("kij,ki->kj", w, residuals)
-        reached = model._episodes[0]._inner.parameters.numpy()
+        reached = model._episodes[0]._carry.parameters.numpy()
         np.testing.assert_allclose(reached, theta.ravel(), rtol=1e-4)
 
 

@@ -303,6 +303,7 @@ class TestMixture:
             "--window_clip=0.1",
             "--staggered",
             "--meta_loss=log_window",
+            "--curriculum=4,8",
             "--validation_episodes=1",
             f"--output_dir={tmp_path / 'run'}",
         )
@@ -313,7 +314,12 @@ class TestMixture:
         assert f"l2l-evaluate --preset={tmp_path / 'run' / 'preset'} --task=testbed" in out
         content = card(tmp_path / "run")
         assert (content["task"], content["horizon"]) == ("several", 8)
-        for flag in ("--parallel=2", "--longest_horizon=8", "--random_scale_of=tensor"):
+        for flag in (
+            "--curriculum=4,8",
+            "--parallel=2",
+            "--longest_horizon=8",
+            "--random_scale_of=tensor",
+        ):
             assert flag in shlex.split(content["command"])
         optimizer = l2l_keras.LearnedOptimizer.from_preset(tmp_path / "run" / "preset")
         assert optimizer.rule.momenta == ((0.9, 0.99),)

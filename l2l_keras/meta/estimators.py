@@ -1,0 +1,149 @@
+"""How the meta-gradient of a window is estimated: by back-propagation, or by evolution."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import tensorflow as tf
+
+from l2l_keras.meta.meta_gradient import Draw, InnerLoop, MetaLoss
+from l2l_keras.tasks.base import Tensor
+
+Carry = Any
+"""What an estimator keeps from one window of an episode to the next, a nest of tensors."""
+
+
+class Estimator(abc.ABC):
+    """Estimates the meta-gradients of an episode's windows, one after the other.
+
+    Args:
+        loop: The inner loop of the rule on a task.
+        unroll: Inner steps in a window.
+    """
+
+    def __init__(self, loop: InnerLoop, unroll: int) -> None:
+        self._loop = loop
+        self._unroll = unroll
+
+    @abc.abstractmethod
+    def begin(self, inner: Any) -> Carry:
+        """Returns what there is before the first window.
+
+        Args:
+            inner: Where the inner loop stands.
+        """
+
+    @abc.abstractmethod
+    def window(
+        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, list[Tensor], Carry]:
+        """Computes a window and its meta-gradient.
+
+        Args:
+            carry: What is there before the window.
+            draw: As in `InnerLoop.meta_gradient`.
+            meta_loss: As in `InnerLoop.meta_gradient`.
+            scale: As in `InnerLoop.step`.
+            key: int32 `[2]`, a seed of what is random in the window.
+
+        Returns:
+            `(meta_loss, meta_gradient, carry)`: a scalar; the derivatives with respect to the
+            rules' trainable variables; and what is there after the window.
+        """
+
+
+class Truncated(Estimator):
+    """The exact derivative of a window, with what was before taken as given.
+
+    Its bias grows with what a window does to later ones: small steps look better than they are.
+
+    Args:
+        loop: The inner loop of the rule on a task.
+        unroll: Inner steps in a window.
+        second_derivatives: See `InnerLoop.meta_gradient`.
+
+    Source: Andrychowicz et al. (2016), section 2: truncated back-propagation through time.
+    """
+
+    def __init__(self, loop: InnerLoop, unroll: int, second_derivatives: bool) -> None:
+        super().__init__(loop, unroll)
+        self._second_derivatives = second_derivatives
+
+    def begin(self, inner: Any) -> Carry:
+        """Returns where the inner loop stands; see `Estimator.begin`."""
+        return inner
+
+    def window(
+        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, list[Tensor], Carry]:
+        """Computes a window and its meta-gradient; see `Estimator.window`."""
+        del key
+        value, meta_gradient, _, carry = self._loop.meta_gradient(
+            carry, draw, self._unroll, meta_loss, scale, self._second_derivatives
+        )
+        return value, meta_gradient, carry
+
+
+class PersistentEvolution(Estimator):
+    """Persistent evolution strategies: unbiased over all windows of an episode, and noisy.
+
+    Pairs of inner loops run with φ + ε and φ - ε, ε ~ N(0, σ²) drawn anew for each pair and window.
+    With ξ the sum of a pair's ε since the episode began, the mean over pairs of
+
+        ξ · (L(φ + ε) - L(φ - ε)) / (2 σ²)
+
+    is an unbiased estimate of how the window's meta-loss changes with φ, the part through earlier
+    windows included, but for terms of order σ². The variance grows with the number of weights and
+    of windows.
+
+    Args:
+        loop: The inner loop of the rule on a task.
+        unroll: Inner steps in a window.
+        pairs: Number of pairs.
+        sigma: Standard deviation σ of ε.
+
+    Source: Vicol, Metz and Sohl-Dickstein, "Unbiased gradient estimation in unrolled computation
+    graphs with persistent evolution strategies" (2021), algorithm 2, antithetic.
+    """
+
+    def __init__(self, loop: InnerLoop, unroll: int, pairs: int, sigma: float) -> None:
+        super().__init__(loop, unroll)
+        self._pairs = pairs
+        self._sigma = sigma
+
+    def begin(self, inner: Any) -> Carry:
+        """Returns where each loop stands, and sums of ε, for each pair; see `Estimator.begin`."""
+        return [
+            ([inner, inner], [tf.zeros_like(weights) for weights in self._loop.pack()])
+            for _ in range(self._pairs)
+        ]
+
+    def window(
+        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, list[Tensor], Carry]:
+        """Computes a window and its meta-gradient; see `Estimator.window`."""
+        weights = self._loop.pack()
+        values, gradients, new_carry = [], [], []
+        for pair, (inners, sums) in enumerate(carry):
+            keys = [
+                tf.random.experimental.stateless_fold_in(key, pair * len(weights) + k)
+                for k in range(len(weights))
+            ]
+            noise = [
+                self._sigma * tf.random.stateless_normal(part.shape, own)
+                for part, own in zip(weights, keys, strict=True)
+            ]
+            ends, losses = [], []
+            for sign, inner in zip((1.0, -1.0), inners, strict=True):
+                moved = [w + sign * e for w, e in zip(weights, noise, strict=True)]
+                own, inner = self._loop.window(moved, inner, draw, self._unroll, scale)
+                ends.append(inner)
+                losses.append(meta_loss(own))
+            sums = [s + e for s, e in zip(sums, noise, strict=True)]
+            slope = (losses[0] - losses[1]) / (2.0 * self._sigma**2)
+            gradients.append([slope * s for s in sums])
+            values += losses
+            new_carry.append((ends, sums))
+        mean = [tf.add_n(parts) / self._pairs for parts in zip(*gradients, strict=True)]
+        return tf.reduce_mean(values), self._loop.unpack(mean), new_carry

@@ -1,0 +1,160 @@
+"""Tests of estimators of meta-gradients: their bias and variance on a problem that is solved."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from l2l_keras.meta import InnerLoop, MetaModel, PersistentEvolution, Truncated
+from l2l_keras.rules import UpdateRule
+from l2l_keras.tasks import Quadratic
+from l2l_keras.tasks.base import Task
+
+UNROLL, WINDOWS = 2, 4
+SIGMA = 0.02
+
+
+class Walk(UpdateRule):
+    """θ moves by φ each step, whatever the gradient."""
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        self.phi = self.add_weight(shape=(2,), initializer="zeros", name="phi")
+        self.phi.assign([0.3, -0.1])
+        self.built = True
+
+    @property
+    def state_rows(self):
+        return ()
+
+    def step(self, gradient, state):
+        return ops.zeros_like(gradient) + ops.convert_to_tensor(self.phi), state
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class Bowl(Task):
+    """f(θ) = |θ|²: after t steps of `Walk` from zero, t² |φ|²."""
+
+    @property
+    def size(self):
+        return 2
+
+    def sample(self, split, seed):
+        return tf.zeros(2), ()
+
+    def batch(self, split, seed):
+        return ()
+
+    def loss(self, parameters, state, batch):
+        return tf.reduce_sum(parameters**2)[None], state
+
+
+def windows(estimator, loop, seed):
+    """Meta-gradients of an episode's windows, `[windows, 2]`."""
+
+    def episode(key):
+        _, inner = loop.start(tf.zeros(2), (), ())
+        carry = estimator.begin(inner)
+        gradients = []
+        for k in range(WINDOWS):
+            _, gradient, carry = estimator.window(
+                carry, lambda t: (), tf.reduce_mean, None, tf.stack([key, k])
+            )
+            gradients.append(gradient[0])
+        return tf.stack(gradients)
+
+    if seed is None:
+        return episode(tf.constant(0)).numpy()
+    run = tf.function(episode)
+    return np.array([run(tf.constant(k)).numpy() for k in range(seed)])
+
+
+def exact(phi):
+    """What the windows' mean losses change by, all that was before included: 2 φ mean(t²)."""
+    t = np.arange(1, UNROLL * WINDOWS + 1).reshape(WINDOWS, UNROLL)
+    return 2.0 * phi * (t**2).mean(axis=1)[:, None]
+
+
+@pytest.fixture(name="loop", scope="module")
+def loop_fixture():
+    return InnerLoop(Walk(), Bowl())
+
+
+class TestTruncated:
+    def test_it_takes_what_was_before_as_given(self, loop):
+        """With θ = s φ after s steps, θ ← θ + t φ': d/dφ' |s φ + t φ'|² = 2 t (s + t) φ."""
+        phi = loop.rules[0].phi.numpy()
+        t = np.arange(1, UNROLL + 1)
+        s = UNROLL * np.arange(WINDOWS)[:, None]
+        expected = 2.0 * (t * (s + t)).mean(axis=1)[:, None] * phi
+        estimator = Truncated(loop, UNROLL, second_derivatives=False)
+        np.testing.assert_allclose(windows(estimator, loop, None), expected, rtol=1e-4)
+
+
+class TestPersistentEvolution:
+    def test_it_is_unbiased_where_truncation_is_not(self, loop):
+        """Over the windows of an episode, within four standard errors of the mean."""
+        estimator = PersistentEvolution(loop, UNROLL, pairs=4, sigma=SIGMA)
+        samples = windows(estimator, loop, 300)
+        expected = exact(loop.rules[0].phi.numpy())
+        mean, error = samples.mean(axis=0), samples.std(axis=0) / np.sqrt(len(samples))
+        assert np.all(np.abs(mean - expected) < 4.0 * error)
+        # It is told apart from the truncated one, from the second window on.
+        truncated = windows(Truncated(loop, UNROLL, False), loop, None)
+        assert np.all((np.abs(mean - truncated) > 4.0 * error)[1:, 0])
+
+    def test_its_variance_is_that_of_the_theory(self, loop):
+        """Of one pair. In the k-th window, ξ is a sum of k + 1 draws.
+
+        L(φ + ε) - L(φ - ε) is 2 b · δ with δ = Σ_j w_j ε_j: the draw of the j-th window has moved
+        θ by `UNROLL` times itself when the window begins, the last one by t.
+        """
+        estimator = PersistentEvolution(loop, UNROLL, pairs=1, sigma=SIGMA)
+        samples = windows(estimator, loop, 1000)
+        phi = loop.rules[0].phi.numpy()
+        random = np.random.default_rng(0)
+        t = np.arange(1, UNROLL + 1)
+        for k in range(WINDOWS):
+            draws = SIGMA * random.normal(size=(20000, k + 1, 2))
+            before = UNROLL * draws[:, :k].sum(axis=1)
+            moved = before[:, None] + t[:, None] * draws[:, k][:, None]
+            reached = (UNROLL * k + t)[:, None] * phi
+            slope = 4.0 * (moved * reached).sum(axis=2).mean(axis=1) / (2.0 * SIGMA**2)
+            expected = (slope[:, None] * draws.sum(axis=1)).std(axis=0)
+            np.testing.assert_allclose(samples[:, k].std(axis=0), expected, rtol=0.15)
+
+    def test_pairs_lower_the_variance(self, loop):
+        one, many = (
+            windows(PersistentEvolution(loop, UNROLL, pairs, SIGMA), loop, 200).std(axis=0)
+            for pairs in (1, 16)
+        )
+        np.testing.assert_allclose(one / many, 4.0, rtol=0.4)
+
+    def test_meta_training_with_it_improves_a_rule(self):
+        class Descent(Walk):
+            def step(self, gradient, state):
+                return -ops.exp(self.phi[0] - 5.0) * gradient, state
+
+        rule = Descent()
+        model = MetaModel(rule, Quadratic(3, 8), horizon=20, unroll=5, pes_pairs=4)
+        model.compile(keras.optimizers.Adam(5e-2))
+        before = model.evaluate(tf.data.Dataset.range(2), verbose=0, return_dict=True)["loss"]
+        history = model.fit(windows=40, validation_episodes=2, verbose=0).history
+        assert history["skipped"] == [0]
+        assert history["val_loss"][0] < 0.8 * before
+
+    def test_wrong_arguments_are_refused(self):
+        for arguments, message in (
+            ({"pes_pairs": -1}, "`pes_pairs` must not be negative.*Received: pes_pairs=-1"),
+            ({"pes_sigma": 0.0}, "`pes_sigma` must be positive.*pes_sigma=0.0"),
+            ({"pes_pairs": 1, "second_derivatives": True}, "`second_derivatives` are those of"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                MetaModel(Walk(), Quadratic(2, 2), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
