@@ -49,12 +49,13 @@ def test_a_rule_that_was_never_used_before_trains_in_low_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-        model.compile(LearnedOptimizer(rule), "mse")
-        losses = model.fit(np.ones((8, 3)), np.ones((8, 2)), epochs=2, verbose=0).history["loss"]
+        model.compile(LearnedOptimizer(rule, learning_rate=100.0), "mse")
+        # The first steps may be too large for float16, until the loss is scaled as it should be.
+        losses = model.fit(np.ones((8, 3)), np.ones((8, 2)), epochs=8, verbose=0).history["loss"]
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.isfinite(losses).all()
-    assert losses[1] < losses[0]
+    assert losses[-1] < losses[0]
 
 
 if __name__ == "__main__":
