@@ -178,7 +178,7 @@ def by_the_rule(
                 values[i] = values[i] + rate * part.reshape(values[i].shape)
         rows = [
             row.reshape(math.prod(row.shape[:-1]), ends[-1])
-            for row in numpy(state)[: len(rule.state_rows)]
+            for row in numpy(state)[: len(rule.state_rows_for(int(ends[-1])))]
         ]
         rows = np.concatenate([np.zeros((0, ends[-1]), "float32"), *rows])
         for i, part in zip(members, np.split(rows, ends[:-1], axis=1), strict=True):

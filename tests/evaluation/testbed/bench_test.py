@@ -1,12 +1,19 @@
 """Tests of the testbed as a whole, on its smallest problem."""
 
 import dataclasses
+import hashlib
+import json
+import os
 
+import keras
+import numpy as np
 import pytest
 
-from l2l_keras.evaluation import testbed
-from l2l_keras.evaluation.testbed import runs
+from l2l_keras.evaluation import Rollout, testbed
+from l2l_keras.evaluation.testbed import bench, runs
 from l2l_keras.rules import MomentumLSTM
+
+DATA_DIR = os.environ.get("L2L_KERAS_DATA_DIR")
 
 
 @pytest.fixture(name="evaluate", scope="module")
@@ -50,6 +57,43 @@ def test_baselines_are_tuned_once(evaluate):
         assert score.baseline in testbed.TUNED
         assert score.ratio.mean * score.baseline_loss == pytest.approx(score.final_loss, rel=0.1)
     assert scores[1].final_loss < scores[0].final_loss < scores[0].initial_loss
+
+
+def shipped():
+    """The shipped outcomes' settings, learning rates and curves, by problem."""
+    found = {}
+    for path in sorted(bench.SHIPPED.glob("*.npz")):
+        with np.load(path) as file:
+            content = json.loads(str(file["content"]))
+            curves = [file[f"curves_{k}"] for k in range(len(file.files) - 1)]
+        found.setdefault(content["settings"]["problem"], []).append((path, content, curves))
+    return found
+
+
+SHIPPED = shipped()
+
+
+@pytest.mark.parametrize("problem", SHIPPED)
+def test_what_is_shipped_is_of_the_problem_as_it_is(problem):
+    """Its first losses are those of the shipped curves: else the problem has changed since."""
+    if problem not in testbed.names(stored=False) and not DATA_DIR:
+        pytest.skip("L2L_KERAS_DATA_DIR names no folder of data sets")
+    task = testbed.problem(problem, DATA_DIR, download=False)
+    for path, content, all_curves in SHIPPED[problem]:
+        settings = content["settings"]
+        text = json.dumps(settings, sort_keys=True).encode()
+        assert path.stem == hashlib.sha256(text).hexdigest()[:16]
+        assert (settings["size"], settings["steps"]) == (task.size, [100, 1000, 10000])
+        assert [part.shape for part in all_curves] == [(3, 101), (3, 1001), (3, 10001)]
+    _, content, curves = SHIPPED[problem][0]
+    name = content["settings"]["baseline"]
+    optimizer = (
+        testbed.TUNED[name].make(content["rates"][0])
+        if content["rates"]
+        else keras.optimizers.Adam()
+    )
+    actual = Rollout(task, optimizer, steps=3)(seed=1)[0]
+    np.testing.assert_allclose(actual, curves[0][1, :4], rtol=0.02)
 
 
 @pytest.mark.parametrize("multiples", [(), (0, 1), (2, 1), (1, 1)])

@@ -104,6 +104,21 @@ class TestCache:
         assert made
         assert cache.get(self.SETTINGS, self.fail).name == "Adam"
 
+    def test_what_is_not_there_may_be_shipped(self, tmp_path):
+        outcome = Outcome("Adam", (0.1,), (np.full((1, 3), 0.123456, "float32"),), (False,))
+        Cache(tmp_path / "shipped").get(self.SETTINGS, lambda: outcome)
+        cache = Cache(tmp_path / "own", tmp_path / "shipped")
+        assert cache.get(self.SETTINGS, self.fail).name == "Adam"
+        assert not (tmp_path / "own").exists()
+
+    @pytest.mark.parametrize("number", [0.0, 0.123456, 98765.4, 1e-6, 1e30, np.inf, np.nan])
+    def test_losses_are_kept_to_three_digits(self, tmp_path, number):
+        outcome = Outcome("Adam", None, (np.full((1, 3), number, "float32"),), ())
+        cache = Cache(tmp_path)
+        fresh = cache.get(self.SETTINGS, lambda: outcome).curves[0]
+        np.testing.assert_allclose(fresh, number, rtol=5e-4)
+        np.testing.assert_array_equal(cache.get(self.SETTINGS, self.fail).curves[0], fresh)
+
 
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))
