@@ -287,7 +287,7 @@ class InnerLoop:
         state = self._compiled[self.partition.owners[piece]].initial_state(n)
         if not problems:
             return state
-        return tuple(tf.tile(rows[None], [*problems, 1, 1]) for rows in state)
+        return tuple(tf.broadcast_to(part, (*problems, *part.shape)) for part in state)
 
     def _initial_states(self) -> list[tuple[Tensor, ...]]:
         """Returns the state before the first step, for each piece."""
