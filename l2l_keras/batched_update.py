@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from l2l_keras import _backend
-from l2l_keras.columns import Columns, Shape, Slot, Step, Tensor, state_of
+from l2l_keras.columns import Columns, Shape, Slot, Step, Tensor
 from l2l_keras.stored_rule import StoredRule
 
 
@@ -107,7 +107,10 @@ class Block(Columns):
         Returns:
             float32 `[rows, *shape]`.
         """
-        return state_of(self, self.stored_rule, slots[0], index)
+        stored = ops.reshape(ops.convert_to_tensor(slots[0]), (self._rows, self.size))
+        (own,) = [slice(a, b) for member, a, b in self.spans() if member == index]
+        numbers = self.stored_rule.numbers(stored[:, own])
+        return ops.reshape(numbers, (self._rows, *self.shapes[index]))
 
     def _windows(self, members: Collection[int]) -> _backend.Windows:
         """Returns windows over the columns of some variables.

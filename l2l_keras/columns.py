@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from l2l_keras import _backend
-from l2l_keras.stored_rule import Storage
 
 Tensor = Any
 Shape = tuple[int, ...]
@@ -124,25 +123,6 @@ class Columns:
         last = [min(column + length, b) for a, b in spans for column in range(a, b, length)]
         begin = [min(column, self.size - length) for column in first]
         return _backend.Windows(length, *(np.asarray(c, "int32") for c in (begin, first, last)))
-
-
-def state_of(columns: Columns, storage: Storage, slot: Tensor, index: int) -> Tensor:
-    """Returns what an array holds for one variable.
-
-    Args:
-        columns: What the array's columns are.
-        storage: How numbers are kept in it.
-        slot: The array, `[rows, n]` or `[rows, *shape]`.
-        index: The variable's place.
-
-    Returns:
-        float32 `[rows, *shape]`.
-    """
-    stored = ops.convert_to_tensor(slot)
-    rows = stored.shape[0]
-    stored = ops.reshape(stored, (rows, columns.size))
-    (own,) = [slice(a, b) for member, a, b in columns.spans() if member == index]
-    return ops.reshape(storage.numbers(stored[:, own]), (rows, *columns.shapes[index]))
 
 
 def divide(shapes: Mapping[int, Shape]) -> Iterator[dict[int, Shape]]:

@@ -201,7 +201,7 @@ def _sample(array: Tensor) -> Tensor:
 
 
 def stored_rule(rule: UpdateRule, state_dtype: str) -> StoredRule | StoredTensorwiseRule:
-    """Returns a rule with its coordinates' state in one array.
+    """Returns a rule with its state as the optimizer keeps it.
 
     Rules of one configuration share it, and with it the compiled programs: the next optimizer with
     the same rule, for the next similar model, need not compile again.

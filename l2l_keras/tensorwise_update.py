@@ -100,10 +100,6 @@ class TensorwiseBlock:
         own = [ops.reshape(slot, slot.shape) for slot in self._by_variable(slots)[index]]
         return ops.stack([self.stored_rule.numbers(array) for array in own])
 
-    def tensor_state_of(self, slots: Sequence[Tensor], index: int) -> Tensor:
-        """Returns the state of one variable as a whole, float32 `[rows]`."""
-        return ops.convert_to_tensor(slots[0])[:, list(self.shapes).index(index)]
-
     def _by_variable(self, slots: Sequence[Any]) -> dict[int, list[Any]]:
         """Returns the slots of coordinates, by the places of their variables."""
         rows = self.stored_rule.rule.coordinate_rows

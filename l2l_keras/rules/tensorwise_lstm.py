@@ -178,7 +178,7 @@ class TensorwiseLSTM(TensorwiseRule):
         mix = self._mix(outputs[:-1], factors)
         count = mix.shape[0]
         mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
-        size = ops.sqrt(ops.maximum(mean_square, _TINY**2))
+        size = _root(mean_square)
         length = self.step_size(rate)
         own_size = _root(products[-2:-1, -2])
         if self.relative_scale:
