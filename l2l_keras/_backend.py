@@ -31,6 +31,20 @@ class Windows(NamedTuple):
     last: np.ndarray
 
 
+class Access(NamedTuple):
+    """Access to the variables of a step, by their places.
+
+    Attributes:
+        read: Returns the value of a variable.
+        add: Adds a tensor of its shape to a variable.
+        assign: Makes a tensor of its shape the value of a variable.
+    """
+
+    read: Callable[[int], Tensor]
+    add: Callable[[int, Tensor], Any]
+    assign: Callable[[int, Tensor], Any]
+
+
 Step = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
 Sweep = Callable[[Tensor, Sequence[Tensor], Tensor, Any, Windows, Tensor], tuple[Tensor, Any]]
 
@@ -39,11 +53,10 @@ def runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     """Returns a function that takes a step, compiled where the backend compiles.
 
     Args:
-        compute: Maps `(plan, learning_rate, gradients, weights, slots, guard, read, add)` to
+        compute: Maps `(plan, learning_rate, gradients, weights, slots, guard, access)` to
             `(slots, guard, accepted)`: a hashable value with the places of variables in `indices`,
-            tensors, and two functions of the place of a variable: one returns its value, the other
-            is called with what to add to it. `compute` returns the next states, the guard's next
-            values and whether the step counts.
+            tensors, and an `Access`. `compute` returns the next states, the guard's next values
+            and whether the step counts.
 
     Returns:
         A function of the first six and a list of variables, one for each gradient. Weights, slots
@@ -71,9 +84,13 @@ def _tensorflow_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
         def add(index: int, value: Tensor) -> Any:
             return variable_of[index].assign_add(tf.cast(value, variable_of[index].dtype))
 
+        def assign(index: int, value: Tensor) -> Any:
+            return variable_of[index].assign(tf.cast(value, variable_of[index].dtype))
+
         values = [[tf.convert_to_tensor(v) for v in part] for part in (weights, guard)]
+        access = Access(read, add, assign)
         _, new_guard, accepted = compute(
-            plan, learning_rate, gradients, values[0], slots, values[1], read, add
+            plan, learning_rate, gradients, values[0], slots, values[1], access
         )
         for variable, value in zip(guard, new_guard, strict=True):
             variable.assign(value)
@@ -89,15 +106,23 @@ def _jax_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     def compiled(plan, *tensors_and_variables):
         *tensors, variables = tensors_and_variables
         value_of = dict(zip(plan.indices, variables, strict=True))
-        updates: dict[int, Tensor] = {}
-        return *compute(plan, *tensors, value_of.__getitem__, updates.__setitem__), updates
+        new: dict[int, Tensor] = {}
+
+        def add(index: int, value: Tensor) -> None:
+            new[index] = value_of[index] + ops.cast(value, value_of[index].dtype)
+
+        def assign(index: int, value: Tensor) -> None:
+            new[index] = ops.cast(value, value_of[index].dtype)
+
+        access = Access(value_of.__getitem__, add, assign)
+        return *compute(plan, *tensors, access), new
 
     def run(plan, learning_rate, gradients, weights, slots, guard, variables):
         values = [[v.value for v in part] for part in (weights, slots, guard, variables)]
-        new_slots, new_guard, accepted, updates = compiled(plan, learning_rate, gradients, *values)
+        new_slots, new_guard, accepted, new = compiled(plan, learning_rate, gradients, *values)
         for index, variable in zip(plan.indices, variables, strict=True):
-            if index in updates:
-                variable.assign_add(ops.cast(updates[index], variable.dtype))
+            if index in new:
+                variable.assign(new[index])
         for variable, value in zip([*slots, *guard], [*new_slots, *new_guard], strict=True):
             variable.assign(value)
         return accepted
@@ -118,8 +143,12 @@ def _torch_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
         def add(index: int, value: Tensor) -> None:
             variable_of[index].value.add_(value)
 
+        def assign(index: int, value: Tensor) -> None:
+            variable_of[index].value.copy_(value)
+
         values = [[v.value for v in part] for part in (weights, slots, guard)]
-        _, new_guard, accepted = compute(plan, learning_rate, gradients, *values, read, add)
+        access = Access(read, add, assign)
+        _, new_guard, accepted = compute(plan, learning_rate, gradients, *values, access)
         for variable, value in zip(guard, new_guard, strict=True):
             variable.assign(value)
         return accepted
@@ -274,6 +303,31 @@ def program(function: Callable[..., Any], assigns: bool = False) -> Callable[...
         return (result, slots) if assigns else result
 
     return run
+
+
+def clear(slots: Sequence[Any], condition: Tensor) -> list[Any]:
+    """Returns slots, all zero if a condition holds.
+
+    Args:
+        slots: Tensors on JAX; elsewhere they are updated in place, and on TensorFlow they are
+            variables.
+        condition: A boolean scalar.
+    """
+    if keras.backend.backend() == "jax":
+        return [ops.where(condition, ops.zeros_like(slot), slot) for slot in slots]
+    if keras.backend.backend() == "torch":
+        if condition:
+            for slot in slots:
+                slot.zero_()
+        return list(slots)
+    import tensorflow as tf
+
+    def assign_zeros() -> None:
+        for slot in slots:
+            slot.assign(tf.zeros(slot.shape, slot.dtype))
+
+    tf.cond(condition, assign_zeros, lambda: None)
+    return list(slots)
 
 
 def bitcast(x: Tensor, dtype: str) -> Tensor:

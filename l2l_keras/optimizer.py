@@ -18,6 +18,8 @@ from l2l_keras import _backend, gradient_guard, parameter_groups, presets
 from l2l_keras._keras_hooks import BatchOptimizer
 from l2l_keras.batched_update import Block, ShardedBlock
 from l2l_keras.columns import Slot, Step, divide, to_vector
+from l2l_keras.guard import Guard, GuardedVariables
+from l2l_keras.referee import Referee, decide
 from l2l_keras.rules import UpdateRule
 from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
 from l2l_keras.tensorwise_update import TensorwiseBlock
@@ -50,6 +52,8 @@ class LearnedOptimizer(BatchOptimizer):
     variables: meta-training a rule further does not change it, and loading a checkpoint into it
     does not change the rule that it was made from.
 
+    For rules that may do harm, or no good, there is a `guard`, which has Adam take over.
+
     Args:
         rule: The update rule, an `l2l_keras.rules.UpdateRule`
             (`LearnedOptimizer.from_preset` takes a trained one from a preset); or a dictionary of
@@ -67,6 +71,8 @@ class LearnedOptimizer(BatchOptimizer):
         runaway_factor: A step is skipped if the norm of its gradients is more than so many times
             the largest of recent steps (see `l2l_keras.gradient_guard.judge`); None to skip only
             what is not finite. Defaults to 1000.
+        guard: `True`, or an `l2l_keras.Guard` with other settings, for Adam to take over where the
+            rule is of no use. Defaults to None.
         weight_decay: Float or None. If set, `learning_rate * weight_decay` of every variable is
             taken off it before its update.
         clipnorm: Float or None. If set, the gradient of each variable is clipped to this norm.
@@ -106,6 +112,7 @@ class LearnedOptimizer(BatchOptimizer):
         group_of: Callable[[Variable], str] | None = None,
         state_dtype: str = "float32",
         runaway_factor: float | None = 1000.0,
+        guard: Guard | bool | None = None,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -126,6 +133,8 @@ class LearnedOptimizer(BatchOptimizer):
             raise ValueError(
                 f"`runaway_factor` must be greater than 1, or None. Received: {runaway_factor!r}"
             )
+        if not isinstance(guard, Guard | bool | None):
+            raise ValueError(f"`guard` must be a `Guard`, True, or None. Received: {guard!r}")
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -145,6 +154,7 @@ class LearnedOptimizer(BatchOptimizer):
         self.group_of = group_of
         self.state_dtype = state_dtype
         self.runaway_factor = None if runaway_factor is None else float(runaway_factor)
+        self.guard = Guard() if guard is True else guard or None
         # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
         # they are saved with it, and are arguments, not constants, of compiled training steps.
         self._rule_weights = [
@@ -157,6 +167,13 @@ class LearnedOptimizer(BatchOptimizer):
         }
         self._skipped_steps = self.add_variable((), dtype="int", name="skipped_steps")
         self._largest_norm = self.add_variable((), dtype="float32", name="largest_norm")
+        self._watched: list[Variable] = []
+        if self.guard:
+            self._referee = self.add_variable((len(Referee._fields),), name="referee")
+            # Sum and number of the losses since the last step.
+            self._losses = self.add_variable((2,), name="losses")
+            products = self.add_variable((3,), name="products")
+            self._watched = [self._referee, self._losses, products]
         self._run = _backend.runner(self._compute)
 
     @classmethod
@@ -229,6 +246,20 @@ class LearnedOptimizer(BatchOptimizer):
             [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
             for block in self._blocks
         ]
+        self._guarded, self._guard_slots = None, {}
+        if self.guard:
+            shapes = {
+                index: shape for block in self._blocks for index, shape in block.shapes.items()
+            }
+            axes = {index: _backend.sharded_axes(variables[index]) for index in shapes}
+            self._guarded = GuardedVariables(self.guard, shapes, axes)
+            self._guard_slots = {
+                index: [
+                    self._add_slot(slot, variables[index], next(numbers))
+                    for slot in self._guarded.slots_of(index)
+                ]
+                for index in shapes
+            }
         self._delegations = tuple(
             (optimizer, tuple(i for i, g in zip(updated, groups, strict=True) if g == group))
             for group, optimizer in parameter_groups.delegates(self.rule).items()
@@ -241,6 +272,47 @@ class LearnedOptimizer(BatchOptimizer):
     def skipped_steps(self) -> int:
         """Steps that were skipped because their gradients were not finite, or far too large."""
         return int(ops.convert_to_numpy(self._skipped_steps))
+
+    @property
+    def guard_report(self) -> dict[str, int | bool]:
+        """What the guard has done: steps, steps of Adam, races, rescues, and who leads.
+
+        Raises:
+            ValueError: If there is no guard.
+        """
+        if not self.guard:
+            raise ValueError("There is nothing to report without a guard. Received: guard=None")
+        referee = Referee(*ops.convert_to_numpy(self._referee).tolist())
+        return {
+            "steps": int(referee.steps),
+            "adam steps": int(referee.adam_steps),
+            "races": int(referee.races),
+            "rescues": int(referee.rescues),
+            "adam leads": referee.adam_leads > 0.5,
+        }
+
+    def observe_loss(self, loss: Tensor) -> None:
+        """Shows a loss of the present weights to the guard, if there is one.
+
+        Training with `fit` does so by itself; see `l2l_keras.Guard` for where it does not.
+
+        Args:
+            loss: A scalar. Of several between two steps, the mean counts.
+        """
+        if self.guard:
+            loss = ops.stop_gradient(ops.convert_to_tensor(loss, dtype="float32"))
+            self._losses.assign(self._losses + ops.stack([loss, ops.ones_like(loss)]))
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Scales the loss, as Keras does, and shows it to the guard.
+
+        Args:
+            loss: A scalar.
+        """
+        # Where losses are traced apart from the step, what is assigned would be lost.
+        if keras.backend.backend() != "jax" and not _backend.has_strategy():
+            self.observe_loss(loss)
+        return super().scale_loss(loss)
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
         """Updates one variable and its state; training takes all variables in one such step.
@@ -321,6 +393,7 @@ class LearnedOptimizer(BatchOptimizer):
             "group_of": group_of,
             "state_dtype": self.state_dtype,
             "runaway_factor": self.runaway_factor,
+            "guard": self.guard and keras.saving.serialize_keras_object(self.guard),
             **super().get_config(),
         }
 
@@ -342,7 +415,7 @@ class LearnedOptimizer(BatchOptimizer):
             ValueError: If the weights do not fit the rules.
         """
         config = dict(config)
-        for argument in ("rule", "group_of"):
+        for argument in ("rule", "group_of", "guard"):
             config[argument] = keras.saving.deserialize_keras_object(
                 config[argument], custom_objects=custom_objects
             )
@@ -430,8 +503,9 @@ class LearnedOptimizer(BatchOptimizer):
         plan = _Plan(tuple(self.index_of(variable) for variable in variables), alone)
         arrays = (
             self._rule_weights,
-            [slot for _, slots in self._blocks_of(plan) for slot in slots],
-            [self._largest_norm, self._skipped_steps],
+            [slot for _, slots in self._blocks_of(plan) for slot in slots]
+            + [slot for index in self._guarded_of(plan) for slot in self._guard_slots[index]],
+            [self._largest_norm, self._skipped_steps, *self._watched],
             variables,
         )
         natives = [[_backend.native(variable) for variable in part] for part in arrays]
@@ -445,16 +519,15 @@ class LearnedOptimizer(BatchOptimizer):
         weights: Sequence[Tensor],
         slots: Sequence[Any],
         guard: Sequence[Tensor],
-        read: Callable[[int], Tensor],
-        add: Callable[[int, Tensor], Any],
-    ) -> tuple[list[Any], tuple[Tensor, Tensor], Tensor]:
+        access: _backend.Access,
+    ) -> tuple[list[Any], list[Tensor], Tensor]:
         """Computes one step of all rules; see `_backend.runner`."""
         vectors = {
             index: to_vector(gradient, self._shapes[index])
             for index, gradient in zip(plan.indices, gradients, strict=True)
         }
         blocks = [block for block, _ in self._blocks_of(plan)]
-        largest_norm, skipped_steps = guard
+        largest_norm, skipped_steps, *watched = guard
         accepted, new_largest_norm = gradient_guard.judge(
             self._norm(blocks, vectors),
             largest_norm,
@@ -465,16 +538,80 @@ class LearnedOptimizer(BatchOptimizer):
             group: [next(rest) for _ in rule.weights]
             for group, rule in parameter_groups.rules(self.rule).items()
         }
-        step = Step(learning_rate, weights_of, vectors, plan.indices, accepted, read, add)
         rest = iter(slots)
+        own_slots = [[next(rest) for _ in block.slots] for block in blocks]
+        guard_slots = {index: [next(rest) for _ in range(3)] for index in self._guarded_of(plan)}
+        step = Step(
+            learning_rate, weights_of, vectors, plan.indices, accepted, access.read, access.add
+        )
+        if guard_slots:
+            step, watched, rescue, products = self._guard_step(step, watched, guard_slots, access)
         new_slots: list[Any] = []
         ended: list[Any] = []
-        for block in blocks:
-            own_slots, ended = block.update(step, [next(rest) for _ in block.slots], ended)
-            new_slots += own_slots
+        for block, own in zip(blocks, own_slots, strict=True):
+            own, ended = block.update(step, own, ended)
+            new_slots += own
+        if guard_slots:
+            new_slots = _backend.clear(new_slots, rescue)
+            new_slots += [slot for own in guard_slots.values() for slot in own]
+            watched = [*watched, sum(products)]
         skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
         new_largest_norm = largest_norm if plan.alone else new_largest_norm
-        return new_slots, (new_largest_norm, skipped_steps + skipped), accepted
+        return new_slots, [new_largest_norm, skipped_steps + skipped, *watched], accepted
+
+    def _guard_step(
+        self,
+        plain: Step,
+        watched: Sequence[Tensor],
+        slots: dict[int, list[Any]],
+        access: _backend.Access,
+    ) -> tuple[Step, list[Tensor], Tensor, list[Tensor]]:
+        """Guards a step.
+
+        Args:
+            plain: The step as it would be.
+            watched: The referee, the losses, and the products of the last step's updates.
+            slots: What the guard keeps of each variable; their next values take their places when
+                the step adds to the variable.
+            access: Access to the variables.
+
+        Returns:
+            `(step, watched, rescue, products)`: the step as it is to be; the next values of the
+            referee and the losses; whether the rule is to start anew; and a list, empty before the
+            step, of products of updates.
+        """
+        referee, (total, count) = Referee(*ops.unstack(watched[0])), ops.unstack(watched[1])
+        seen = count > 0.5
+        loss = total / ops.maximum(count, 1.0)
+        after, decision = decide(referee, seen, loss, plain.accepted, watched[2])
+
+        products: list[Tensor] = []
+
+        def add(index: int, update: Tensor) -> Any:
+            assert self._guarded is not None
+            (value, product), slots[index] = self._guarded.step(
+                slots[index],
+                ops.reshape(plain.gradients[index], self._shapes[index]),
+                ops.cast(access.read(index), "float32"),
+                update,
+                plain.factor,
+                after,
+                decision,
+                plain.accepted,
+                seen,
+            )
+            products.append(product)
+            return access.assign(index, value)
+
+        # In a race, everyone knows of their own steps only.
+        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.race))
+        own = ops.logical_and(own, ops.logical_not(decision.rescue))
+        step = plain._replace(accepted=ops.logical_and(plain.accepted, own), add=add)
+        return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.rescue, products
+
+    def _guarded_of(self, plan: _Plan) -> list[int]:
+        """Returns the places of a step's variables that are guarded."""
+        return [] if plan.alone else [i for i in plan.indices if i in self._guard_slots]
 
     def _norm(
         self, blocks: Sequence[Block | TensorwiseBlock], vectors: Mapping[int, Tensor]

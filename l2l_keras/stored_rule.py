@@ -119,10 +119,10 @@ class StoredTensorwiseRule(Storage):
 
     def observe_tensor(
         self, stored: Sequence[Tensor], gradient: Tensor, parameters: Tensor
-    ) -> Tensor:
-        """Computes the mean products of a tensor's directions, as they will be.
+    ) -> tuple[Tensor, Tensor]:
+        """Computes a tensor's matrix directions, and the mean products of all of its directions.
 
-        Of a large tensor, some coordinates are looked at, in equal distances.
+        For the products of a large tensor, some coordinates are looked at, in equal distances.
 
         Args:
             stored: The state, arrays of one shape.
@@ -130,19 +130,29 @@ class StoredTensorwiseRule(Storage):
             parameters: float32 of that shape.
 
         Returns:
-            float32 `[r, r]`.
+            `(products, matrices)`: float32 `[r, r]`, and `[matrix_rows, *shape]`.
         """
+        shape = tuple(gradient.shape)
+        matrices = ops.zeros((0, *shape), "float32")
+        if self.rule.matrix_rows:
+            vectors = [ops.reshape(array, (-1,)) for array in (gradient, *stored)]
+            state = self.rule.advance(vectors[0], [self.numbers(array) for array in vectors[1:]])
+            matrices = ops.stack(self.rule.matrix_directions(state, shape))
+            matrices = ops.reshape(matrices, (self.rule.matrix_rows, *shape))
         arrays = [_sample(array) for array in (gradient, parameters, *stored)]
         gradient, parameters, *stored = arrays
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        rows = ops.stack(self.rule.directions(gradient, state, parameters))
-        return ops.matmul(rows, ops.transpose(rows)) * (1.0 / max(1, gradient.shape[0]))
+        whole = [_sample(matrices[k]) for k in range(self.rule.matrix_rows)]
+        rows = ops.stack([*whole, *self.rule.directions(gradient, state, parameters)])
+        products = ops.matmul(rows, ops.transpose(rows)) * (1.0 / max(1, gradient.shape[0]))
+        return products, matrices
 
     def update_tensor(
         self,
         stored: Sequence[Tensor],
         gradient: Tensor,
         parameters: Tensor,
+        matrices: Tensor,
         coefficients: Tensor,
         accepted: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
@@ -152,6 +162,7 @@ class StoredTensorwiseRule(Storage):
             stored: The state, arrays of one shape.
             gradient: float32 of that shape.
             parameters: float32 of that shape.
+            matrices: As returned by `observe_tensor`.
             coefficients: float32 `[k]`.
             accepted: Whether to step at all, a boolean scalar.
 
@@ -159,7 +170,8 @@ class StoredTensorwiseRule(Storage):
             `(update, stored)`: float32 of that shape, and the next state.
         """
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        directions = self.rule.directions(gradient, state, parameters)
+        whole = [matrices[k] for k in range(self.rule.matrix_rows)]
+        directions = [*whole, *self.rule.directions(gradient, state, parameters)]
         update = sum(c * d for c, d in zip(ops.unstack(coefficients), directions, strict=False))
         new = [
             ops.where(accepted, self.stored(array), old)

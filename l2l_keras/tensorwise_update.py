@@ -63,18 +63,19 @@ class TensorwiseBlock:
 
     def update(self, step: Step, slots: Sequence[Any], ended: Any) -> tuple[list[Any], list[Any]]:
         """Takes part in a step; see `Block.update`."""
-        rows = self.stored_rule.rule.direction_rows
+        rows = self.stored_rule.rule.matrix_rows + self.stored_rule.rule.direction_rows
         nothing = ops.zeros((rows, rows), "float32")
         tensor_slot, coordinate_slots = slots[0], self._by_variable(slots)
-        products = []
+        products, matrices = [], {}
         for index in self.shapes:
             if index not in step.members:
                 products.append(nothing)
                 continue
             with _backend.after([*ended, *products[-1:]]):
-                products.append(
-                    self.stored_rule.observe(coordinate_slots[index], *self._arrays(step, index))
+                seen, matrices[index] = self.stored_rule.observe(
+                    coordinate_slots[index], *self._arrays(step, index)
                 )
+                products.append(seen)
         changed = np.array([index in step.members for index in self.shapes])
         coefficients, new_slots = self._control(
             [tensor_slot],
@@ -89,7 +90,11 @@ class TensorwiseBlock:
             if index in step.members:
                 with _backend.after(ended):
                     update, own = self.stored_rule.update(
-                        own, *self._arrays(step, index), coefficients[number], step.accepted
+                        own,
+                        *self._arrays(step, index),
+                        matrices[index],
+                        coefficients[number],
+                        step.accepted,
                     )
                     ended = [step.add(index, update)]
             new_slots = [*new_slots, *own]

@@ -16,6 +16,7 @@ TESTS = [
     "batched_update_test.py",
     "columns_test.py",
     "gradient_guard_test.py",
+    "guard_test.py",
     "keras_hooks_test.py",
     "optimizer_test.py",
     "parameter_groups_test.py",

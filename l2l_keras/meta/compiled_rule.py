@@ -281,8 +281,16 @@ class CompiledTensorwiseRule(CompiledRule):
         """Returns the state of n coordinates, and of their tensors, before the first step."""
         return self.rule.initial_state(n, len(self._tensors))
 
-    def _step(self, gradient: Tensor, state: State, parameters: Tensor) -> tuple[Tensor, State]:
-        return self.rule.step(gradient, state, parameters, self._tensors)
+    def _step(
+        self, gradient: Tensor, state: State, parameters: Tensor, matrices: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        return self.rule.step(gradient, state, parameters, self._tensors, matrices)
+
+    def _forward(
+        self, gradient: Tensor, state: State, parameters: Tensor
+    ) -> tuple[Tensor, State, State]:
+        matrices = self.rule.matrices(gradient, state, self._tensors)
+        return *self._step(gradient, state, parameters, matrices), (parameters, matrices)
 
 
 def compile_rule(rule: UpdateRule, tensors: Tensors, problems: bool = False) -> CompiledRule:

@@ -106,7 +106,7 @@ class Episode:
         self._start(*drawn, tf.constant(seed), tf.constant(horizon))
 
     def window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Computes a window, and moves on; or, if anything is not finite, gives the optimizee up.
+        """Computes a window, and moves on; or, if a loss is not finite, gives the optimizee up.
 
         Returns:
             `(meta_loss, finite, meta_gradient)`: the meta-loss; whether all is finite; and the
@@ -129,9 +129,11 @@ class Episode:
         if self._windows.clip is not None:
             factor = self._windows.clip / tf.maximum(norm, self._windows.clip)
             meta_gradient = [factor * part for part in meta_gradient]
-        moved = tf.nest.map_structure(lambda new, old: tf.where(finite, new, old), new_carry, carry)
+        # Where the meta-gradient alone overflows, the rule may well go on.
+        alive = tf.math.is_finite(value)
+        moved = tf.nest.map_structure(lambda new, old: tf.where(alive, new, old), new_carry, carry)
         _assign(self._carry, moved)
-        self._step.assign(tf.where(finite, step + self._windows.unroll, horizon))
+        self._step.assign(tf.where(alive, step + self._windows.unroll, horizon))
         return value, finite, meta_gradient
 
     def _start_optimizee(

@@ -38,10 +38,10 @@ class Tensors:
         return len(self.shapes)
 
     def cut(self, rows: Tensor) -> list[Tensor]:
-        """Cuts rows `[r, n]` into those of each tensor, `[r, size]`."""
+        """Cuts rows `[..., n]` into those of each tensor, `[..., size]`."""
         # The derivative of a split is one concatenation; those of slices would be added up.
         stops = list(itertools.accumulate(self.sizes))
-        return ops.split(rows, stops[:-1], axis=1) if len(stops) > 1 else [rows]
+        return ops.split(rows, stops[:-1], axis=-1) if len(stops) > 1 else [rows]
 
     def products(self, rows: Tensor) -> Tensor:
         """Computes the mean products of rows with each other, tensor by tensor.

@@ -13,17 +13,20 @@ from keras import ops
 
 from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.lstm_network import LINEAR, LSTMNetwork
+from l2l_keras.rules.orthogonal import orthogonal_factor
 from l2l_keras.rules.tensors import Shape, Tensors
 from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 
 # Sizes of gradients below count as zero.
 _TINY = 1e-12
+# Momenta that are such a part of √v are next to nothing.
+_NOTHING = 0.01
 # Steps after which the LSTM shall be able to tell that they have passed.
 _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-# A rate is _RATE · exp(2 r): r starts at -1, stays in these bounds, and changes by so much a step
-# at most. A rate that may fall at once but has to grow slowly is the warm-up that makes wide and
-# deep networks survive their first steps.
-_RATE, _START, _LOWEST, _HIGHEST = 3e-3, -1.0, -4.0, 3.0
+# A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and follows the
+# LSTM by so much a step at most. A rate that may fall at once but has to grow slowly is the warm-up
+# that makes wide and deep networks survive their first steps.
+_RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
 _RISE, _FALL = 0.1, 1.0
 # Rows of a tensor's state besides the LSTM's: r - start, steps, and how far the last one went.
 _OWN_ROWS = 3
@@ -34,7 +37,8 @@ class TensorwiseLSTM(TensorwiseRule):
     """An LSTM cell for each tensor sets its step size and the mix of a handful of directions.
 
     The directions of a coordinate are its momenta m over the usual size √v of its gradient, the
-    gradient over √v, and the momenta over the usual size of the gradient in the whole tensor:
+    gradient over √v, the momenta over the usual size of the gradient in the whole tensor, and the
+    orthogonal factors of momenta that are matrices, if wanted:
 
         update = -rate · Σ_k mix_k · direction_k
 
@@ -43,12 +47,15 @@ class TensorwiseLSTM(TensorwiseRule):
     parameters and of its last update relative to them, its shape, its rate, how many steps have
     passed, and the mean hidden state of all tensors. It costs some ten thousand multiplications a
     tensor, and a coordinate costs about what it costs with Adam, and a float for each momentum and
-    each average of squares.
+    each average of squares. Orthogonal factors cost more: 20 multiplications for each row of a
+    matrix and coordinate, 5,000 at most.
 
     Args:
         units: Units of the LSTM. Defaults to 24.
         momenta: For each momentum, its decay and that of the average v of squares that it is
             divided by. Defaults to ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)).
+        orthogonal: Which momenta's orthogonal factors are directions as well, by their places.
+            Defaults to (), none.
         nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
             to 1.
         weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
@@ -81,6 +88,7 @@ class TensorwiseLSTM(TensorwiseRule):
         self,
         units: int = 24,
         momenta: Sequence[Sequence[float]] = ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)),
+        orthogonal: Sequence[int] = (),
         nominal: float = 1.0,
         weight_decay: float = 0.0,
         normalize_update: bool = False,
@@ -91,6 +99,12 @@ class TensorwiseLSTM(TensorwiseRule):
         super().__init__(name=name)
         self.units = units
         self.momenta = _check_momenta(momenta)
+        self.orthogonal = tuple(orthogonal)
+        if not set(self.orthogonal) <= set(range(len(self.momenta))):
+            raise ValueError(
+                f"`orthogonal` must be places of the {len(self.momenta)} momenta. "
+                f"Received: {orthogonal}"
+            )
         self.nominal = float(nominal)
         if not weight_decay >= 0.0:
             raise ValueError(f"`weight_decay` must not be negative. Received: {weight_decay}")
@@ -99,8 +113,8 @@ class TensorwiseLSTM(TensorwiseRule):
         self.relative_scale = bool(relative_scale)
         self.seed = seed
         self._decays = tuple(sorted({decay for _, decay in self.momenta}))
-        # Of each momentum twice, of the gradient once, and the parameters.
-        self._directions = 2 * len(self.momenta) + 2
+        # Orthogonal factors, of each momentum two, of the gradient one, and the parameters.
+        self._directions = len(self.orthogonal) + 2 * len(self.momenta) + 2
         pairs = list(itertools.combinations(range(self._directions), 2))
         self._pairs = np.zeros((len(pairs), self._directions, self._directions), "float32")
         for number, pair in enumerate(pairs):
@@ -130,8 +144,13 @@ class TensorwiseLSTM(TensorwiseRule):
 
     @property
     def direction_rows(self) -> int:
-        """The directions, and √v."""
-        return self._directions + 1
+        """The directions that are not matrix directions, and √v."""
+        return self._directions - self.matrix_rows + 1
+
+    @property
+    def matrix_rows(self) -> int:
+        """The orthogonal factors."""
+        return len(self.orthogonal)
 
     def advance(self, gradient: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
         """Updates momenta and averages of squares; see `TensorwiseRule.advance`."""
@@ -163,6 +182,21 @@ class TensorwiseLSTM(TensorwiseRule):
         usual = squares[first] * inverse[first]
         return [*relative, gradient * inverse[first], *momenta, parameters, usual]
 
+    def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
+        """Computes orthogonal factors of momenta; see `TensorwiseRule.matrix_directions`.
+
+        They vanish with momenta that are next to nothing compared to √v: where there are no more
+        gradients, what is left of them is no direction.
+        """
+        factors = []
+        for place in self.orthogonal:
+            momentum, decay = state[place], self.momenta[place][1]
+            v = state[len(self.momenta) + self._decays.index(decay)]
+            size = _root(ops.mean(ops.square(momentum)))
+            factor = orthogonal_factor(momentum, shape)
+            factors.append(factor * size / (size + _NOTHING * _root(ops.mean(v))))
+        return factors
+
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
         hidden, cell, own = ops.split(state, [self.units, 2 * self.units])
@@ -170,11 +204,10 @@ class TensorwiseLSTM(TensorwiseRule):
         factors = self._factors(products, steps)
         inputs = self._inputs(products, factors, hidden, rate, steps, ratio, tensors)
         outputs, (hidden, cell), _ = self._network.forward(inputs, (hidden, cell))
-        wish = outputs[-1:]
-        change = ops.where(
-            wish > 0.0, _RISE * ops.tanh(wish), _FALL * ops.tanh(_RISE / _FALL * wish)
-        )
-        rate = ops.clip(rate + change, _LOWEST - _START, _HIGHEST - _START)
+        change = outputs[-1:] - rate
+        most = ops.where(change > 0.0, _RISE, _FALL)
+        rate = rate + most * ops.tanh(change / most)
+        rate = ops.clip(rate, _LOWEST - _START, _HIGHEST - _START)
         mix = self._mix(outputs[:-1], factors)
         count = mix.shape[0]
         mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
@@ -198,6 +231,7 @@ class TensorwiseLSTM(TensorwiseRule):
         return {
             "units": self.units,
             "momenta": [list(pair) for pair in self.momenta],
+            "orthogonal": list(self.orthogonal),
             "nominal": self.nominal,
             "weight_decay": self.weight_decay,
             "normalize_update": self.normalize_update,
@@ -224,8 +258,9 @@ class TensorwiseLSTM(TensorwiseRule):
         relative = [
             ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
         ]
+        one = ops.ones_like(usual)
         return ops.concatenate(
-            [*relative, usual, *(inverse / m for m in own), ops.ones_like(usual)]
+            [*[one] * self.matrix_rows, *relative, usual, *(inverse / m for m in own), one]
         )
 
     def _inputs(
@@ -270,7 +305,7 @@ class TensorwiseLSTM(TensorwiseRule):
     def _mix(self, outputs: Tensor, factors: Tensor) -> Tensor:
         """Returns the weights of the rows, but for the rate, `[k, T]`."""
         nominal = np.zeros((self._directions - 1, 1), "float32")
-        nominal[0] = self.nominal
+        nominal[self.matrix_rows] = self.nominal
         mix = (outputs[:-1] + ops.convert_to_tensor(nominal)) * factors[:-1]
         if not self.weight_decay:
             return mix

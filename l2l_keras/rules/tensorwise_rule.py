@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor, UpdateRule
-from l2l_keras.rules.tensors import Tensors
+from l2l_keras.rules.tensors import Shape, Tensors
 
 
 class TensorwiseRule(UpdateRule):
@@ -20,18 +20,20 @@ class TensorwiseRule(UpdateRule):
     they are, and how they are aligned. A step is
 
         state ← advance(gradient, state)                       coordinate by coordinate
-        D = directions(gradient, state, parameters)            coordinate by coordinate
+        M = matrix_directions(state)                           tensor by tensor, if there are any
+        D = M, directions(gradient, state, parameters)         coordinate by coordinate
         coefficients, memory ← control(⟨D, D⟩, memory)         tensor by tensor
         update = Σ_k coefficients_k · D_k                      coordinate by coordinate
 
-    so that it costs one pass over the coordinates, and one over as many of them as it takes to
-    tell the products.
+    so that, without matrix directions, it costs one pass over the coordinates, and one over as many
+    of them as it takes to tell the products.
 
-    The state is `coordinate_rows` arrays `[n]`, and one array `[tensor_rows, T]`. Parameters count
-    as given: meta-gradients do not flow through what a rule sees of them.
+    The state is `coordinate_rows` arrays `[n]`, and one array `[tensor_rows, T]`. Parameters and
+    matrix directions count as given: meta-gradients do not flow through how they come about.
 
     A subclass implements `coordinate_rows`, `tensor_rows`, `direction_rows`, `advance`,
-    `directions`, `control` and `get_config`.
+    `directions`, `control` and `get_config`; and `matrix_rows` and `matrix_directions` if it has
+    such directions.
 
     Args:
         name: Name of the layer.
@@ -53,6 +55,11 @@ class TensorwiseRule(UpdateRule):
     @abc.abstractmethod
     def direction_rows(self) -> int:
         """Rows that `directions` returns, r."""
+
+    @property
+    def matrix_rows(self) -> int:
+        """How many directions come from tensors as a whole."""
+        return 0
 
     @property
     def state_rows(self) -> tuple[int, ...]:
@@ -87,12 +94,26 @@ class TensorwiseRule(UpdateRule):
             the products are wanted.
         """
 
+    def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
+        """Computes the directions that come from a tensor as a whole. Pure, in `keras.ops` only.
+
+        Args:
+            state: As returned by `advance`, arrays of all coordinates of a tensor, `[size]`.
+            shape: Shape of the tensor.
+
+        Returns:
+            `matrix_rows` arrays `[size]`.
+        """
+        del state, shape
+        return []
+
     @abc.abstractmethod
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Decides how directions are weighted. Pure, in `keras.ops` only.
 
         Args:
-            products: Mean products of what `directions` returns, float32 `[r, r, T]`.
+            products: Mean products of the directions, float32 `[r, r, T]`: first those that
+                `matrix_directions` returns, then those that `directions` does.
             state: float32 `[tensor_rows, T]`.
             tensors: The tensors.
 
@@ -101,12 +122,33 @@ class TensorwiseRule(UpdateRule):
             state.
         """
 
+    def matrices(self, gradient: Tensor, state: State, tensors: Tensors) -> Tensor:
+        """Computes the matrix directions of all tensors.
+
+        Args:
+            gradient: As in `step`.
+            state: As in `step`.
+            tensors: As in `step`.
+
+        Returns:
+            float32 `[matrix_rows, n]`.
+        """
+        if not self.matrix_rows:
+            return ops.zeros((0, *gradient.shape), "float32")
+        arrays = [tensors.cut(array) for array in self.advance(gradient, state[:-1])]
+        parts = [
+            ops.stack(self.matrix_directions([array[tensor] for array in arrays], shape))
+            for tensor, shape in enumerate(tensors.shapes)
+        ]
+        return ops.stop_gradient(ops.concatenate(parts, axis=1))
+
     def step(
         self,
         gradient: Tensor,
         state: State,
         parameters: Tensor | None = None,
         tensors: Tensors | None = None,
+        matrices: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Computes one update. Pure, of static shapes, in `keras.ops` only.
 
@@ -115,18 +157,21 @@ class TensorwiseRule(UpdateRule):
             state: `coordinate_rows` arrays `[n]`, and one `[tensor_rows, T]`.
             parameters: The coordinates themselves, float32 `[n]`. Defaults to zeros.
             tensors: What they belong to. Defaults to one vector.
+            matrices: As returned by `matrices`. Defaults to what it returns.
 
         Returns:
             `(update, state)`: what to add to the coordinates, float32 `[n]`, and the next state.
         """
-        *coordinate_state, tensor_state = state
         if parameters is None:
             parameters = ops.zeros_like(gradient)
         if tensors is None:
             tensors = Tensors([gradient.shape])
+        if matrices is None:
+            matrices = self.matrices(gradient, state, tensors)
+        *coordinate_state, tensor_state = state
         coordinate_state = self.advance(gradient, coordinate_state)
-        parameters = ops.stop_gradient(parameters)
-        rows = ops.stack(self.directions(gradient, coordinate_state, parameters))
+        directions = self.directions(gradient, coordinate_state, ops.stop_gradient(parameters))
+        rows = ops.concatenate([matrices, ops.stack(directions)])
         coefficients, tensor_state = self.control(tensors.products(rows), tensor_state, tensors)
         update = tensors.combine(coefficients, rows[: coefficients.shape[0]])
         return update, (*coordinate_state, tensor_state)

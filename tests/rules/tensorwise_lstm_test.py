@@ -50,7 +50,7 @@ class TestAtFirst:
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             adam = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
             rate = ops.convert_to_numpy(rule.step_size(state[-1][-3, 0]))
-            assert rate == pytest.approx(3e-3 * np.exp(-2), rel=1e-5)
+            assert rate == pytest.approx(3e-3 * np.exp(-1), rel=1e-5)
             np.testing.assert_allclose(updates[t - 1], -rate * adam, rtol=2e-4, atol=1e-8)
 
     def test_the_nominal_part_can_be_left_out(self):
@@ -115,7 +115,7 @@ class TestTensors:
                 rates.append(float(ops.convert_to_numpy(state[-1])[-3, 0]))
             assert np.diff(rates).max() <= 0.1 + 1e-6
             assert np.diff(rates).min() >= -1.0 - 1e-6
-            assert rates[-1] == pytest.approx(bound + 1.0)
+            assert rates[-1] == pytest.approx(bound + 0.5)
 
 
 class TestOptions:
@@ -145,6 +145,36 @@ class TestOptions:
         assert np.all(updates < 0.0)
         without, _ = trajectory(trained(), nothing, Tensors(SHAPES), np.full(83, 2.0, "float32"))
         assert np.all(without == 0.0)
+
+
+class TestOrthogonalFactors:
+    @staticmethod
+    def updates(given, shapes=SHAPES):
+        """Updates by the orthogonal factor of the first momentum alone, over the rate."""
+        rule = TensorwiseLSTM(4, ((0.9, 0.99),), orthogonal=(0,), nominal=0.0, seed=0)
+        *weights, kernel, bias = rule.get_weights()
+        bias = np.eye(len(bias), dtype="float32")[0]
+        rule.set_weights([*weights, 0.0 * kernel, bias])
+        updates, state = trajectory(rule, given, Tensors(shapes))
+        return -updates / ops.convert_to_numpy(rule.step_size(state[-1][-3, 0]))
+
+    def test_one_is_a_direction(self):
+        matrix = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+        update = self.updates(matrix.reshape(1, -1), [(6, 5)]).reshape(6, 5) / np.sqrt(6)
+        values = np.linalg.svd(update, compute_uv=False)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+
+    def test_it_vanishes_where_there_are_no_more_gradients(self):
+        """What is left of a momentum is no direction, however small it gets."""
+        given = gradients(steps=150)
+        given[10:, :30] = 0.0
+        updates = self.updates(given)
+        assert np.isfinite(updates).all()
+        size = np.abs(updates[:, :30]).max(axis=1)
+        assert size[9] > 0.5
+        assert size[-1] < 1e-3
+        assert np.abs(updates[-1, 30:]).max() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -177,7 +207,7 @@ def test_zero_gradients_have_finite_derivatives():
 
 
 def test_a_configuration_makes_the_same_rule():
-    rule = TensorwiseLSTM(5, ((0.8, 0.9),), 0.5, 0.1, True, True, seed=3)
+    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, seed=3)
     again = TensorwiseLSTM.from_config(rule.get_config())
     assert again.get_config() == rule.get_config()
     for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):

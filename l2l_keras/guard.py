@@ -1,0 +1,201 @@
+"""The guard of a `LearnedOptimizer`: Adam at its side, in case that its rule is of no use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from l2l_keras import _backend
+from l2l_keras.columns import Shape, Slot
+from l2l_keras.referee import Decision, Referee
+
+Tensor = Any
+
+_TINY = 1e-30
+
+
+@keras.saving.register_keras_serializable(package="l2l_keras")
+class Guard:
+    """Has Adam ready to take over from a learned rule that does harm, or no good.
+
+    The optimizer keeps Adam's moments warm and a copy of the weights to go back to, and watches the
+    loss. If that rises far above what it was, the copy takes the weights' place, and Adam goes on.
+    Now and then both have a few steps from the same weights, and whoever's losses are clearly lower
+    leads from then on: a rule that has stopped being of use is replaced, and may return. These
+    trials cost next to nothing while the loss falls; see `l2l_keras.referee`.
+
+    The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
+    backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own
+    loops) pass it to `LearnedOptimizer.observe_loss`, or train with `l2l_keras.ObserveLoss` among
+    the callbacks. Without losses there are no trials: the guard then limits how large updates are.
+
+    A guard costs three floats for each weight, and about as much time as Adam itself. Variables of
+    Keras optimizers, in groups that have one, are not guarded.
+
+    Args:
+        learning_rate: Learning rate of Adam, times that of the `LearnedOptimizer`. Defaults to
+            0.001, Keras' own.
+        beta_1: As of `keras.optimizers.Adam`. Defaults to 0.9.
+        beta_2: As of `keras.optimizers.Adam`. Defaults to 0.999.
+        epsilon: As of `keras.optimizers.Adam`. Defaults to 1e-7.
+        largest_update: How many times larger than Adam's, by the norm, the rule's update of a
+            variable may be while no loss is seen. Defaults to 100.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> guard = l2l_keras.Guard(learning_rate=3e-4)
+        >>> optimizer = l2l_keras.LearnedOptimizer.from_preset("quadratic", guard=guard)
+        >>> optimizer.guard_report["adam leads"]
+        False
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        largest_update: float = 100.0,
+    ) -> None:
+        for argument, value, fits in (
+            ("learning_rate", learning_rate, learning_rate > 0.0),
+            ("beta_1", beta_1, 0.0 <= beta_1 < 1.0),
+            ("beta_2", beta_2, 0.0 <= beta_2 < 1.0),
+            ("epsilon", epsilon, epsilon > 0.0),
+            ("largest_update", largest_update, largest_update > 0.0),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"`{argument}` must be positive, and decays less than 1. Received: {value!r}"
+                )
+        self.learning_rate = float(learning_rate)
+        self.beta_1 = float(beta_1)
+        self.beta_2 = float(beta_2)
+        self.epsilon = float(epsilon)
+        self.largest_update = float(largest_update)
+
+    def get_config(self) -> dict[str, float]:
+        """Returns the constructor's arguments."""
+        return {
+            "learning_rate": self.learning_rate,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "largest_update": self.largest_update,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, float]) -> Guard:
+        """Returns a guard of the same arguments."""
+        return cls(**config)
+
+
+class GuardedVariables:
+    """Adam's moments of variables, their copies, and what becomes of them in a step.
+
+    Args:
+        guard: The guard.
+        shapes: Shape of each variable, by its place among the optimizer's variables.
+        axes: Axes of the device mesh over which variables are sharded, by their places; () if
+            over none.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        shapes: Mapping[int, Shape],
+        axes: Mapping[int, tuple[str | None, ...]],
+    ) -> None:
+        self._guard = guard
+        self._shapes = dict(shapes)
+        self._axes = dict(axes)
+        self._program = _backend.program(self._step, assigns=True)
+
+    def slots_of(self, index: int) -> list[Slot]:
+        """Returns what is kept of a variable: two moments, and a copy."""
+        shape = self._shapes[index]
+        axes = self._axes.get(index) or (None,) * len(shape)
+        return [
+            Slot(name, shape, "float32", axes, index) for name in ("momentum", "velocity", "copy")
+        ]
+
+    def step(
+        self,
+        slots: Sequence[Any],
+        gradient: Tensor,
+        parameters: Tensor,
+        update: Tensor,
+        learning_rate: Tensor,
+        referee: Referee,
+        decision: Decision,
+        accepted: Tensor,
+        seen: Tensor,
+    ) -> tuple[tuple[Tensor, Tensor], list[Any]]:
+        """Takes a step of a variable.
+
+        Args:
+            slots: What is kept of the variable.
+            gradient: Its gradient, float32 of its shape.
+            parameters: The variable, float32.
+            update: What the rule would add to it; zeros in Adam's turns of races.
+            learning_rate: Factor of Adam's learning rate.
+            referee: What is known after this step.
+            decision: What is to happen.
+            accepted: Whether to step at all.
+            seen: Whether losses are seen.
+
+        Returns:
+            `((parameters, products), slots)`: the variable's next value; the product of the updates
+            of rule and Adam, and the squares of their norms, `[3]`; and what is kept of it.
+        """
+        conditions = ops.stack([*decision, accepted, seen])
+        numbers = ops.stack([self._guard.learning_rate * learning_rate, referee.moments])
+        return self._program(slots, gradient, parameters, update, conditions, numbers)
+
+    def _step(
+        self,
+        slots: Sequence[Tensor],
+        gradient: Tensor,
+        parameters: Tensor,
+        update: Tensor,
+        conditions: Tensor,
+        numbers: Tensor,
+    ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+        adam, race, rescue, copy, swap, accepted, seen = ops.unstack(conditions)
+        learning_rate, moments = ops.unstack(numbers)
+        guard = self._guard
+        old_m, old_v, old_copy = slots
+        warm = ops.logical_and(accepted, ops.logical_or(adam, ops.logical_not(race)))
+        m = ops.where(warm, guard.beta_1 * old_m + (1.0 - guard.beta_1) * gradient, old_m)
+        v = ops.where(warm, guard.beta_2 * old_v + (1.0 - guard.beta_2) * gradient**2, old_v)
+        own = -_adam_rate(guard, learning_rate, moments) * m / (ops.sqrt(v) + guard.epsilon)
+        products = ops.stack(
+            [ops.sum(a * b) for a, b in ((update, own), (update, update), (own, own))]
+        )
+        largest = guard.largest_update * ops.sqrt(products[2])
+        factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
+        factor = ops.where(seen, 1.0, factor)
+        step = ops.where(adam, own, factor * update)
+        stepped = ops.where(accepted, parameters + step, parameters)
+        new_copy = ops.where(copy, parameters, old_copy)
+        instead = ops.logical_or(rescue, swap)
+        new = ops.where(instead, new_copy, stepped)
+        new_copy = ops.where(ops.logical_and(swap, ops.logical_not(rescue)), stepped, new_copy)
+        new_moments = [ops.where(rescue, 0.0, moment) for moment in (m, v)]
+        return (new, products), [*new_moments, new_copy]
+
+
+def _adam_rate(guard: Guard, learning_rate: Tensor, steps: Tensor) -> Tensor:
+    """Returns the learning rate with the bias corrections of both moments, as Keras has them."""
+    steps = ops.maximum(steps, 1.0)
+    first, second = (
+        1.0 - ops.exp(math.log(beta) * steps) if beta else 1.0
+        for beta in (guard.beta_1, guard.beta_2)
+    )
+    return learning_rate * ops.sqrt(second) / first

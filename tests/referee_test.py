@@ -1,0 +1,155 @@
+"""Tests of what decides between a rule and Adam, on simulated training runs."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from l2l_keras.referee import Decision, Referee, decide
+
+STEPS = 1500
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _decide(vector, loss, accepted, products=(1.0, 1.0, 1.0)):
+    referee, decision = decide(Referee(*tf.unstack(vector)), True, loss, accepted, products)
+    return tf.stack(referee), tf.stack(decision)
+
+
+class Simulation:
+    """A run whose loss is a function of the progress that steps have made.
+
+    Args:
+        rule: How a step of the rule changes the progress so far, a function of it and of the number
+            of steps; one of Adam adds 1.
+        noise: Standard deviation of losses, as a part of them.
+        floor: What losses fall to.
+        products: Of updates of the rule and of Adam, and of each with itself.
+    """
+
+    def __init__(self, rule, noise=0.1, floor=0.0, products=(1.0, 1.0, 1.0), seed=0):
+        self.rule, self.noise, self.floor = rule, noise, floor
+        self.products = np.array(products, "float32")
+        self.random = np.random.default_rng(seed)
+        self.progress = self.copy = 0.0
+        self.vector = tf.zeros(len(Referee._fields))
+        self.decisions = []
+
+    def loss(self):
+        """What the loss of the weights would be without noise."""
+        if not np.isfinite(self.progress):
+            return np.nan
+        if self.progress < 0.0:  # Worse than at the start.
+            return self.floor + 2.0 * np.exp(min(80.0, -0.1 * self.progress))
+        return self.floor + 2.0 * (1.0 + self.progress) ** -0.5
+
+    def run(self, steps):
+        for _ in range(steps):
+            loss = self.loss() * (1.0 + self.noise * self.random.normal())
+            self.vector, decision = _decide(
+                self.vector, np.float32(loss), np.isfinite(loss), self.products
+            )
+            decision = Decision(*decision.numpy().tolist())
+            self.decisions.append(decision)
+            if decision.copy:
+                self.copy = self.progress
+            if decision.rescue:
+                self.progress = self.copy
+                continue
+            if decision.adam:
+                self.progress += 1.0
+            else:
+                self.progress = self.rule(self.progress, len(self.decisions))
+            if decision.swap:
+                self.progress, self.copy = self.copy, self.progress
+        return self
+
+    @property
+    def referee(self):
+        return Referee(*self.vector.numpy().tolist())
+
+
+def test_a_good_rule_keeps_nearly_all_steps():
+    run = Simulation(lambda progress, _: progress + 5.0).run(STEPS)
+    assert run.referee.adam_leads == run.referee.rescues == 0.0
+    assert run.referee.adam_steps <= 0.05 * STEPS
+    assert run.loss() <= 1.02 * (2.0 * (1.0 + 5.0 * STEPS) ** -0.5)
+
+
+@pytest.mark.parametrize("step", [-100.0, -10.0, np.nan])
+def test_a_rule_that_does_harm_costs_a_few_steps(step):
+    run = Simulation(lambda progress, _: progress + step).run(STEPS)
+    assert run.referee.adam_leads == 1.0
+    assert run.loss() <= 1.05 * 2.0 * (1.0 + STEPS) ** -0.5
+
+
+def test_a_rule_that_stands_still_is_replaced():
+    run = Simulation(lambda progress, _: progress).run(STEPS)
+    assert run.referee.adam_leads == 1.0
+    assert run.loss() <= 1.1 * 2.0 * (1.0 + STEPS) ** -0.5
+
+
+def test_a_rule_that_stops_being_of_use_is_replaced():
+    run = Simulation(lambda progress, _: min(100.0, progress + 5.0)).run(STEPS)
+    assert run.referee.adam_leads == 1.0
+    assert run.loss() <= 1.1 * 2.0 * (1.0 + STEPS) ** -0.5
+
+
+def test_a_rule_that_does_harm_late_is_replaced():
+    run = Simulation(lambda progress, t: progress + (5.0 if t < 500 else -50.0)).run(STEPS)
+    assert run.referee.rescues >= 1.0
+    assert run.loss() <= 2.0 * (1.0 + 5.0 * 400) ** -0.5
+
+
+def test_a_rule_may_return():
+    """Once it does no harm any more; it is much faster than Adam."""
+    run = Simulation(lambda progress, t: progress + (-10.0 if t < 50 else 1000.0)).run(STEPS)
+    assert run.referee.rescues >= 1.0
+    assert run.referee.adam_leads == 0.0
+
+
+@pytest.mark.parametrize(
+    "products", [(0.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (50.0, 2500.0, 1.0), (0.0, 0.0, 1.0)]
+)
+def test_it_does_not_while_its_updates_disagree_with_adams(products):
+    """It would harm at once."""
+    run = Simulation(lambda progress, t: progress - 1e4, products=products).run(STEPS)
+    assert run.referee.rescues == 1.0
+    assert run.referee.races == 0.0
+
+
+def test_where_nobody_makes_progress_nothing_is_lost():
+    """At the noise floor, races are long and change nothing for the worse."""
+    run = Simulation(lambda progress, _: 1e4, floor=1.0).run(STEPS)
+    assert run.loss() <= 1.03
+    assert run.referee.rescues == 0.0
+
+
+def test_both_lanes_have_as_many_steps():
+    run = Simulation(lambda progress, _: progress).run(STEPS)
+    race = [decision.adam for decision in run.decisions if decision.race]
+    assert len(race) > 20
+    assert sum(race) * 2 == len(race)
+
+
+def test_gradients_that_are_not_accepted_count_as_harm():
+    vector, rescued = tf.zeros(len(Referee._fields)), []
+    for step in range(8):
+        vector, decision = _decide(vector, np.float32(1.0), step < 3)
+        rescued.append(bool(decision.numpy()[Decision._fields.index("rescue")]))
+    assert rescued == [False] * 5 + [True] + [False] * 2
+
+
+def test_losses_below_zero_are_losses():
+    """What counts are differences."""
+    vector = tf.zeros(len(Referee._fields))
+    random = np.random.default_rng(0)
+    for step in range(200):
+        loss = -10.0 - 0.01 * step + 0.1 * random.normal()
+        vector, _ = _decide(vector, np.float32(loss), True)
+    referee = Referee(*ops.convert_to_numpy(vector).tolist())
+    assert referee.rescues == 0.0
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))

@@ -1,0 +1,83 @@
+"""Tests of orthogonal factors."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from l2l_keras.rules import orthogonal
+from l2l_keras.rules.orthogonal import matrix_shape, orthogonal_factor
+
+
+def factor(matrix):
+    return ops.convert_to_numpy(orthogonal_factor(ops.array(matrix.ravel()), matrix.shape))
+
+
+def random_matrix(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(0, 100))
+def test_singular_vectors_stay_and_singular_values_become_alike(rows, columns, seed):
+    """But for values that are next to nothing, which the iteration does not reach."""
+    matrix = random_matrix((rows, columns), seed)
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    result = factor(matrix).reshape(matrix.shape) / np.sqrt(max(rows, columns))
+    values = np.diag(u.T @ result @ v.T)
+    reached = s > 0.01 * np.linalg.norm(s)
+    assert np.all((values[reached] > 0.6) & (values[reached] < 1.3))
+    np.testing.assert_allclose((u * values) @ v, result, atol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e15])
+def test_the_scale_does_not_matter(scale):
+    matrix = random_matrix((8, 5))
+    scaled = factor(matrix * np.float32(scale))
+    np.testing.assert_allclose(scaled, factor(matrix), rtol=1e-3, atol=1e-4)
+
+
+def test_zeros_stay_zero():
+    assert np.all(factor(np.zeros((4, 3), "float32")) == 0.0)
+    assert np.all(factor(np.zeros(4, "float32")) == 0.0)
+
+
+def test_a_vector_is_divided_by_its_size():
+    vector = random_matrix((7,))
+    np.testing.assert_allclose(factor(vector), vector / np.sqrt(np.mean(vector**2)), rtol=1e-5)
+
+
+def test_a_matrix_and_its_transpose_have_the_same_factor():
+    matrix = random_matrix((9, 4))
+    np.testing.assert_allclose(
+        factor(matrix).reshape(9, 4), factor(matrix.T.copy()).reshape(4, 9).T, atol=1e-4
+    )
+
+
+def test_large_matrices_are_cut_into_blocks(monkeypatch):
+    monkeypatch.setattr(orthogonal, "_LARGEST_SIDE", 4)
+    matrix = random_matrix((7, 9))
+    blocks = [factor(matrix[:4]), factor(matrix[4:])]
+    np.testing.assert_allclose(factor(matrix), np.concatenate(blocks), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((), (1, 1)),
+        ((5,), (1, 5)),
+        ((4, 6), (4, 6)),
+        ((3, 3, 16, 32), (144, 32)),
+        ((24, 3, 8), (24, 24)),
+        ((3, 8, 24), (24, 24)),
+        ((0, 4), (1, 0)),
+    ],
+)
+def test_tensors_are_cut_into_the_most_square_matrix(shape, expected):
+    rows, columns = matrix_shape(shape)
+    assert (rows, columns) == expected
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
