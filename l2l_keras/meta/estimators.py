@@ -62,13 +62,16 @@ class Truncated(Estimator):
         loop: The inner loop of the rule on a task.
         unroll: Inner steps in a window.
         second_derivatives: See `InnerLoop.meta_gradient`.
+        clip_through_time: See `InnerLoop.meta_gradient`.
 
     Source: Andrychowicz et al. (2016), section 2: truncated back-propagation through time.
     """
 
-    def __init__(self, loop: InnerLoop, unroll: int, second_derivatives: bool) -> None:
+    def __init__(
+        self, loop: InnerLoop, unroll: int, second_derivatives: bool, clip_through_time: bool
+    ) -> None:
         super().__init__(loop, unroll)
-        self._second_derivatives = second_derivatives
+        self._derivatives = second_derivatives, clip_through_time
 
     def begin(self, inner: Any) -> Carry:
         """Returns where the inner loop stands; see `Estimator.begin`."""
@@ -80,7 +83,7 @@ class Truncated(Estimator):
         """Computes a window and its meta-gradient; see `Estimator.window`."""
         del key
         value, meta_gradient, _, carry = self._loop.meta_gradient(
-            carry, draw, self._unroll, meta_loss, scale, self._second_derivatives
+            carry, draw, self._unroll, meta_loss, scale, *self._derivatives
         )
         return value, meta_gradient, carry
 

@@ -239,11 +239,13 @@ class InnerLoop:
         meta_loss: MetaLoss,
         scale: Tensor | None = None,
         second_derivatives: bool = False,
+        clip_through_time: bool = False,
     ) -> tuple[Tensor, list[Tensor], Tensor, Inner]:
         """Computes a window and its meta-gradient.
 
         With second derivatives, the way in which earlier updates change later gradients counts too.
-        The optimizee's state, such as the averages of batch normalisation, counts as given.
+        They tell what is too large a step, and grow without bounds where steps are. The optimizee's
+        state, such as the averages of batch normalisation, counts as given.
 
         Args:
             inner: Where the loop stands.
@@ -254,6 +256,9 @@ class InnerLoop:
             meta_loss: Maps losses `[unroll, functions]` to the scalar meta-loss.
             scale: As in `step`.
             second_derivatives: Whether to keep ∂g_t/∂φ. Defaults to False.
+            clip_through_time: Whether to clip the derivative with respect to the parameters, step
+                by step backwards, to the norm that it would have without second derivatives.
+                Defaults to False.
 
         Returns:
             `(meta_loss, meta_gradient, losses, inner)`: the scalar; its derivative with respect to
@@ -271,7 +276,9 @@ class InnerLoop:
         if self.task.functions > 1:
             factors = tf.repeat(factors, self.task.size // self.task.functions, axis=1)
         if second_derivatives:
-            d_weights = self._whole_derivative(weights, inner, trace, draw, factors, scale)
+            d_weights = self._whole_derivative(
+                weights, inner, trace, draw, factors, scale, clip_through_time
+            )
         else:
             d_weights = self._first_order(weights, inner, trace, factors, scale)
         return value, self.unpack(d_weights), losses, after
@@ -486,6 +493,7 @@ class InnerLoop:
         draw: Draw,
         factors: Tensor,
         scale: Tensor | None,
+        clip_through_time: bool,
     ) -> list[Tensor]:
         """Computes a meta-gradient with second derivatives, step by step."""
         gradients = self.partition.split(_scaled(trace.gradients.stack(), scale))
@@ -495,14 +503,23 @@ class InnerLoop:
         ]
 
         def body(
-            t: Tensor, d_weights: list, d_parameters: Tensor, d_gradient: Tensor, d_states: list
+            t: Tensor,
+            d_weights: list,
+            first_order: Tensor,
+            d_parameters: Tensor,
+            d_gradient: Tensor,
+            d_states: list,
         ) -> tuple:
             # Up to here, `d_gradient` is that of the gradient after step t, used in step t + 1.
             parameters, task_state = _read(trace.optimizee, t)
-            d_parameters += factors[t] * trace.gradients.read(t + 1)
+            d_loss = factors[t] * trace.gradients.read(t + 1)
+            d_parameters += d_loss
             d_parameters += self._hessian_vector_product(
                 parameters, task_state, draw(t), d_gradient
             )
+            if clip_through_time:
+                first_order += d_loss
+                d_parameters, d_states = _clip(first_order, d_parameters, d_states)
             d_updates = self.partition.split(_scaled(d_parameters, scale))
             parts, d_gradients, new_d_states = [], [], []
             for piece, group, compiled in self._pieces():
@@ -522,10 +539,10 @@ class InnerLoop:
                 new_d_states.append(d_state)
             d_gradient = _scaled(self.partition.join(d_gradients), scale)
             d_weights = [d + part for d, part in zip(d_weights, self._sums(parts), strict=True)]
-            return d_weights, d_parameters, d_gradient, new_d_states
+            return d_weights, first_order, d_parameters, d_gradient, new_d_states
 
         zeros = tf.zeros((self.task.size,))
-        start = ([tf.zeros_like(w) for w in weights], zeros, zeros, self._initial_states())
+        start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, self._initial_states())
         return _loop(range(factors.shape[0])[::-1], body, start)[0]
 
 
@@ -568,6 +585,21 @@ def _divide(
 
 def _compile(function: Callable, jit_compile: bool) -> Any:
     return tf.function(function, jit_compile=jit_compile, autograph=False)
+
+
+def _clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, Nest]:
+    """Clips a derivative to the norm of another one, and scales the rest alike.
+
+    One that is not finite is replaced, and the rest is forgotten.
+    """
+    largest, norm = tf.norm(first_order), tf.norm(derivative)
+    finite = tf.math.is_finite(norm)
+    factor = tf.where(finite, largest / tf.maximum(norm, largest), 0.0)
+    factor = tf.where(largest > 0.0, factor, 0.0)
+    clipped = tf.where(finite, factor * derivative, first_order)
+    return clipped, tf.nest.map_structure(
+        lambda part: tf.where(tf.math.is_finite(part), factor * part, 0.0), rest
+    )
 
 
 def _scaled(vector: Tensor, scale: Tensor | None) -> Tensor:

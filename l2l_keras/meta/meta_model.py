@@ -69,6 +69,8 @@ class MetaModel(keras.Model):
             with a long `unroll`. Not for optimizees with batch normalisation, whose second
             derivatives TensorFlow gets wrong (its `tf.nn.moments` stops a gradient). Defaults to
             False, the paper's choice.
+        clip_through_time: Whether to keep second derivatives from growing without bounds in long
+            windows; see `l2l_keras.meta.InnerLoop.meta_gradient`. Defaults to False.
         pes_pairs: If not 0 (the default), meta-gradients are estimated by persistent evolution
             strategies with so many pairs of inner loops instead of by back-propagation; see
             `l2l_keras.meta.PersistentEvolution`.
@@ -113,6 +115,7 @@ class MetaModel(keras.Model):
         window_clip: float | None = None,
         staggered: bool = False,
         second_derivatives: bool = False,
+        clip_through_time: bool = False,
         pes_pairs: int = 0,
         pes_sigma: float = 0.01,
         seed: int = 0,
@@ -149,6 +152,8 @@ class MetaModel(keras.Model):
             )
         if pes_pairs and second_derivatives:
             raise ValueError("`second_derivatives` are those of back-propagation, not of PES.")
+        if clip_through_time and not second_derivatives:
+            raise ValueError("`clip_through_time` clips what comes of `second_derivatives`.")
         if optimizees is not None and optimizees < 1:
             raise ValueError(f"`optimizees` must be positive or None. Received: {optimizees}")
         if window_clip is not None and not window_clip > 0.0:
@@ -189,7 +194,7 @@ class MetaModel(keras.Model):
         def estimator(loop: InnerLoop) -> Estimator:
             if pes_pairs:
                 return PersistentEvolution(loop, unroll, pes_pairs, pes_sigma)
-            return Truncated(loop, unroll, second_derivatives)
+            return Truncated(loop, unroll, second_derivatives, clip_through_time)
 
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
         members = list(mixture.members.values())

@@ -13,7 +13,7 @@ from keras import ops
 
 from l2l_keras import LearnedOptimizer
 from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop
-from l2l_keras.meta.meta_gradient import Inner
+from l2l_keras.meta.meta_gradient import _clip, Inner
 from l2l_keras.meta.meta_loss import window_loss
 from l2l_keras.rules import (
     NTMBFGS,
@@ -491,6 +491,15 @@ class TestGroups:
             InnerLoop({key: make() for key, make in groups.items()}, task())
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
+def test_what_overflows_on_the_way_back_is_replaced(value):
+    """By the first-order derivative; what else came that way is forgotten."""
+    first_order = tf.constant([3.0, 4.0])
+    derivative, rest = _clip(first_order, tf.constant([value, 1.0]), [tf.constant([np.inf, 1.0])])
+    np.testing.assert_array_equal(derivative, first_order)
+    np.testing.assert_array_equal(rest[0], [0.0, 0.0])
+
+
 class TestDifferences:
     """Meta-gradients against differences of the meta-loss, computed in NumPy."""
 
@@ -541,6 +550,29 @@ class TestDifferences:
         # Which matters.
         whole = differences(functools.partial(self.numpy_meta_loss, window), phi)
         assert np.abs(expected - whole).max() > 0.1 * np.abs(whole).max()
+
+    @staticmethod
+    def descent(rate):
+        """Norms of whole, clipped and first-order meta-gradients of descent at a given rate."""
+        loop = InnerLoop(Momentum(np.log(rate), -20.0), quadratic())
+        _, inner = start(loop, steps=0)
+        arguments = (inner, drawing(loop.task), 20, a_meta_loss(unroll=20), None)
+        return [
+            float(tf.linalg.global_norm(loop.meta_gradient(*arguments, *derivatives)[1]))
+            for derivatives in ((True, False), (True, True), (False,))
+        ]
+
+    def test_small_steps_leave_nothing_to_clip_through_time(self, eagerly):
+        """Where steps contract, the whole derivative is the smaller one."""
+        whole, clipped, first_order = self.descent(rate=0.01)
+        assert clipped == pytest.approx(whole, rel=1e-5)
+        assert whole < first_order
+
+    def test_large_steps_are_clipped_through_time(self, eagerly):
+        """Where they diverge, the whole derivative grows with every step that it goes back."""
+        whole, clipped, first_order = self.descent(rate=0.15)
+        assert whole > 10.0 * first_order
+        assert first_order < clipped < 3.0 * first_order
 
     @pytest.mark.parametrize(
         ("rule", "task"),
