@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 from l2l_keras import presets, rules
-from l2l_keras.callbacks import ObserveLoss, SkippedSteps
+from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
 from l2l_keras.guard import Guard
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.presets import list_presets
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _LAZY = ("evaluation", "meta", "reproduction", "tasks")
 
 __all__ = [
+    "Diagnostics",
     "Guard",
     "LearnedOptimizer",
     "ObserveLoss",

@@ -112,6 +112,16 @@ class Block(Columns):
         numbers = self.stored_rule.numbers(stored[:, own])
         return ops.reshape(numbers, (self._rows, *self.shapes[index]))
 
+    def diagnose(self, slots: Sequence[Tensor], index: int) -> dict[str, Tensor]:
+        """Tells what there is to see in the state of one variable; see `UpdateRule.diagnose`.
+
+        Args:
+            slots: As in `state_of`.
+            index: As in `state_of`.
+        """
+        state = ops.reshape(self.state_of(slots, index), (self._rows, -1))
+        return self.stored_rule.rule.diagnose(state)
+
     def _windows(self, members: Collection[int]) -> _backend.Windows:
         """Returns windows over the columns of some variables.
 

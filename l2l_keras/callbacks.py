@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -95,10 +96,116 @@ class ObserveLoss(keras.callbacks.Callback):
         total = float(logs["loss"]) * (batch + 1)
         loss = (total - self._total) / max(1, batch + 1 - self._batches)
         self._total, self._batches = total, batch + 1
-        if keras.backend.backend() == "jax":
-            # The trainer's variables are where it left them; it reads them again.
-            self.model.jax_state_sync()
+        _synchronise(self.model)
         _optimizer_of(self.model).observe_loss(loss)
+
+
+class Diagnostics(keras.callbacks.Callback):
+    """Shows what a `LearnedOptimizer`'s rules do, in TensorBoard and in numbers.
+
+    For each variable: the norm of its update, the cosine of the angle between it and the direction
+    of steepest descent (both with `record_updates` only), how many cells of the rule's LSTM are
+    saturated, and the step size of rules that set one; and what the guard has done, if there is
+    one. See `LearnedOptimizer.diagnose`.
+
+    Args:
+        log_dir: Folder for TensorBoard. Defaults to None: `history` alone.
+        update_freq: `"epoch"` (the default), or a number of batches.
+
+    Attributes:
+        history: For each time, the number of batches so far, and all numbers by name, such as
+            "update norm/dense/kernel" and "guard/rescues".
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
+        >>> optimizer = l2l_keras.LearnedOptimizer(rule, record_updates=True)
+        >>> model = keras.Sequential([keras.layers.Dense(1, name="dense")])
+        >>> model.compile(optimizer=optimizer, loss="mse")
+        >>> diagnostics = l2l_keras.Diagnostics("logs")
+        >>> data = np.ones((8, 2)), np.ones((8, 1))
+        >>> history = model.fit(*data, callbacks=[diagnostics], verbose=0)
+        >>> batches, numbers = diagnostics.history[-1]
+        >>> any(name.startswith("step size/") for name in numbers)
+        True
+    """
+
+    def __init__(
+        self, log_dir: str | os.PathLike[str] | None = None, update_freq: int | str = "epoch"
+    ) -> None:
+        super().__init__()
+        if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
+            raise ValueError(
+                f"`update_freq` must be 'epoch' or a number of batches. Received: {update_freq!r}"
+            )
+        self.log_dir = log_dir
+        self.update_freq = update_freq
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._writer: Any = None
+        self._batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Shows numbers after every so many batches.
+
+        Args:
+            batch: Not used.
+            logs: Not used.
+        """
+        self._batches += 1
+        if self.update_freq != "epoch" and self._batches % int(self.update_freq) == 0:
+            self._show()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Shows numbers after every epoch.
+
+        Args:
+            epoch: Not used.
+            logs: Not used.
+        """
+        if self.update_freq == "epoch":
+            self._show()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the file.
+
+        Args:
+            logs: Not used.
+        """
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _show(self) -> None:
+        _synchronise(self.model)
+        optimizer = _optimizer_of(self.model)
+        numbers = {
+            f"{name}/{path}": number
+            for path, own in optimizer.diagnose().items()
+            for name, number in own.items()
+        }
+        numbers["skipped steps"] = optimizer.skipped_steps
+        if optimizer.guard:
+            report = optimizer.guard_report.items()
+            numbers |= {f"guard/{name}": float(number) for name, number in report}
+        self.history.append((self._batches, numbers))
+        if self.log_dir is None:
+            return
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
+        with self._writer.as_default(step=self._batches):
+            for name, number in numbers.items():
+                tf.summary.scalar(name, number)
+        self._writer.flush()
+
+
+def _synchronise(model: keras.Model) -> None:
+    """Puts the model's variables where JAX' trainer has got to; it reads them again."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
 
 
 def _optimizer_of(model: keras.Model) -> Any:

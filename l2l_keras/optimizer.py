@@ -27,6 +27,9 @@ from l2l_keras.tensorwise_update import TensorwiseBlock
 Tensor = Any
 Variable = Any
 
+_RECORDED = ("update norm", "cosine with descent")
+"""What is recorded of updates."""
+
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
 class LearnedOptimizer(BatchOptimizer):
@@ -73,6 +76,9 @@ class LearnedOptimizer(BatchOptimizer):
             what is not finite. Defaults to 1000.
         guard: `True`, or an `l2l_keras.Guard` with other settings, for Adam to take over where the
             rule is of no use. Defaults to None.
+        record_updates: Whether to record, in every step, the norm of each variable's update by its
+            rule and the cosine of the angle between it and the direction of steepest descent, for
+            `diagnose` and `l2l_keras.Diagnostics`. Defaults to False.
         weight_decay: Float or None. If set, `learning_rate * weight_decay` of every variable is
             taken off it before its update.
         clipnorm: Float or None. If set, the gradient of each variable is clipped to this norm.
@@ -113,6 +119,7 @@ class LearnedOptimizer(BatchOptimizer):
         state_dtype: str = "float32",
         runaway_factor: float | None = 1000.0,
         guard: Guard | bool | None = None,
+        record_updates: bool = False,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -154,6 +161,7 @@ class LearnedOptimizer(BatchOptimizer):
         self.group_of = group_of
         self.state_dtype = state_dtype
         self.runaway_factor = None if runaway_factor is None else float(runaway_factor)
+        self.record_updates = bool(record_updates)
         self.guard = Guard() if guard is True else guard or None
         # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
         # they are saved with it, and are arguments, not constants, of compiled training steps.
@@ -246,6 +254,11 @@ class LearnedOptimizer(BatchOptimizer):
             [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
             for block in self._blocks
         ]
+        self._paths = [variable.path for variable in variables]
+        self._records = []
+        if self.record_updates:
+            shape = (len(variables), len(_RECORDED))
+            self._records = [self.add_variable(shape, name="records")]
         self._guarded, self._guard_slots = None, {}
         if self.guard:
             shapes = {
@@ -290,6 +303,39 @@ class LearnedOptimizer(BatchOptimizer):
             "rescues": int(referee.rescues),
             "adam leads": referee.adam_leads > 0.5,
         }
+
+    def diagnose(self) -> dict[str, dict[str, float]]:
+        """Tells what there is to see of the rules at work.
+
+        Returns:
+            For each variable that a rule updates, by its path: what there is to see in the rule's
+            state, such as "step size" and "saturated cells" (see `UpdateRule.diagnose`); and of its
+            last update, with `record_updates`, the "update norm" and the "cosine with descent".
+
+        Raises:
+            ValueError: If the optimizer has not been built.
+
+        Example:
+            >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
+            >>> optimizer = l2l_keras.LearnedOptimizer(rule, record_updates=True)
+            >>> variable = keras.Variable([1.0, 2.0], name="weights")
+            >>> optimizer.apply([keras.ops.array([0.1, 0.2])], [variable])
+            >>> sorted(optimizer.diagnose()["weights"])
+            ['cosine with descent', 'saturated cells', 'step size', 'update norm']
+        """
+        if not self.built:
+            raise ValueError("There is nothing to see before the optimizer is built.")
+        seen: dict[str, dict[str, float]] = {}
+        for block, slots in zip(self._blocks, self._slots, strict=True):
+            for index in block.shapes:
+                numbers = block.diagnose(slots, index)
+                for records in self._records:
+                    own = ops.unstack(ops.convert_to_tensor(records)[index])
+                    numbers |= zip(_RECORDED, own, strict=True)
+                seen[self._paths[index]] = {
+                    name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
+                }
+        return seen
 
     def observe_loss(self, loss: Tensor) -> None:
         """Shows a loss of the present weights to the guard, if there is one.
@@ -393,6 +439,7 @@ class LearnedOptimizer(BatchOptimizer):
             "group_of": group_of,
             "state_dtype": self.state_dtype,
             "runaway_factor": self.runaway_factor,
+            "record_updates": self.record_updates,
             "guard": self.guard and keras.saving.serialize_keras_object(self.guard),
             **super().get_config(),
         }
@@ -505,7 +552,7 @@ class LearnedOptimizer(BatchOptimizer):
             self._rule_weights,
             [slot for _, slots in self._blocks_of(plan) for slot in slots]
             + [slot for index in self._guarded_of(plan) for slot in self._guard_slots[index]],
-            [self._largest_norm, self._skipped_steps, *self._watched],
+            [self._largest_norm, self._skipped_steps, *self._watched, *self._records],
             variables,
         )
         natives = [[_backend.native(variable) for variable in part] for part in arrays]
@@ -528,6 +575,7 @@ class LearnedOptimizer(BatchOptimizer):
         }
         blocks = [block for block, _ in self._blocks_of(plan)]
         largest_norm, skipped_steps, *watched = guard
+        records = [watched.pop()] if self._records else []
         accepted, new_largest_norm = gradient_guard.judge(
             self._norm(blocks, vectors),
             largest_norm,
@@ -546,6 +594,9 @@ class LearnedOptimizer(BatchOptimizer):
         )
         if guard_slots:
             step, watched, rescue, products = self._guard_step(step, watched, guard_slots, access)
+        recorded: dict[int, Tensor] = {}
+        if records:
+            step = _recording(step, recorded)
         new_slots: list[Any] = []
         ended: list[Any] = []
         for block, own in zip(blocks, own_slots, strict=True):
@@ -555,6 +606,9 @@ class LearnedOptimizer(BatchOptimizer):
             new_slots = _backend.clear(new_slots, rescue)
             new_slots += [slot for own in guard_slots.values() for slot in own]
             watched = [*watched, sum(products)]
+        for old in records:
+            rows = [recorded.get(index, old[index]) for index in range(old.shape[0])]
+            watched = [*watched, ops.stack(rows)]
         skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
         new_largest_norm = largest_norm if plan.alone else new_largest_norm
         return new_slots, [new_largest_norm, skipped_steps + skipped, *watched], accepted
@@ -641,6 +695,25 @@ class LearnedOptimizer(BatchOptimizer):
         for optimizer, members in self._delegations:
             if chosen := [k for k, index in enumerate(plan.indices) if index in members]:
                 yield optimizer, chosen
+
+
+def _recording(step: Step, recorded: dict[int, Tensor]) -> Step:
+    """Returns a step that records updates.
+
+    Args:
+        step: The step as it would be.
+        recorded: Where to put what `_RECORDED` names, by the places of variables.
+    """
+
+    def add(index: int, update: Tensor) -> Any:
+        vector = ops.reshape(update, (-1,))
+        gradient = ops.reshape(step.gradients[index], (-1,))
+        norms = [ops.sqrt(gradient_guard.square_norm(part)) for part in (vector, gradient)]
+        cosine = -ops.dot(vector, gradient) / ops.maximum(norms[0] * norms[1], 1e-30)
+        recorded[index] = ops.stack([norms[0], cosine])
+        return step.add(index, update)
+
+    return step._replace(add=add)
 
 
 class _Plan(NamedTuple):

@@ -105,6 +105,12 @@ class TensorwiseBlock:
         own = [ops.reshape(slot, slot.shape) for slot in self._by_variable(slots)[index]]
         return ops.stack([self.stored_rule.numbers(array) for array in own])
 
+    def diagnose(self, slots: Sequence[Tensor], index: int) -> dict[str, Tensor]:
+        """Tells what there is to see in the state of one variable; see `Block.diagnose`."""
+        column = list(self.shapes).index(index)
+        state = ops.convert_to_tensor(slots[0])[:, column : column + 1]
+        return self.stored_rule.rule.diagnose(state)
+
     def _by_variable(self, slots: Sequence[Any]) -> dict[int, list[Any]]:
         """Returns the slots of coordinates, by the places of their variables."""
         rows = self.stored_rule.rule.coordinate_rows

@@ -15,6 +15,7 @@ TESTS = [
     "contract",
     "batched_update_test.py",
     "columns_test.py",
+    "diagnostics_test.py",
     "gradient_guard_test.py",
     "guard_test.py",
     "keras_hooks_test.py",

@@ -103,6 +103,19 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
+    def diagnose(self, state: Tensor) -> dict[str, Tensor]:
+        """Tells what there is to see in a state, in numbers for people to look at.
+
+        Args:
+            state: State of the coordinates of a variable, one array below the other, float32
+                `[rows, n]`; of a tensorwise rule, that of the variable as a whole, `[rows, 1]`.
+
+        Returns:
+            Scalars by name. Defaults to none.
+        """
+        del state
+        return {}
+
 
 class SplitRule(UpdateRule):
     """Base class of rules in two parts: features, and a network that brings its own derivative.

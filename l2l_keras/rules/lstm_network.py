@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -116,6 +117,16 @@ class LSTMNetwork(keras.layers.Layer):
     def rows(self) -> tuple[int, ...]:
         """Rows of the state: `(units, units)` for each layer's hidden and cell state."""
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
+
+    def saturation(self, state: Tensor) -> Tensor:
+        """Returns the share of cells whose output hardly changes with them: tanh(2) is 0.96.
+
+        Args:
+            state: Its arrays one below the other, float32 `[sum of rows, n]`.
+        """
+        ends = itertools.accumulate(self.rows)
+        cells = [state[end - rows : end] for rows, end in zip(self.rows, ends, strict=True)][1::2]
+        return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
 
     def forward(
         self, inputs: Tensor, state: State, share: lstm.Share = lstm.keep

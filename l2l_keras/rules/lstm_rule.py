@@ -113,6 +113,10 @@ class LSTMRule(SplitRule):
         d_features = Features(d_inputs, d_update * outputs) if with_features else None
         return d_weights, d_features, d_state
 
+    def diagnose(self, state: Tensor) -> dict[str, Tensor]:
+        """Tells how many of the LSTM's cells are saturated; see `UpdateRule.diagnose`."""
+        return {"saturated cells": self._lstm.saturation(state[: sum(self.network_rows)])}
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that all these rules have."""
         return {

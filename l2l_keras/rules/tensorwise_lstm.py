@@ -226,6 +226,13 @@ class TensorwiseLSTM(TensorwiseRule):
         """Returns the step size of a rate as the state of tensors holds it."""
         return _RATE * ops.exp(2.0 * (rate + _START))
 
+    def diagnose(self, state: Tensor) -> dict[str, Tensor]:
+        """Tells the step size, and how many cells are saturated; see `UpdateRule.diagnose`."""
+        return {
+            "step size": self.step_size(state[2 * self.units, 0]),
+            "saturated cells": self._network.saturation(state[: 2 * self.units]),
+        }
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {

@@ -13,7 +13,7 @@ from keras import ops
 
 from l2l_keras import LearnedOptimizer
 from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, InnerLoop
-from l2l_keras.meta.meta_gradient import _clip, Inner
+from l2l_keras.meta.meta_gradient import Inner, _clip
 from l2l_keras.meta.meta_loss import window_loss
 from l2l_keras.rules import (
     NTMBFGS,
