@@ -93,7 +93,7 @@ for name in l2l_keras.list_presets():
     assert {line.split()[0] for line in presets} == shipped
     assert all(line.endswith(" LearnedOptimizer") for line in presets)
 
-    for command in ("l2l-meta-train", "l2l-evaluate", "l2l-benchmark"):
+    for command in ("l2l-meta-train", "l2l-evaluate", "l2l-benchmark", "l2l-explain"):
         assert "\nFlags:\n" in run(binaries / command, "--help", cwd=tmp_path, **quiet)
 
 

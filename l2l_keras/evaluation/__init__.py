@@ -33,7 +33,13 @@ from l2l_keras.evaluation.report import (
     write_report,
 )
 from l2l_keras.evaluation.rollout import Rollout, RuleRollout
-from l2l_keras.evaluation.update_maps import impulse_responses, updates_after
+from l2l_keras.evaluation.tensor_responses import TensorResponse, tensor_responses
+from l2l_keras.evaluation.update_maps import (
+    impulse_responses,
+    memory,
+    update_map,
+    updates_after,
+)
 
 __all__ = [
     "BASELINES",
@@ -43,6 +49,7 @@ __all__ = [
     "Result",
     "Rollout",
     "RuleRollout",
+    "TensorResponse",
     "Tuning",
     "compare",
     "curves_csv",
@@ -57,13 +64,16 @@ __all__ = [
     "line_styles",
     "log_scale",
     "mean_and_interval",
+    "memory",
     "read_curves",
     "run",
     "table",
+    "tensor_responses",
     "testbed",
     "tidy",
     "to_json",
     "tune",
+    "update_map",
     "updates_after",
     "versions",
     "write_files",

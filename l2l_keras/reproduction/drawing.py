@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras.evaluation import Curve, draw_curves, line_styles, log_scale, tidy
+from l2l_keras.evaluation import (
+    Curve,
+    TensorResponse,
+    draw_curves,
+    line_styles,
+    log_scale,
+    tidy,
+)
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""
@@ -182,6 +189,55 @@ def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str] | 
         markersize=3,
     )
     return figure
+
+
+def draw_tensor_responses(responses: Mapping[str, Mapping[str, TensorResponse]]) -> Any:
+    """Draws how tensorwise rules answer to sequences of gradients, a row for each rule.
+
+    Args:
+        responses: By the name of a rule, what `l2l_keras.evaluation.tensor_responses` returns.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window.
+
+    Raises:
+        ValueError: If there is no rule.
+
+    Example:
+        >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
+        >>> responses = l2l_keras.evaluation.tensor_responses(rule, steps=3, side=4)
+        >>> len(draw_tensor_responses({"untrained": responses}).axes)
+        3
+    """
+    from matplotlib.figure import Figure
+
+    _check(len(responses))
+    height = 3.6 * len(responses) + 0.9
+    figure = Figure(figsize=(3 * _WIDTH, height), dpi=_DPI, layout="constrained")
+    parts: Any = figure.subfigures(len(responses), 1, squeeze=False)[:, 0]
+    for part, (name, own) in zip(parts, responses.items(), strict=True):
+        steps = np.arange(1, len(next(iter(own.values())).sizes) + 1)
+        panels: Any = {
+            title: (steps[1:], {label: _of_pairs(getattr(r, field)) for label, r in own.items()})
+            for title, field in (
+                ("step size", "step_sizes"),
+                ("root mean square of the update", "sizes"),
+                ("cosine with descent", "cosines"),
+            )
+        }
+        row = _draw_lines(part, panels, "step", "")
+        for axes, title in zip(row, panels, strict=True):
+            axes.set_title(title)
+            if title != "cosine with descent":
+                axes.lines[-2].remove()  # That of zero.
+                axes.set_yscale("log")
+        part.suptitle(name)
+    return figure
+
+
+def _of_pairs(values: np.ndarray) -> np.ndarray:
+    """Returns means of neighbours: what goes back and forth would be nothing but a band."""
+    return (values[1:] + values[:-1]) / 2.0
 
 
 def _draw_lines(figure: Any, lines: Lines, xlabel: str, ylabel: str, **style: Any) -> Any:

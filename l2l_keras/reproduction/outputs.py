@@ -11,17 +11,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from l2l_keras import evaluation, tasks
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import drawing
 from l2l_keras.reproduction.stages import Evaluation, Workshop
+from l2l_keras.rules import TensorwiseRule, UpdateRule
 
-_HISTORY = 10
-"""Steps of the histories of update maps."""
-_RESPONSE = 30
-"""Steps for which impulse responses are followed."""
 _OF_A_RESULT = {
     "name",
     "learned",
@@ -153,26 +148,32 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
     Example:
         >>> output = update_maps({"lstm": 1.0}, workshop)  # doctest: +SKIP
     """
-    maps, responses, titles = {}, {}, {}
-    for name, scale in scales.items():
-        rule = workshop.rule(name)
-        titles[name] = f"{workshop.label(name)}\ns = {scale:g}"
-        gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
-        histories = {
-            "first step": [],
-            f"after {_HISTORY} gradients of 0": [0.0] * _HISTORY,
-            f"after {_HISTORY} of s": [scale] * _HISTORY,
-            f"after {_HISTORY} of -s": [-scale] * _HISTORY,
-            f"after {_HISTORY} of s and -s in turn": [scale, -scale] * (_HISTORY // 2),
-        }
-        updates = {
-            history: evaluation.updates_after(rule, past, gradients)
-            for history, past in histories.items()
-        }
-        maps[name] = gradients, updates
-        sizes = {f"gradient {factor:g} s": factor * scale for factor in (0.1, 1.0, 3.0)}
-        answers = evaluation.impulse_responses(rule, list(sizes.values()), _RESPONSE)
-        responses[name] = np.arange(_RESPONSE + 1), dict(zip(sizes, answers, strict=True))
+    rules = {name: workshop.rule(name) for name in scales}
+    titles = {name: f"{workshop.label(name)}\ns = {scale:g}" for name, scale in scales.items()}
+    return coordinate_rules(rules, scales, titles)
+
+
+def coordinate_rules(
+    rules: Mapping[str, UpdateRule], scales: Mapping[str, float], titles: Mapping[str, str]
+) -> Output:
+    """Draws what rules do that see coordinates; see `update_maps`.
+
+    Args:
+        rules: The rules by name.
+        scales: By the name of a rule, the size s of a usual gradient.
+        titles: By the name of a rule, the title of its panels.
+
+    Returns:
+        As `update_maps` does.
+
+    Example:
+        >>> rules = {"untrained": l2l_keras.rules.RNNprop(seed=0)}
+        >>> output = coordinate_rules(rules, {"untrained": 0.1}, {})
+        >>> output.rows[0]
+        ('rule', 'kind', 'which', 'x', 'update')
+    """
+    maps = {name: evaluation.update_map(rule, scales[name]) for name, rule in rules.items()}
+    responses = {name: evaluation.memory(rule, scales[name]) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
     rows += [
         (rule, kind, which, f"{place:.6g}", f"{value:.6g}")
@@ -183,6 +184,33 @@ def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
     ]
     figure = drawing.draw_update_maps(maps, responses, titles)
     return Output(figure, rows, {"s": dict(scales)})
+
+
+def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
+    """Draws how far tensorwise rules go when gradients agree with each other more or less.
+
+    Args:
+        rules: The rules by name.
+        steps: Steps that they are shown.
+
+    Returns:
+        The figure; rows of rule, kind of gradients, step, step size, size of the update and cosine
+        of the angle between it and descent; and the steps.
+
+    Example:
+        >>> rules = {"untrained": l2l_keras.rules.TensorwiseLSTM(seed=0)}
+        >>> len(tensorwise_rules(rules, steps=2).rows)
+        11
+    """
+    responses = {name: evaluation.tensor_responses(rule, steps) for name, rule in rules.items()}
+    rows: list[Sequence[Any]] = [("rule", "gradients", "step", *evaluation.TensorResponse._fields)]
+    rows += [
+        (name, which, step, *(f"{number:.6g}" for number in numbers))
+        for name, own in responses.items()
+        for which, response in own.items()
+        for step, numbers in enumerate(zip(*response, strict=True), start=1)
+    ]
+    return Output(drawing.draw_tensor_responses(responses), rows, {"steps": steps})
 
 
 def neural_art(
