@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -225,12 +225,10 @@ def draw_tensor_responses(responses: Mapping[str, Mapping[str, TensorResponse]])
                 ("cosine with descent", "cosines"),
             )
         }
-        row = _draw_lines(part, panels, "step", "")
+        log = {"step size", "root mean square of the update"}
+        row = _draw_lines(part, panels, "step", "", log)
         for axes, title in zip(row, panels, strict=True):
             axes.set_title(title)
-            if title != "cosine with descent":
-                axes.lines[-2].remove()  # That of zero.
-                axes.set_yscale("log")
         part.suptitle(name)
     return figure
 
@@ -240,20 +238,28 @@ def _of_pairs(values: np.ndarray) -> np.ndarray:
     return (values[1:] + values[:-1]) / 2.0
 
 
-def _draw_lines(figure: Any, lines: Lines, xlabel: str, ylabel: str, **style: Any) -> Any:
-    """Draws lines in shades from dark to light, axes side by side; returns the axes."""
+def _draw_lines(
+    figure: Any, lines: Lines, xlabel: str, ylabel: str, log: Container[str] = (), **style: Any
+) -> Any:
+    """Draws lines in shades from dark to light, axes side by side; returns the axes.
+
+    Those of panels in `log` are on a logarithmic scale.
+    """
     from matplotlib import colormaps
 
     row = figure.subplots(1, len(lines), squeeze=False)[0]
     labels: dict[str, None] = {}
-    for axes, (places, values) in zip(row, lines.values(), strict=True):
+    for axes, (title, (places, values)) in zip(row, lines.items(), strict=True):
         shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(values)))
         for (label, line), shade in zip(values.items(), shades, strict=True):
             axes.plot(places, line, label=label, color=shade, linewidth=1.8, **style)
             labels[label] = None
-        axes.axhline(0.0, color="#999999", linewidth=0.8, zorder=1)
         axes.axvline(0.0, color="#999999", linewidth=0.8, zorder=1)
-        axes.ticklabel_format(style="sci", scilimits=(-2, 3))
+        if title in log:
+            axes.set_yscale("log")
+        else:
+            axes.axhline(0.0, color="#999999", linewidth=0.8, zorder=1)
+            axes.ticklabel_format(style="sci", scilimits=(-2, 3))
         axes.margins(x=0.02)
         axes.set_xlabel(xlabel)
         tidy(axes)

@@ -86,12 +86,15 @@ def product_operations(rule: rules.UpdateRule) -> int:
         rule: The rule.
 
     Returns:
-        Operations for one coordinate and step.
+        Operations for one coordinate and step; 0 for tensorwise rules, whose products are a matter
+        of tensors.
 
     Example:
         >>> product_operations(l2l_keras.rules.CoordinatewiseLSTM(units=(20, 20)))
         9960
     """
+    if isinstance(rule, rules.TensorwiseRule):
+        return 0
     return 2 * sum(w.shape[0] * w.shape[1] for w in rule.weights if len(w.shape) == 2)
 
 
