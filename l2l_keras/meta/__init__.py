@@ -2,7 +2,7 @@
 
 from l2l_keras.meta.callbacks import Backup, Curriculum, KeepBest, Progress
 from l2l_keras.meta.episode import RANDOM_SCALES
-from l2l_keras.meta.estimators import PersistentEvolution, Truncated
+from l2l_keras.meta.estimators import Imitation, PersistentEvolution, Truncated
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
 from l2l_keras.meta.meta_model import MetaModel
@@ -13,6 +13,7 @@ __all__ = [
     "STEP_WEIGHTS",
     "Backup",
     "Curriculum",
+    "Imitation",
     "InnerLoop",
     "KeepBest",
     "MetaModel",

@@ -62,13 +62,17 @@ class Truncated(Estimator):
         loop: The inner loop of the rule on a task.
         unroll: Inner steps in a window.
         second_derivatives: See `InnerLoop.meta_gradient`.
-        clip_through_time: See `InnerLoop.meta_gradient`.
+        clip_through_time: See `InnerLoop.meta_gradient`. Defaults to False.
 
     Source: Andrychowicz et al. (2016), section 2: truncated back-propagation through time.
     """
 
     def __init__(
-        self, loop: InnerLoop, unroll: int, second_derivatives: bool, clip_through_time: bool
+        self,
+        loop: InnerLoop,
+        unroll: int,
+        second_derivatives: bool,
+        clip_through_time: bool = False,
     ) -> None:
         super().__init__(loop, unroll)
         self._derivatives = second_derivatives, clip_through_time
@@ -86,6 +90,58 @@ class Truncated(Estimator):
             carry, draw, self._unroll, meta_loss, scale, *self._derivatives
         )
         return value, meta_gradient, carry
+
+
+class Imitation(Estimator):
+    """The derivative of how far a rule's updates are from Adam's, which steps in its place.
+
+    A rule that begins as an optimizer of some use is meta-trained from there in earnest. What is
+    minimised is the mean over steps of the squared distance of both updates, over the square of
+    the norm of Adam's. Optimizees count as given: their trajectories are Adam's.
+
+    Args:
+        loop: The inner loop of the rule on a task.
+        unroll: Inner steps in a window.
+        learning_rate: Adam's learning rate.
+
+    Source: Chen et al., "Training stronger baselines for learning to optimize" (2020), has learned
+    optimizers imitate hand-designed ones.
+    """
+
+    def __init__(self, loop: InnerLoop, unroll: int, learning_rate: float) -> None:
+        super().__init__(loop, unroll)
+        self._learning_rate = learning_rate
+
+    def begin(self, inner: Any) -> Carry:
+        """Returns where the loop and Adam stand; see `Estimator.begin`."""
+        zeros = tf.zeros_like(inner.parameters)
+        return inner, (zeros, zeros, tf.constant(0.0))
+
+    def window(
+        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+    ) -> tuple[Tensor, list[Tensor], Carry]:
+        """Computes a window and its derivative, `meta_loss` left aside; see `Estimator.window`."""
+        del meta_loss, key
+        weights = self._loop.pack()
+        inner, moments = carry
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            error, inner, moments = self._loop.imitation(
+                weights, inner, self._adam, moments, draw, self._unroll, scale
+            )
+        derivative = tape.gradient(
+            error, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return error, self._loop.unpack(derivative), (inner, moments)
+
+    def _adam(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Computes Adam's update, with Keras' defaults."""
+        m, v, steps = state
+        steps += 1.0
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * tf.square(gradient)
+        rate = self._learning_rate * tf.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
+        return -rate * m / (tf.sqrt(v) + 1e-7), (m, v, steps)
 
 
 class PersistentEvolution(Estimator):

@@ -39,6 +39,10 @@ MetaLoss = Callable[[Tensor], Tensor]
 Draw = Callable[[Tensor], Nest]
 
 
+Teacher = Callable[[Tensor, Nest], tuple[Tensor, Nest]]
+"""An optimizer to imitate: maps a gradient and its state to its update and next state."""
+
+
 class Inner(NamedTuple):
     """Where an inner loop stands.
 
@@ -219,6 +223,51 @@ class InnerLoop:
         inner, losses = _loop(range(unroll), body, (inner, losses))
         return losses.stack(), inner
 
+    def imitation(
+        self,
+        weights: list[Tensor],
+        inner: Inner,
+        teacher: Teacher,
+        teacher_state: Nest,
+        draw: Draw,
+        unroll: int,
+        scale: Tensor | None = None,
+    ) -> tuple[Tensor, Inner, Nest]:
+        """Computes a window in which a teacher steps, and how far the rules' updates are from its.
+
+        Args:
+            weights: φ, as returned by `pack`.
+            inner: Where the loop stands.
+            teacher: Maps a gradient `[size]` and its state to its update `[size]` and next state.
+            teacher_state: The teacher's state.
+            draw: As in `meta_gradient`.
+            unroll: Inner steps in the window.
+            scale: As in `step`.
+
+        Returns:
+            `(error, inner, teacher_state)`: the mean over steps of the squared distance of both
+            updates, over the square of the teacher's norm; where the loop stands; and the
+            teacher's next state.
+        """
+
+        def turn(t: Tensor, inner: Inner, teacher_state: Nest, error: Tensor) -> tuple:
+            update, rule_state, _ = self._propose(weights, inner, scale, kept=0)
+            own, teacher_state = teacher(_scaled(inner.gradient, scale), teacher_state)
+            distance = tf.reduce_sum(tf.square(update - own))
+            error += distance / (tf.reduce_sum(tf.square(own)) + 1e-30)
+            _, inner = self._advance(inner, own, rule_state, draw(t), scale)
+            return t + 1, inner, teacher_state, error
+
+        # Not `_loop`: with a bound that XLA knows, it can be differentiated.
+        _, inner, teacher_state, error = tf.while_loop(
+            lambda t, *_: t < unroll,
+            turn,
+            (0, inner, teacher_state, 0.0),
+            parallel_iterations=1,
+            maximum_iterations=unroll,
+        )
+        return error / unroll, inner, teacher_state
+
     def pack(self) -> list[Tensor]:
         """Returns φ, one vector a rule."""
         return [compiled.pack() for compiled in self._compiled]
@@ -304,9 +353,16 @@ class InnerLoop:
         self, weights: list[Tensor], inner: Inner, batch: Nest, scale: Tensor | None, kept: int
     ) -> tuple[Tensor, Inner, list[tuple[Tensor, ...]]]:
         """Computes one inner step, and the caches of the first `kept` pieces."""
+        update, rule_state, caches = self._propose(weights, inner, scale, kept)
+        losses, inner = self._advance(inner, update, rule_state, batch, scale)
+        return losses, inner, caches
+
+    def _propose(
+        self, weights: list[Tensor], inner: Inner, scale: Tensor | None, kept: int
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]:
+        """Computes the rules' update of θ' = θ / s, their states, and the first `kept` caches."""
         updates, rule_state, caches = [], [], []
         gradients = self.partition.split(_scaled(inner.gradient, scale))
-        # What rules step through is θ' = θ / s.
         positions = self.partition.split(
             inner.parameters if scale is None else inner.parameters / scale
         )
@@ -320,9 +376,20 @@ class InnerLoop:
                 update, state = compiled.step(*arguments)
             updates.append(update)
             rule_state.append(state)
-        parameters = inner.parameters + _scaled(self.partition.join(updates), scale)
+        return self.partition.join(updates), rule_state, caches
+
+    def _advance(
+        self,
+        inner: Inner,
+        update: Tensor,
+        rule_state: list[tuple[Tensor, ...]],
+        batch: Nest,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Inner]:
+        """Takes a step with an update of θ'."""
+        parameters = inner.parameters + _scaled(update, scale)
         losses, gradient, task_state = self._loss_and_gradient(parameters, inner.task_state, batch)
-        return losses, Inner(parameters, gradient, rule_state, task_state), caches
+        return losses, Inner(parameters, gradient, rule_state, task_state)
 
     def _run(
         self,

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from l2l_keras import parameter_groups
 from l2l_keras.meta.episode import RANDOM_SCALES, Episode, Windows
-from l2l_keras.meta.estimators import Estimator, PersistentEvolution, Truncated
+from l2l_keras.meta.estimators import Estimator, Imitation, PersistentEvolution, Truncated
 from l2l_keras.meta.meta_gradient import InnerLoop
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
 from l2l_keras.meta.validation import GeometricMean, Validation
@@ -75,6 +75,9 @@ class MetaModel(keras.Model):
             strategies with so many pairs of inner loops instead of by back-propagation; see
             `l2l_keras.meta.PersistentEvolution`.
         pes_sigma: Standard deviation of what φ is moved by there. Defaults to 0.01.
+        imitated_rate: If set, the rule is not meta-trained to minimise losses but to do what Adam
+            does at this learning rate, as a start; see `l2l_keras.meta.Imitation`. Defaults to
+            None.
         seed: Seed of every draw, a non-negative integer. Defaults to 0.
         chunk_size: See `InnerLoop`.
         cache_bytes: See `InnerLoop`.
@@ -118,6 +121,7 @@ class MetaModel(keras.Model):
         clip_through_time: bool = False,
         pes_pairs: int = 0,
         pes_sigma: float = 0.01,
+        imitated_rate: float | None = None,
         seed: int = 0,
         chunk_size: int = 4096,
         cache_bytes: int = 2**27,
@@ -152,6 +156,12 @@ class MetaModel(keras.Model):
             )
         if pes_pairs and second_derivatives:
             raise ValueError("`second_derivatives` are those of back-propagation, not of PES.")
+        if imitated_rate is not None and not imitated_rate > 0.0:
+            raise ValueError(f"`imitated_rate` must be positive or None. Received: {imitated_rate}")
+        if imitated_rate is not None and (pes_pairs or second_derivatives):
+            raise ValueError(
+                "`imitated_rate` leaves nothing for `pes_pairs` or `second_derivatives` to do."
+            )
         if clip_through_time and not second_derivatives:
             raise ValueError("`clip_through_time` clips what comes of `second_derivatives`.")
         if optimizees is not None and optimizees < 1:
@@ -192,6 +202,8 @@ class MetaModel(keras.Model):
         )
 
         def estimator(loop: InnerLoop) -> Estimator:
+            if imitated_rate is not None:
+                return Imitation(loop, unroll, imitated_rate)
             if pes_pairs:
                 return PersistentEvolution(loop, unroll, pes_pairs, pes_sigma)
             return Truncated(loop, unroll, second_derivatives, clip_through_time)

@@ -230,6 +230,14 @@ _PES_SIGMA = _define(
     "Standard deviation of what the rule's weights are moved by there.",
     lower_bound=1e-12,
 )
+_IMITATED_RATE = _define(
+    flags.DEFINE_float,
+    "imitated_rate",
+    None,
+    "If set, the rule learns to do what Adam does at this learning rate, as a start to go on from "
+    "(--rule=FOLDER).",
+    lower_bound=1e-12,
+)
 _SEED = _define(
     flags.DEFINE_integer,
     "seed",
@@ -478,6 +486,7 @@ def _make_meta_model(
             clip_through_time=_CLIP_THROUGH_TIME.value,
             pes_pairs=_PES.value,
             pes_sigma=_PES_SIGMA.value,
+            imitated_rate=_IMITATED_RATE.value,
             seed=_SEED.value,
             cache_bytes=_CACHE.value * 2**20,
         )

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from l2l_keras.meta import InnerLoop, MetaModel, PersistentEvolution, Truncated
+from l2l_keras.meta import Imitation, InnerLoop, MetaModel, PersistentEvolution, Truncated
 from l2l_keras.rules import UpdateRule
 from l2l_keras.tasks import Quadratic
 from l2l_keras.tasks.base import Task
@@ -94,6 +94,78 @@ class TestTruncated:
         np.testing.assert_allclose(windows(estimator, loop, None), expected, rtol=1e-4)
 
 
+class Scaled(UpdateRule):
+    """Momentum over the root of an average of squares, as Adam has it, times exp(φ)."""
+
+    def __init__(self, log_rate, name=None):
+        super().__init__(name=name)
+        self.log_rate = self.add_weight(shape=(), initializer="zeros", name="log_rate")
+        self.log_rate.assign(log_rate)
+        self.built = True
+
+    @property
+    def state_rows(self):
+        return (1, 1, 1)
+
+    def step(self, gradient, state):
+        m = 0.9 * state[0] + 0.1 * gradient
+        v = 0.999 * state[1] + 0.001 * gradient**2
+        t = state[2] + 1.0
+        adam = m / (1.0 - 0.9**t) / (ops.sqrt(v / (1.0 - 0.999**t)) + 1e-9)
+        return -ops.exp(self.log_rate) * adam[0], (m, v, t)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class TestImitation:
+    RATE = 0.05
+
+    def windows(self, log_rate, jit_compile=None):
+        """Errors and derivatives of two windows, and the parameters after them."""
+        loop = InnerLoop(Scaled(log_rate), Quadratic(4, 3))
+        _, inner = loop.start(*loop.task.sample("train", 0), ())
+        estimator = Imitation(loop, 5, self.RATE)
+        carry, results = estimator.begin(inner), []
+
+        def window(carry):
+            return estimator.window(carry, lambda t: (), None, None, tf.zeros(2, tf.int32))
+
+        for _ in range(2):
+            error, (derivative,), carry = tf.function(window, jit_compile=jit_compile)(carry)
+            results += [float(error), float(derivative)]
+        return results, carry[0].parameters.numpy()
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_what_does_as_adam_does_has_nothing_to_learn(self, jit_compile):
+        results, _ = self.windows(np.log(self.RATE), jit_compile)
+        np.testing.assert_allclose(results, 0.0, atol=1e-4)
+
+    @pytest.mark.parametrize("factor", [0.5, 3.0])
+    def test_what_goes_less_or_more_far_is_told_so(self, factor):
+        """(f a - a)² / a², with the derivative 2 f (f - 1) by log f."""
+        results, _ = self.windows(np.log(factor * self.RATE))
+        error, slope = (factor - 1.0) ** 2, 2.0 * factor * (factor - 1.0)
+        np.testing.assert_allclose(results, [error, slope] * 2, rtol=1e-3)
+
+    def test_adam_steps(self):
+        task = Quadratic(4, 3)
+        parameters, state = task.sample("train", 0)
+        variable, adam = keras.Variable(parameters), keras.optimizers.Adam(self.RATE)
+        for _ in range(10):
+            _, gradient, state = task.loss_and_gradient(variable.value, state, ())
+            adam.apply([gradient], [variable])
+        np.testing.assert_allclose(self.windows(3.0)[1], variable.numpy(), rtol=1e-4)
+
+    def test_a_rule_learns_it(self):
+        rule = Scaled(-2.0)
+        meta_model = MetaModel(rule, Quadratic(4, 3), horizon=10, unroll=5, imitated_rate=self.RATE)
+        meta_model.compile(keras.optimizers.Adam(0.1))
+        history = meta_model.fit(epochs=3, windows=40, validation_episodes=1, verbose=0).history
+        assert history["loss"][-1] < 0.1 * history["loss"][0]
+        assert float(rule.log_rate) == pytest.approx(np.log(self.RATE), abs=0.3)
+
+
 class TestPersistentEvolution:
     def test_it_is_unbiased_where_truncation_is_not(self, loop):
         """Over the windows of an episode, within four standard errors of the mean."""
@@ -151,6 +223,9 @@ class TestPersistentEvolution:
             ({"pes_pairs": -1}, "`pes_pairs` must not be negative.*Received: pes_pairs=-1"),
             ({"pes_sigma": 0.0}, "`pes_sigma` must be positive.*pes_sigma=0.0"),
             ({"pes_pairs": 1, "second_derivatives": True}, "`second_derivatives` are those of"),
+            ({"imitated_rate": 0.0}, "`imitated_rate` must be positive.*Received: 0.0"),
+            ({"imitated_rate": 0.1, "pes_pairs": 1}, "`imitated_rate` leaves nothing for"),
+            ({"clip_through_time": True}, "`clip_through_time` clips what comes of"),
         ):
             with pytest.raises(ValueError, match=message):
                 MetaModel(Walk(), Quadratic(2, 2), **arguments)
