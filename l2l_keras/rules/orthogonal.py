@@ -47,6 +47,8 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
     networks" (2024), after Newton, Schulz, and Björck and Bowie.
     """
     rows, columns = matrix_shape(shape)
+    if not rows * columns:
+        return vector
     # Divided by the largest first: the square of a small number is zero.
     vector = vector / (ops.max(ops.abs(vector)) + _TINY)
     if min(rows, columns) < 2:

@@ -41,6 +41,7 @@ def test_the_scale_does_not_matter(scale):
 def test_zeros_stay_zero():
     assert np.all(factor(np.zeros((4, 3), "float32")) == 0.0)
     assert np.all(factor(np.zeros(4, "float32")) == 0.0)
+    assert factor(np.zeros((0, 3), "float32")).shape == (0,)
 
 
 def test_a_vector_is_divided_by_its_size():
