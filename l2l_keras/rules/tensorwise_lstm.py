@@ -21,6 +21,8 @@ from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 _TINY = 1e-12
 # Momenta that are such a part of √v are next to nothing.
 _NOTHING = 0.01
+# What is added to the size of parameters, so that those that are zero may move.
+_SMALL = 0.05
 # Steps after which the LSTM shall be able to tell that they have passed.
 _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and follows the
@@ -64,6 +66,9 @@ class TensorwiseLSTM(TensorwiseRule):
             the rate alone sets how far to go. Defaults to False.
         relative_scale: Whether the rate is relative to the root mean square of the tensor's
             parameters, or to 0.01 where that is less. Defaults to False.
+        largest_step: What the root mean square of an update stays below, as a part of that of the
+            tensor's parameters and 0.05: a step that replaces half of a tensor is none to come back
+            from. None for no such limit. Defaults to 0.25.
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
 
@@ -93,6 +98,7 @@ class TensorwiseLSTM(TensorwiseRule):
         weight_decay: float = 0.0,
         normalize_update: bool = False,
         relative_scale: bool = False,
+        largest_step: float | None = 0.25,
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
@@ -111,6 +117,9 @@ class TensorwiseLSTM(TensorwiseRule):
         self.weight_decay = float(weight_decay)
         self.normalize_update = bool(normalize_update)
         self.relative_scale = bool(relative_scale)
+        if largest_step is not None and not largest_step > 0.0:
+            raise ValueError(f"`largest_step` must be positive or None. Received: {largest_step}")
+        self.largest_step = None if largest_step is None else float(largest_step)
         self.seed = seed
         self._decays = tuple(sorted({decay for _, decay in self.momenta}))
         # Orthogonal factors, of each momentum two, of the gradient one, and the parameters.
@@ -218,6 +227,9 @@ class TensorwiseLSTM(TensorwiseRule):
             length = length * 10.0 * ops.maximum(own_size, 0.01)
         if self.normalize_update:
             length = length / size
+        if self.largest_step is not None:
+            part = length * size / (self.largest_step * (own_size + _SMALL))
+            length = length / ops.sqrt(1.0 + ops.square(part))
         ratio = ops.log((length * size + 1e-6) / (own_size + 1e-3))
         new_state = ops.concatenate([hidden, cell, rate, steps, ratio])
         return -length * mix, new_state
@@ -243,6 +255,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "weight_decay": self.weight_decay,
             "normalize_update": self.normalize_update,
             "relative_scale": self.relative_scale,
+            "largest_step": self.largest_step,
             "seed": self.seed,
             "name": self.name,
         }

@@ -40,7 +40,7 @@ def gradients(steps=6, seed=0, shapes=SHAPES):
 class TestAtFirst:
     def test_it_is_adam_with_a_small_rate_that_the_state_tells(self):
         """Without anything learned: the output weights are zero."""
-        rule = TensorwiseLSTM(4, momenta=((0.9, 0.999),), seed=0)
+        rule = TensorwiseLSTM(4, momenta=((0.9, 0.999),), largest_step=None, seed=0)
         *weights, kernel, bias = rule.get_weights()
         rule.set_weights([*weights, 0.0 * kernel, bias])
         given = gradients()
@@ -138,6 +138,18 @@ class TestOptions:
         assert np.abs(floor).max() < 0.2 * np.abs(relative).max()
         assert np.abs(zero).max() > 0.0
 
+    @pytest.mark.parametrize("size", [0.0, 1.0])
+    def test_steps_are_limited_relative_to_the_parameters(self, size):
+        parameters = np.full(83, size, "float32")
+        arguments = {"nominal": 1e4}
+        limited, _ = trajectory(trained(**arguments), gradients(1), Tensors(SHAPES), parameters)
+        step = np.sqrt(np.mean(limited[0, :30] ** 2))
+        assert 0.95 < step / (0.25 * (size + 0.05)) < 1.0
+        free, _ = trajectory(
+            trained(largest_step=None, **arguments), gradients(1), Tensors(SHAPES), parameters
+        )
+        assert np.sqrt(np.mean(free[0, :30] ** 2)) > 5.0
+
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
         nothing = np.zeros((1, 83), "float32")
@@ -185,6 +197,8 @@ class TestOrthogonalFactors:
         ({"momenta": ((0.999, 0.99),)}, "`momenta` must be pairs.*the first at most the root"),
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
+        ({"largest_step": 0.0}, "`largest_step` must be positive or None. Received: 0.0"),
+        ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
         ({"units": 0}, "`units` must be .*positive integers"),
     ],
 )
@@ -207,7 +221,7 @@ def test_zero_gradients_have_finite_derivatives():
 
 
 def test_a_configuration_makes_the_same_rule():
-    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, seed=3)
+    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, seed=3)
     again = TensorwiseLSTM.from_config(rule.get_config())
     assert again.get_config() == rule.get_config()
     for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):
