@@ -54,7 +54,8 @@ class Referee(NamedTuple):
         left: Steps that are left of it.
         raced: Steps that the challenger has had in this race.
         most: Steps that it may have.
-        margin: How much lower its loss is to be.
+        margin: How much lower its loss is to be: what the leader has won since the last race; 0
+            where that is nothing to speak of.
         next_race: Steps until when there is no further race.
         leader_sum: Sum of the leader's losses, above `level`, in the second half of its turn.
         leader_count: Number of them.
@@ -245,8 +246,11 @@ def _take(r: Referee, loss: Tensor, agree: Tensor) -> Referee:
 
 def _begin_race(r: Referee) -> Referee:
     """Begins a race, if the leader's progress allows for one."""
-    since = r.since_sum / ops.maximum(r.since_count, 1.0)
+    count = ops.maximum(r.since_count, 1.0)
+    since = r.since_sum / count
     progress = ops.maximum(r.before - since, 0.0)
+    # Of two means of so many losses.
+    error = ops.sqrt(2.0 * r.variance / count)
     # Losses fall about as a power of the number of steps, which has doubled.
     power = progress / (math.log(2.0) * ops.abs(since) + 1e-12)
     most = r.steps * ops.minimum(_COST / (power + 1e-12), _LARGEST_PART)
@@ -263,7 +267,7 @@ def _begin_race(r: Referee) -> Referee:
         left=_FIRST_TURN * one,
         raced=0.0 * one,
         most=most,
-        margin=progress,
+        margin=ops.where(progress > _PROBABLY * error, progress, 0.0),
         races=r.races + 1.0,
     )
     return _when(most >= _FIRST_TURN, _without_losses(race), r)
@@ -286,9 +290,8 @@ def _judge(r: Referee) -> tuple[Tensor, Tensor]:
     error = r.spread * ops.sqrt(1.0 / leader_count + 1.0 / challenger_count)
     last = r.raced + 3.0 * r.turn > r.most
     # Where the leader stands still, there is little to lose by a wrong decision.
-    still = ops.logical_and(last, r.margin <= r.spread)
-    errors = ops.where(still, _PROBABLY, _CLEARLY)
-    ahead = gain > ops.maximum(errors * error, ops.where(still, 0.0, r.margin))
+    still = ops.logical_and(last, r.margin <= 0.0)
+    ahead = gain > ops.maximum(ops.where(still, _PROBABLY, _CLEARLY) * error, r.margin)
     return ahead, ops.logical_or(ops.logical_or(ahead, gain < -_CLEARLY * error), last)
 
 

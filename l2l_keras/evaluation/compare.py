@@ -363,6 +363,7 @@ def compare(
     tuning_seeds: Sequence[int] | None = None,
     baselines: Mapping[str, Baseline] = BASELINES,
     window: int | None = None,
+    guard: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compares learned optimizers, as they are, with baselines whose learning rate is tuned.
@@ -380,6 +381,7 @@ def compare(
         baselines: Baselines by the name to show. Defaults to the paper's.
         window: How many losses at the end of a run to take the mean of. Defaults to
             `default_window(task, steps)`.
+        guard: Whether learned optimizers have a guard. Defaults to False.
         progress: Called with a line of text as the work goes on. Defaults to nothing.
 
     Returns:
@@ -428,8 +430,10 @@ def compare(
 
     def rollout_of(rule: Any) -> Rollout | RuleRollout:
         if task.functions > 1 and any(r.coupled for r in parameter_groups.only_rules(rule)):
+            if guard:
+                raise ValueError("A coupled rule on several functions side by side has no guard.")
             return RuleRollout(task, rule, steps, "test")
-        return Rollout(task, LearnedOptimizer(rule, learning_rate=1.0), steps, "test")
+        return Rollout(task, LearnedOptimizer(rule, guard=guard), steps, "test")
 
     results = [result(name, rollout_of(rule), None) for name, rule in learned.items()]
     for name, baseline in baselines.items():

@@ -95,6 +95,12 @@ _TUNING_SEEDS = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer(
     "seed", 0, "First seed of either kind of optimizee.", lower_bound=0, flag_values=FLAGS
 )
+_GUARD = flags.DEFINE_boolean(
+    "guard",
+    False,
+    "Whether presets have a guard: Adam at their side, in case that they are of no use.",
+    flag_values=FLAGS,
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets, for a task that reads one.", flag_values=FLAGS
 )
@@ -157,6 +163,7 @@ def _compare(learned: dict[str, presets.Rules]) -> evaluation.Comparison:
         seeds=_seeds(_SEEDS.value or 10),
         tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
         baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
+        guard=_GUARD.value,
         progress=_show,
     )
 
@@ -181,6 +188,7 @@ def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.t
                 steps=_STEPS.value,
                 seeds=_seeds(_SEEDS.value or 3),
                 tuning_seeds=_seeds(_TUNING_SEEDS.value or 1),
+                guard=_GUARD.value,
                 data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
                 download=_DOWNLOAD.value,
                 progress=_show,

@@ -84,6 +84,7 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     tuning_seeds: Sequence[int] = (0,),
     cache_dir: str | os.PathLike[str] = DEFAULT_CACHE,
+    guard: bool = False,
     data_dir: str | None = None,
     download: bool = True,
     progress: Progress = lambda line: None,
@@ -101,6 +102,7 @@ def evaluate(
         tuning_seeds: Seeds of the validation optimizees on which learning rates are tuned. Defaults
             to one.
         cache_dir: Folder in which what baselines did is kept. Defaults to one in `~/.keras`.
+        guard: Whether learned optimizers have a guard. Defaults to False.
         data_dir: Folder of TensorFlow Datasets, for problems that read from it.
         download: Whether such problems may download what is missing. Defaults to True.
         progress: Called with a line of text as the work goes on. Defaults to nothing.
@@ -134,7 +136,7 @@ def evaluate(
     for number, name in enumerate(chosen):
         task = problem(name, data_dir, download)
         told = functools.partial(_tell, progress, f"{number + 1}/{len(chosen)} {name}")
-        yield from _scores(task, learned, lengths, cache, told)
+        yield from _scores(task, learned, lengths, cache, guard, told)
 
 
 def _scores(
@@ -142,6 +144,7 @@ def _scores(
     learned: Mapping[str, Any],
     lengths: Lengths,
     cache: Cache,
+    guard: bool,
     progress: Progress,
 ) -> Iterator[Score]:
     """Yields the scores of every optimizer on one problem."""
@@ -169,7 +172,8 @@ def _scores(
         lambda: untuned(DEFAULT, Rollout(task, keras.optimizers.Adam(), longest), lengths),
     )
     rollouts = {
-        name: Rollout(task, LearnedOptimizer(rule), longest) for name, rule in learned.items()
+        name: Rollout(task, LearnedOptimizer(rule, guard=guard), longest)
+        for name, rule in learned.items()
     }
     outcomes = [untuned(name, rollout, lengths) for name, rollout in rollouts.items()]
     best = [best_of(baselines, k) for k in range(len(lengths.steps))]

@@ -59,6 +59,13 @@ def test_baselines_are_tuned_once(evaluate):
     assert scores[1].final_loss < scores[0].final_loss < scores[0].initial_loss
 
 
+def test_a_rule_that_does_harm_is_guarded(evaluate):
+    rules = {"uphill": MomentumLSTM(rate=-1.0, seed=0)}
+    alone, guarded = (evaluate(rules, [], guard=guard)[-1] for guard in (False, True))
+    assert not alone.default_ratio.mean < 2.0
+    assert guarded.default_ratio.mean < 1.2
+
+
 def shipped():
     """The shipped outcomes' settings, learning rates and curves, by problem."""
     found = {}
