@@ -106,7 +106,7 @@ class Episode:
         self._start(*drawn, tf.constant(seed), tf.constant(horizon))
 
     def window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Computes a window, and moves on; or, if a loss is not finite, gives the optimizee up.
+        """Computes a window, and moves on; or, if it ends in what is not finite, gives up.
 
         Returns:
             `(meta_loss, finite, meta_gradient)`: the meta-loss; whether all is finite; and the
@@ -130,7 +130,7 @@ class Episode:
             factor = self._windows.clip / tf.maximum(norm, self._windows.clip)
             meta_gradient = [factor * part for part in meta_gradient]
         # Where the meta-gradient alone overflows, the rule may well go on.
-        alive = tf.math.is_finite(value)
+        alive = tf.math.is_finite(value) & _all_finite(new_carry)
         moved = tf.nest.map_structure(lambda new, old: tf.where(alive, new, old), new_carry, carry)
         _assign(self._carry, moved)
         self._step.assign(tf.where(alive, step + self._windows.unroll, horizon))
@@ -193,6 +193,12 @@ class Episode:
             scale,
             tf.stack([seed, -1 - step]),
         )
+
+
+def _all_finite(tensors: Nest) -> Tensor:
+    """Returns whether all numbers are finite, a boolean scalar."""
+    floats = [part for part in tf.nest.flatten(tensors) if part.dtype.is_floating]
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(part)) for part in floats])
 
 
 def _assign(variables: Nest, values: Nest) -> None:

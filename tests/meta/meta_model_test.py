@@ -502,6 +502,25 @@ class TestWindowsThatAreNotFinite:
                 assert np.isfinite(logs["loss"])
         assert int(model.optimizer.iterations) == 4
 
+    def test_where_the_meta_gradient_alone_overflows_the_episode_goes_on(self, eagerly):
+        class Root(Descent):
+            """Its derivative by a rate of zero is infinite."""
+
+            def step(self, gradient, state):
+                return -ops.sqrt(ops.convert_to_tensor(self.weights[0])) * gradient, state
+
+        rule = Root()
+        rule.set_weights([0.0 * weight for weight in rule.get_weights()])
+        task = Fragile(losses={}, gradients={})
+        model = make_model(rule, task, keras.optimizers.SGD(0.1))
+        task.drawn.clear()
+        episodes = []
+        for _ in range(3):
+            logs = model.train_step(None)
+            episodes.append(task.drawn[-1][1])
+        assert int(logs["skipped"]) == 3
+        assert episodes == [0, 0, 1]
+
     def test_meta_training_goes_on(self):
         """Compiled, through `fit`."""
         broken = {episode: 0 for episode in range(100) if episode % 2}
