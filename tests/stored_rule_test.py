@@ -31,7 +31,7 @@ def test_some_of_a_large_tensor_tell_of_all():
     arrays = [ops.array(random.normal(size=shape), "float32") for _ in range(2)]
     gradient, parameters = arrays
     state = [ops.abs(ops.array(random.normal(size=shape), "float32")) + 0.1 for _ in range(5)]
-    sampled = StoredTensorwiseRule(rule, "float32").observe_tensor(state, gradient, parameters)
+    sampled = StoredTensorwiseRule(rule, "float32").observe_tensor(state, gradient, parameters)[0]
 
     vectors = [ops.reshape(array, (-1,)) for array in state]
     gradient, parameters = (ops.reshape(array, (-1,)) for array in arrays)
