@@ -58,6 +58,21 @@ class Slot(NamedTuple):
     reference: int
 
 
+def slot_like(
+    name: str, index: int, shape: Shape, axes: Sequence[str | None], dtype: str = "float32"
+) -> Slot:
+    """Returns a slot of a variable's shape, sharded like it.
+
+    Args:
+        name: What it is the state of.
+        index: The variable's place.
+        shape: Its shape.
+        axes: Axes of the device mesh over which it is sharded; () if over none.
+        dtype: Type of the array. Defaults to float32.
+    """
+    return Slot(name, shape, dtype, tuple(axes) or (None,) * len(shape), index)
+
+
 class Columns:
     """The coordinates of several variables as the columns of arrays, one variable after the other.
 

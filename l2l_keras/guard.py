@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from l2l_keras import _backend
-from l2l_keras.columns import Shape, Slot
-from l2l_keras.referee import Decision, Referee
+from l2l_keras.columns import Shape, Slot, Step, slot_like
+from l2l_keras.referee import Referee, decide
 
 Tensor = Any
 
@@ -119,44 +119,59 @@ class GuardedVariables:
 
     def slots_of(self, index: int) -> list[Slot]:
         """Returns what is kept of a variable: two moments, and a copy."""
-        shape = self._shapes[index]
-        axes = self._axes.get(index) or (None,) * len(shape)
         return [
-            Slot(name, shape, "float32", axes, index) for name in ("momentum", "velocity", "copy")
+            slot_like(name, index, self._shapes[index], self._axes[index])
+            for name in ("momentum", "velocity", "copy")
         ]
 
     def step(
         self,
-        slots: Sequence[Any],
-        gradient: Tensor,
-        parameters: Tensor,
-        update: Tensor,
-        learning_rate: Tensor,
-        referee: Referee,
-        decision: Decision,
-        accepted: Tensor,
-        seen: Tensor,
-    ) -> tuple[tuple[Tensor, Tensor], list[Any]]:
-        """Takes a step of a variable.
+        plain: Step,
+        watched: Sequence[Tensor],
+        slots: dict[int, list[Any]],
+        access: _backend.Access,
+    ) -> tuple[Step, list[Tensor], Tensor, list[Tensor]]:
+        """Guards a step.
 
         Args:
-            slots: What is kept of the variable.
-            gradient: Its gradient, float32 of its shape.
-            parameters: The variable, float32.
-            update: What the rule would add to it; zeros in Adam's turns of races.
-            learning_rate: Factor of Adam's learning rate.
-            referee: What is known after this step.
-            decision: What is to happen.
-            accepted: Whether to step at all.
-            seen: Whether losses are seen.
+            plain: The step as it would be.
+            watched: The referee, the sum and number of losses since the last step, and the products
+                of that step's updates.
+            slots: What is kept of each variable; their next values take their places when the step
+                adds to the variable.
+            access: Access to the variables.
 
         Returns:
-            `((parameters, products), slots)`: the variable's next value; the product of the updates
-            of rule and Adam, and the squares of their norms, `[3]`; and what is kept of it.
+            `(step, watched, rescue, products)`: the step as it is to be; the next values of the
+            referee and the losses; whether the rule is to start anew; and a list, empty before the
+            step, of products of updates: that of the rule's and Adam's, and the squares of their
+            norms, `[3]` for each variable.
         """
-        conditions = ops.stack([*decision, accepted, seen])
-        numbers = ops.stack([self._guard.learning_rate * learning_rate, referee.moments])
-        return self._program(slots, gradient, parameters, update, conditions, numbers)
+        referee, (total, count) = Referee(*ops.unstack(watched[0])), ops.unstack(watched[1])
+        seen = count > 0.5
+        loss = total / ops.maximum(count, 1.0)
+        after, decision = decide(referee, seen, loss, plain.accepted, watched[2])
+        conditions = ops.stack([*decision, plain.accepted, seen])
+        numbers = ops.stack([self._guard.learning_rate * plain.factor, after.moments])
+        products: list[Tensor] = []
+
+        def add(index: int, update: Tensor) -> Any:
+            (value, product), slots[index] = self._program(
+                slots[index],
+                ops.reshape(plain.gradients[index], self._shapes[index]),
+                ops.cast(access.read(index), "float32"),
+                update,
+                conditions,
+                numbers,
+            )
+            products.append(product)
+            return access.assign(index, value)
+
+        # In a race, everyone knows of their own steps only.
+        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.race))
+        own = ops.logical_and(own, ops.logical_not(decision.rescue))
+        step = plain._replace(accepted=ops.logical_and(plain.accepted, own), add=add)
+        return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.rescue, products
 
     def _step(
         self,

@@ -19,7 +19,7 @@ from l2l_keras._keras_hooks import BatchOptimizer
 from l2l_keras.batched_update import Block, ShardedBlock
 from l2l_keras.columns import Slot, Step, divide, to_vector
 from l2l_keras.guard import Guard, GuardedVariables
-from l2l_keras.referee import Referee, decide
+from l2l_keras.referee import Referee
 from l2l_keras.rules import UpdateRule
 from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
 from l2l_keras.tensorwise_update import TensorwiseBlock
@@ -259,7 +259,7 @@ class LearnedOptimizer(BatchOptimizer):
         if self.record_updates:
             shape = (len(variables), len(_RECORDED))
             self._records = [self.add_variable(shape, name="records")]
-        self._guarded, self._guard_slots = None, {}
+        self._guard_slots: dict[int, list[Variable]] = {}
         if self.guard:
             shapes = {
                 index: shape for block in self._blocks for index, shape in block.shapes.items()
@@ -588,12 +588,15 @@ class LearnedOptimizer(BatchOptimizer):
         }
         rest = iter(slots)
         own_slots = [[next(rest) for _ in block.slots] for block in blocks]
-        guard_slots = {index: [next(rest) for _ in range(3)] for index in self._guarded_of(plan)}
+        guard_slots = {
+            index: [next(rest) for _ in self._guard_slots[index]]
+            for index in self._guarded_of(plan)
+        }
         step = Step(
             learning_rate, weights_of, vectors, plan.indices, accepted, access.read, access.add
         )
         if guard_slots:
-            step, watched, rescue, products = self._guard_step(step, watched, guard_slots, access)
+            step, watched, rescue, products = self._guarded.step(step, watched, guard_slots, access)
         recorded: dict[int, Tensor] = {}
         if records:
             step = _recording(step, recorded)
@@ -612,56 +615,6 @@ class LearnedOptimizer(BatchOptimizer):
         skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
         new_largest_norm = largest_norm if plan.alone else new_largest_norm
         return new_slots, [new_largest_norm, skipped_steps + skipped, *watched], accepted
-
-    def _guard_step(
-        self,
-        plain: Step,
-        watched: Sequence[Tensor],
-        slots: dict[int, list[Any]],
-        access: _backend.Access,
-    ) -> tuple[Step, list[Tensor], Tensor, list[Tensor]]:
-        """Guards a step.
-
-        Args:
-            plain: The step as it would be.
-            watched: The referee, the losses, and the products of the last step's updates.
-            slots: What the guard keeps of each variable; their next values take their places when
-                the step adds to the variable.
-            access: Access to the variables.
-
-        Returns:
-            `(step, watched, rescue, products)`: the step as it is to be; the next values of the
-            referee and the losses; whether the rule is to start anew; and a list, empty before the
-            step, of products of updates.
-        """
-        referee, (total, count) = Referee(*ops.unstack(watched[0])), ops.unstack(watched[1])
-        seen = count > 0.5
-        loss = total / ops.maximum(count, 1.0)
-        after, decision = decide(referee, seen, loss, plain.accepted, watched[2])
-
-        products: list[Tensor] = []
-
-        def add(index: int, update: Tensor) -> Any:
-            assert self._guarded is not None
-            (value, product), slots[index] = self._guarded.step(
-                slots[index],
-                ops.reshape(plain.gradients[index], self._shapes[index]),
-                ops.cast(access.read(index), "float32"),
-                update,
-                plain.factor,
-                after,
-                decision,
-                plain.accepted,
-                seen,
-            )
-            products.append(product)
-            return access.assign(index, value)
-
-        # In a race, everyone knows of their own steps only.
-        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.race))
-        own = ops.logical_and(own, ops.logical_not(decision.rescue))
-        step = plain._replace(accepted=ops.logical_and(plain.accepted, own), add=add)
-        return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.rescue, products
 
     def _guarded_of(self, plan: _Plan) -> list[int]:
         """Returns the places of a step's variables that are guarded."""

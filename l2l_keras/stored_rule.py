@@ -133,12 +133,11 @@ class StoredTensorwiseRule(Storage):
             `(products, matrices)`: float32 `[r, r]`, and `[matrix_rows, *shape]`.
         """
         shape = tuple(gradient.shape)
-        matrices = ops.zeros((0, *shape), "float32")
-        if self.rule.matrix_rows:
-            vectors = [ops.reshape(array, (-1,)) for array in (gradient, *stored)]
-            state = self.rule.advance(vectors[0], [self.numbers(array) for array in vectors[1:]])
-            matrices = ops.stack(self.rule.matrix_directions(state, shape))
-            matrices = ops.reshape(matrices, (self.rule.matrix_rows, *shape))
+        n = math.prod(shape)
+        vector, *vectors = [ops.reshape(array, (n,)) for array in (gradient, *stored)]
+        numbers = [self.numbers(array) for array in vectors]
+        matrices = self.rule.matrices(vector, numbers, Tensors([shape]))
+        matrices = ops.reshape(matrices, (self.rule.matrix_rows, *shape))
         arrays = [_sample(array) for array in (gradient, parameters, *stored)]
         gradient, parameters, *stored = arrays
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])

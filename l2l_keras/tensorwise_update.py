@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from l2l_keras import _backend
-from l2l_keras.columns import Shape, Slot, Step, Tensor
+from l2l_keras.columns import Shape, Slot, Step, Tensor, slot_like
 from l2l_keras.stored_rule import StoredTensorwiseRule
 
 
@@ -51,10 +51,8 @@ class TensorwiseBlock:
         tensors = (rule.tensor_rows, len(self.shapes))
         slots = [Slot("tensor_state", tensors, "float32", (None, None), next(iter(self.shapes)))]
         for index, shape in self.shapes.items():
-            axes = self._axes.get(index) or (None,) * len(shape)
-            slots += [
-                Slot("state", shape, self.stored_rule.dtype, axes, index)
-            ] * rule.coordinate_rows
+            own = slot_like("state", index, shape, self._axes[index], self.stored_rule.dtype)
+            slots += [own] * rule.coordinate_rows
         return slots
 
     def vectors(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:

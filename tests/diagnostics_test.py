@@ -16,14 +16,8 @@ from tests.contract.harness import (
     regression_data,
     regression_model,
     tensors,
+    train,
 )
-
-
-def trained(optimizer, steps=3):
-    variables = make_variables()
-    for step in range(steps):
-        optimizer.apply(tensors(make_gradients(step)), variables)
-    return variables
 
 
 def fit(optimizer, *callbacks, epochs=3):
@@ -36,7 +30,7 @@ def fit(optimizer, *callbacks, epochs=3):
 class TestUpdates:
     def test_their_norm_and_angle_are_recorded(self):
         optimizer = LearnedOptimizer(GradientDescent(0.5), 0.1, record_updates=True)
-        variables = trained(optimizer)
+        variables = train(optimizer)
         seen = optimizer.diagnose()
         assert list(seen) == [variable.path for variable in variables]
         for numbers, gradient in zip(seen.values(), make_gradients(2), strict=True):
@@ -47,13 +41,13 @@ class TestUpdates:
 
     def test_uphill_is_the_opposite(self):
         optimizer = LearnedOptimizer(GradientDescent(-0.5), record_updates=True)
-        trained(optimizer)
+        train(optimizer)
         for numbers in optimizer.diagnose().values():
             assert numbers["cosine with descent"] == pytest.approx(-1.0, rel=1e-5)
 
     def test_of_variables_without_a_gradient_the_last_ones_are_kept(self):
         optimizer = LearnedOptimizer(GradientDescent(0.5), record_updates=True)
-        variables = trained(optimizer)
+        variables = train(optimizer)
         before = list(optimizer.diagnose().values())
         optimizer.apply(tensors([10.0 * g for g in make_gradients(2)[:2]]), variables[:2])
         after = list(optimizer.diagnose().values())
@@ -61,8 +55,8 @@ class TestUpdates:
         assert after[0]["update norm"] == pytest.approx(10.0 * before[0]["update norm"], rel=1e-4)
 
     def test_they_do_not_change_by_it(self):
-        plain = trained(LearnedOptimizer(RULES["tensorwise_lstm"]()))
-        recorded = trained(LearnedOptimizer(RULES["tensorwise_lstm"](), record_updates=True))
+        plain = train(LearnedOptimizer(RULES["tensorwise_lstm"]()))
+        recorded = train(LearnedOptimizer(RULES["tensorwise_lstm"](), record_updates=True))
         for a, b in zip(numpy(plain), numpy(recorded), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
@@ -70,13 +64,12 @@ class TestUpdates:
 class TestStates:
     def test_a_tensorwise_rule_has_a_step_size_for_each_variable(self):
         optimizer = LearnedOptimizer(TensorwiseLSTM(4, seed=0))
-        trained(optimizer, 0)
         optimizer.build(make_variables())
         sizes = {numbers["step size"] for numbers in optimizer.diagnose().values()}
         assert len(sizes) == 1
         assert sizes.pop() == pytest.approx(3e-3 * np.exp(-1.0), rel=1e-5)
         optimizer = LearnedOptimizer(TensorwiseLSTM(4, seed=0))
-        trained(optimizer)
+        train(optimizer)
         assert len({numbers["step size"] for numbers in optimizer.diagnose().values()}) > 1
 
     @pytest.mark.parametrize("rule", [MomentumLSTM((3, 2), seed=0), TensorwiseLSTM(5, seed=0)])
@@ -95,7 +88,7 @@ class TestStates:
 
     def test_rules_may_have_nothing_to_show(self):
         optimizer = LearnedOptimizer(GradientDescent())
-        trained(optimizer)
+        train(optimizer)
         assert set(map(len, optimizer.diagnose().values())) == {0}
 
     def test_before_there_are_variables_there_is_nothing_to_see(self):

@@ -143,6 +143,16 @@ class TestLosses:
         losses(optimizer, 1, **mode)
         assert optimizer.guard_report["rescues"] >= 1
 
+    def test_of_several_between_two_steps_the_mean_counts(self):
+        """A sum would be far above the first."""
+        optimizer, variables = LearnedOptimizer(GradientDescent(1e-3), guard=True), make_variables()
+        for step in range(6):
+            for _ in range(1 if step == 0 else 10):
+                optimizer.observe_loss(1.0)
+            optimizer.apply(tensors(make_gradients(step)), variables)
+        assert optimizer.guard_report["steps"] == 6
+        assert optimizer.guard_report["rescues"] == 0
+
     def test_of_accumulated_gradients_the_mean_counts(self):
         if BACKEND == "jax":
             pytest.skip("Conditions cannot assign.")

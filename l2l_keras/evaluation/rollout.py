@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_keras.meta import InnerLoop
-from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
@@ -121,8 +120,8 @@ class Rollout:
         def body(step: Tensor, state: Nest, losses: tf.TensorArray):
             batch = task.batch(self.split, tf.stack([seed, step]))
             loss, gradient, state = task.loss_and_gradient(self._parameters(), state, batch)
-            if isinstance(self.optimizer, LearnedOptimizer):
-                self.optimizer.observe_loss(tf.reduce_mean(loss))
+            # As `fit` does: it is where a guard sees losses.
+            self.optimizer.scale_loss(tf.reduce_mean(loss))
             self.optimizer.apply(task.unflatten(gradient), self._variables)
             return step + 1, state, losses.write(step, loss)
 

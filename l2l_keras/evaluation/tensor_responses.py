@@ -14,7 +14,7 @@ from keras import ops
 
 from l2l_keras.rules import Tensors, TensorwiseRule
 
-Sequence = Callable[[int, int], tuple[float, float]]
+Parts = Callable[[int, int], tuple[float, float]]
 
 
 class TensorResponse(NamedTuple):
@@ -60,19 +60,19 @@ def tensor_responses(
             f"`steps` and `side` must be positive. Received: steps={steps}, side={side}"
         )
     return {
-        name: _response(rule, list(_gradients(sequence, steps, side, seed)), side, seed)
-        for name, sequence in _SEQUENCES.items()
+        name: _response(rule, list(_gradients(parts, steps, side, seed)), side, seed)
+        for name, parts in _SEQUENCES.items()
     }
 
 
 def _gradients(
-    sequence: Sequence, steps: int, side: int, seed: int
+    parts: Parts, steps: int, side: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields gradients, and what updates are compared with, both `[side²]`."""
     random = np.random.default_rng((seed, 1))
     signal = random.normal(size=side**2)
     for step in range(steps):
-        share, noise = sequence(step, steps)
+        share, noise = parts(step, steps)
         gradient = share * signal + noise * random.normal(size=signal.size)
         yield gradient.astype("float32"), signal if share else gradient
 
@@ -97,7 +97,7 @@ def _response(
 
 
 # The parts of one matrix, and of a fresh one, in the gradient of a step, given how many there are.
-_SEQUENCES: dict[str, Sequence] = {
+_SEQUENCES: dict[str, Parts] = {
     "the same in each step": lambda step, steps: (1.0, 0.0),
     "the same, with three times as much noise": lambda step, steps: (1.0, 3.0),
     "one and its opposite in turn": lambda step, steps: ((-1.0) ** step, 0.0),

@@ -289,7 +289,7 @@ class CompiledTensorwiseRule(CompiledRule):
     def _forward(
         self, gradient: Tensor, state: State, parameters: Tensor
     ) -> tuple[Tensor, State, State]:
-        matrices = self.rule.matrices(gradient, state, self._tensors)
+        matrices = self.rule.matrices(gradient, state[:-1], self._tensors)
         return *self._step(gradient, state, parameters, matrices), (parameters, matrices)
 
 

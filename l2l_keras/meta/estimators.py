@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from l2l_keras.meta.meta_gradient import Draw, InnerLoop, MetaLoss
+from l2l_keras.rules import moments
 from l2l_keras.tasks.base import Tensor
 
 Carry = Any
@@ -114,8 +115,8 @@ class Imitation(Estimator):
 
     def begin(self, inner: Any) -> Carry:
         """Returns where the loop and Adam stand; see `Estimator.begin`."""
-        zeros = tf.zeros_like(inner.parameters)
-        return inner, (zeros, zeros, tf.constant(0.0))
+        zeros, zero = tf.zeros_like(inner.parameters), tf.constant(0.0)
+        return inner, (zeros, zeros, zero, zero)
 
     def window(
         self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
@@ -123,25 +124,21 @@ class Imitation(Estimator):
         """Computes a window and its derivative, `meta_loss` left aside; see `Estimator.window`."""
         del meta_loss, key
         weights = self._loop.pack()
-        inner, moments = carry
+        inner, adam_state = carry
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            error, inner, moments = self._loop.imitation(
-                weights, inner, self._adam, moments, draw, self._unroll, scale
+            error, inner, adam_state = self._loop.imitation(
+                weights, inner, self._adam, adam_state, draw, self._unroll, scale
             )
         derivative = tape.gradient(
             error, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        return error, self._loop.unpack(derivative), (inner, moments)
+        return error, self._loop.unpack(derivative), (inner, adam_state)
 
     def _adam(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Computes Adam's update, with Keras' defaults."""
-        m, v, steps = state
-        steps += 1.0
-        m = 0.9 * m + 0.1 * gradient
-        v = 0.999 * v + 0.001 * tf.square(gradient)
-        rate = self._learning_rate * tf.sqrt(1.0 - 0.999**steps) / (1.0 - 0.9**steps)
-        return -rate * m / (tf.sqrt(v) + 1e-7), (m, v, steps)
+        mean, usual, state = moments.update(gradient, state, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+        return -self._learning_rate * mean / usual, state
 
 
 class PersistentEvolution(Estimator):

@@ -37,8 +37,6 @@ Tensor = Any
 Nest = Any
 MetaLoss = Callable[[Tensor], Tensor]
 Draw = Callable[[Tensor], Nest]
-
-
 Teacher = Callable[[Tensor, Nest], tuple[Tensor, Nest]]
 """An optimizer to imitate: maps a gradient and its state to its update and next state."""
 
@@ -661,8 +659,7 @@ def _clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, 
     """
     largest, norm = tf.norm(first_order), tf.norm(derivative)
     finite = tf.math.is_finite(norm)
-    factor = tf.where(finite, largest / tf.maximum(norm, largest), 0.0)
-    factor = tf.where(largest > 0.0, factor, 0.0)
+    factor = tf.where(finite, tf.math.divide_no_nan(largest, tf.maximum(norm, largest)), 0.0)
     clipped = tf.where(finite, factor * derivative, first_order)
     return clipped, tf.nest.map_structure(
         lambda part: tf.where(tf.math.is_finite(part), factor * part, 0.0), rest

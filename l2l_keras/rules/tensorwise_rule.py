@@ -122,12 +122,12 @@ class TensorwiseRule(UpdateRule):
             state.
         """
 
-    def matrices(self, gradient: Tensor, state: State, tensors: Tensors) -> Tensor:
+    def matrices(self, gradient: Tensor, state: Sequence[Tensor], tensors: Tensors) -> Tensor:
         """Computes the matrix directions of all tensors.
 
         Args:
             gradient: As in `step`.
-            state: As in `step`.
+            state: As in `step`, that of the coordinates alone.
             tensors: As in `step`.
 
         Returns:
@@ -135,7 +135,7 @@ class TensorwiseRule(UpdateRule):
         """
         if not self.matrix_rows:
             return ops.zeros((0, *gradient.shape), "float32")
-        arrays = [tensors.cut(array) for array in self.advance(gradient, state[:-1])]
+        arrays = [tensors.cut(array) for array in self.advance(gradient, state)]
         parts = [
             ops.stack(self.matrix_directions([array[tensor] for array in arrays], shape))
             for tensor, shape in enumerate(tensors.shapes)
@@ -167,7 +167,7 @@ class TensorwiseRule(UpdateRule):
         if tensors is None:
             tensors = Tensors([gradient.shape])
         if matrices is None:
-            matrices = self.matrices(gradient, state, tensors)
+            matrices = self.matrices(gradient, state[:-1], tensors)
         *coordinate_state, tensor_state = state
         coordinate_state = self.advance(gradient, coordinate_state)
         directions = self.directions(gradient, coordinate_state, ops.stop_gradient(parameters))
