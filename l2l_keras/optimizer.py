@@ -254,7 +254,7 @@ class LearnedOptimizer(BatchOptimizer):
             [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
             for block in self._blocks
         ]
-        self._paths = [variable.path for variable in variables]
+        self._paths = [parameter_groups.path_of(variable) for variable in variables]
         self._records = []
         if self.record_updates:
             shape = (len(variables), len(_RECORDED))

@@ -170,7 +170,7 @@ def assign(
             _check_pattern(pattern)
     names = []
     for variable in variables:
-        path = variable.path if hasattr(variable, "path") else variable.name  # `tf.Variable`
+        path = path_of(variable)
         if group_of is not None:
             group = group_of(variable)
             if group not in groups:
@@ -188,6 +188,11 @@ def assign(
             group = matching[0]
         names.append(group)
     return names
+
+
+def path_of(variable: Variable) -> str:
+    """Returns the path of a variable, or the name of a `tf.Variable`, which has none."""
+    return variable.path if hasattr(variable, "path") else variable.name
 
 
 def _check_pattern(pattern: str) -> None:
