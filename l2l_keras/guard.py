@@ -24,9 +24,9 @@ class Guard:
 
     The optimizer keeps Adam's moments warm and a copy of the weights to go back to, and watches the
     loss. If that rises far above what it was, the copy takes the weights' place, and Adam goes on.
-    Now and then both have a few steps from the same weights, and whoever's losses are clearly lower
-    leads from then on: a rule that has stopped being of use is replaced, and may return. These
-    trials cost next to nothing while the loss falls; see `l2l_keras.referee`.
+    Where the loss falls more slowly than Adam's steps promise, both have as many steps from the
+    same weights, and whoever comes to lower losses leads from then on: a rule that is of no use, or
+    has stopped being so, is replaced, and may return. See `l2l_keras.referee`.
 
     The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
     backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own
@@ -142,17 +142,19 @@ class GuardedVariables:
             access: Access to the variables.
 
         Returns:
-            `(step, watched, rescue, products)`: the step as it is to be; the next values of the
+            `(step, watched, forget, products)`: the step as it is to be; the next values of the
             referee and the losses; whether the rule is to start anew; and a list, empty before the
-            step, of products of updates: that of the rule's and Adam's, and the squares of their
-            norms, `[3]` for each variable.
+            step, of products of updates: that of the rule's and Adam's, the squares of their norms,
+            and that of the gradient and Adam's update without it, `[4]` for each variable.
         """
         referee, (total, count) = Referee(*ops.unstack(watched[0])), ops.unstack(watched[1])
         seen = count > 0.5
         loss = total / ops.maximum(count, 1.0)
         after, decision = decide(referee, seen, loss, plain.accepted, watched[2])
         conditions = ops.stack([*decision, plain.accepted, seen])
-        numbers = ops.stack([self._guard.learning_rate * plain.factor, after.moments])
+        # Adam's moments may be forgotten after the step, which makes one more of them.
+        learning_rate = self._guard.learning_rate * plain.factor
+        numbers = ops.stack([learning_rate, referee.moments])
         products: list[Tensor] = []
 
         def add(index: int, update: Tensor) -> Any:
@@ -167,11 +169,11 @@ class GuardedVariables:
             products.append(product)
             return access.assign(index, value)
 
-        # In a race, everyone knows of their own steps only.
-        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.race))
-        own = ops.logical_and(own, ops.logical_not(decision.rescue))
+        # In a trial, everyone knows of their own steps only.
+        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.trial))
+        own = ops.logical_and(own, ops.logical_not(decision.back))
         step = plain._replace(accepted=ops.logical_and(plain.accepted, own), add=add)
-        return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.rescue, products
+        return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.forget_rule, products
 
     def _step(
         self,
@@ -182,35 +184,36 @@ class GuardedVariables:
         conditions: Tensor,
         numbers: Tensor,
     ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-        adam, race, rescue, copy, swap, accepted, seen = ops.unstack(conditions)
+        adam, trial, back, copy, swap, forget, _, accepted, seen = ops.unstack(conditions)
         learning_rate, moments = ops.unstack(numbers)
         guard = self._guard
         old_m, old_v, old_copy = slots
-        warm = ops.logical_and(accepted, ops.logical_or(adam, ops.logical_not(race)))
+        warm = ops.logical_and(accepted, ops.logical_or(adam, ops.logical_not(trial)))
         m = ops.where(warm, guard.beta_1 * old_m + (1.0 - guard.beta_1) * gradient, old_m)
         v = ops.where(warm, guard.beta_2 * old_v + (1.0 - guard.beta_2) * gradient**2, old_v)
-        own = -_adam_rate(guard, learning_rate, moments) * m / (ops.sqrt(v) + guard.epsilon)
-        products = ops.stack(
-            [ops.sum(a * b) for a, b in ((update, own), (update, update), (own, own))]
-        )
+        before = _adam_update(guard, learning_rate, old_m, old_v, moments)
+        own = _adam_update(guard, learning_rate, m, v, moments + ops.cast(warm, "float32"))
+        pairs = ((update, own), (update, update), (own, own), (gradient, before))
+        products = ops.stack([ops.sum(a * b) for a, b in pairs])
         largest = guard.largest_update * ops.sqrt(products[2])
         factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
         factor = ops.where(seen, 1.0, factor)
         step = ops.where(adam, own, factor * update)
         stepped = ops.where(accepted, parameters + step, parameters)
         new_copy = ops.where(copy, parameters, old_copy)
-        instead = ops.logical_or(rescue, swap)
-        new = ops.where(instead, new_copy, stepped)
-        new_copy = ops.where(ops.logical_and(swap, ops.logical_not(rescue)), stepped, new_copy)
-        new_moments = [ops.where(rescue, 0.0, moment) for moment in (m, v)]
+        new = ops.where(ops.logical_or(back, swap), new_copy, stepped)
+        new_copy = ops.where(swap, stepped, new_copy)
+        new_moments = [ops.where(forget, 0.0, moment) for moment in (m, v)]
         return (new, products), [*new_moments, new_copy]
 
 
-def _adam_rate(guard: Guard, learning_rate: Tensor, steps: Tensor) -> Tensor:
-    """Returns the learning rate with the bias corrections of both moments, as Keras has them."""
+def _adam_update(
+    guard: Guard, learning_rate: Tensor, m: Tensor, v: Tensor, steps: Tensor
+) -> Tensor:
+    """Returns Adam's update by its moments, of so many steps, as Keras has it."""
     steps = ops.maximum(steps, 1.0)
     first, second = (
         1.0 - ops.exp(math.log(beta) * steps) if beta else 1.0
         for beta in (guard.beta_1, guard.beta_2)
     )
-    return learning_rate * ops.sqrt(second) / first
+    return -learning_rate * ops.sqrt(second) / first * m / (ops.sqrt(v) + guard.epsilon)

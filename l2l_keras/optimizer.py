@@ -180,7 +180,7 @@ class LearnedOptimizer(BatchOptimizer):
             self._referee = self.add_variable((len(Referee._fields),), name="referee")
             # Sum and number of the losses since the last step.
             self._losses = self.add_variable((2,), name="losses")
-            products = self.add_variable((3,), name="products")
+            products = self.add_variable((4,), name="products")
             self._watched = [self._referee, self._losses, products]
         self._run = _backend.runner(self._compute)
 
@@ -288,7 +288,7 @@ class LearnedOptimizer(BatchOptimizer):
 
     @property
     def guard_report(self) -> dict[str, int | bool]:
-        """What the guard has done: steps, steps of Adam, races, rescues, and who leads.
+        """What the guard has done: steps, steps of Adam, trials, rescues, and who leads.
 
         Raises:
             ValueError: If there is no guard.
@@ -299,7 +299,7 @@ class LearnedOptimizer(BatchOptimizer):
         return {
             "steps": int(referee.steps),
             "adam steps": int(referee.adam_steps),
-            "races": int(referee.races),
+            "trials": int(referee.trials),
             "rescues": int(referee.rescues),
             "adam leads": referee.adam_leads > 0.5,
         }
@@ -596,7 +596,7 @@ class LearnedOptimizer(BatchOptimizer):
             learning_rate, weights_of, vectors, plan.indices, accepted, access.read, access.add
         )
         if guard_slots:
-            step, watched, rescue, products = self._guarded.step(step, watched, guard_slots, access)
+            step, watched, forget, products = self._guarded.step(step, watched, guard_slots, access)
         recorded: dict[int, Tensor] = {}
         if records:
             step = _recording(step, recorded)
@@ -606,7 +606,7 @@ class LearnedOptimizer(BatchOptimizer):
             own, ended = block.update(step, own, ended)
             new_slots += own
         if guard_slots:
-            new_slots = _backend.clear(new_slots, rescue)
+            new_slots = _backend.clear(new_slots, forget)
             new_slots += [slot for own in guard_slots.values() for slot in own]
             watched = [*watched, sum(products)]
         for old in records:

@@ -30,18 +30,22 @@ _ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "elu")
 _BINARY = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
 
 
-def general(data_dir: str | None = None, download: bool = True) -> Mixture:
+def general(
+    data_dir: str | None = None, download: bool = True, kinds: Sequence[str] | None = None
+) -> Mixture:
     """Returns the mixture of tasks that the general presets are meta-trained on.
 
     Args:
         data_dir: Folder of TensorFlow Datasets, for MNIST. Defaults to that library's own.
         download: Whether to download MNIST where it is missing. Defaults to True.
+        kinds: Names of the members to train on. Defaults to all.
 
     Returns:
         The mixture. What it is validated on are models of other sizes and kinds, on data that no
         training optimizee sees.
 
     Raises:
+        ValueError: If there is no member of such a name.
         FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
     """
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
@@ -115,7 +119,10 @@ def general(data_dir: str | None = None, download: bool = True) -> Mixture:
         ),
         "words": _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
     }
-    return Mixture(members, validation, name="general")
+    kinds = list(members) if kinds is None else list(kinds)
+    if unknown := set(kinds) - set(members):
+        raise ValueError(f"`kinds` must be among {list(members)}. Received: {sorted(unknown)}")
+    return Mixture({kind: members[kind] for kind in kinds}, validation, name="general")
 
 
 def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> KerasTask:

@@ -33,6 +33,15 @@ def test_it_has_many_kinds_of_tasks(mixture):
 
 
 @needs_data
+def test_some_of_its_kinds_can_be_chosen(mixture):
+    some = general(DATA_DIR, download=False, kinds=["bag", "shallow"])
+    assert list(some.members) == ["bag", "shallow"]
+    assert list(some.validation) == list(mixture.validation)
+    with pytest.raises(ValueError, match=r"`kinds` must be among .*Received: \['none'\]"):
+        general(DATA_DIR, download=False, kinds=["bag", "none"])
+
+
+@needs_data
 def test_none_of_its_tasks_is_a_problem_of_the_testbed(mixture):
     sizes = {task.size for task in (*mixture.members.values(), *mixture.validation.values())}
     names = {*mixture.members, *mixture.validation}
