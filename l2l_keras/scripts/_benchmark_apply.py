@@ -37,6 +37,7 @@ def measure(
     rule: str,
     coordinates: int,
     variables: int,
+    columns: int = 0,
     state_dtype: str = "float32",
     threads: int = 0,
     rounds: int = 7,
@@ -45,9 +46,10 @@ def measure(
     """Measures what steps of a `LearnedOptimizer` cost, beside those of Adam.
 
     Args:
-        rule: Name of a class in `l2l_keras.rules`.
+        rule: Name of a class in `l2l_keras.rules`, or of a preset, or path of one.
         coordinates: Coordinates of all variables together.
-        variables: Number of variables, equal in size but for one coordinate.
+        variables: Number of variables, equal in size but for one coordinate or row.
+        columns: Columns of the variables, which are matrices then; 0 for vectors.
         state_dtype: As in `LearnedOptimizer`.
         threads: Processor threads; 0 for all.
         rounds: Measurements of each kind, whose medians are returned.
@@ -66,13 +68,13 @@ def measure(
     # another size, since programs may be kept.
     warm_up = _Step(
         _learned_optimizer(rule, state_dtype),
-        *_problem(max(variables, min(coordinates, _WARM_UP)) + 1, variables),
+        *_problem(max(variables, min(coordinates, _WARM_UP)) + 1, variables, 0),
     )
     for _ in range(2):
         warm_up()
     del warm_up
 
-    problem = _problem(coordinates, variables)
+    problem = _problem(coordinates, variables, columns)
     step = _Step(_learned_optimizer(rule, state_dtype), *problem)
     first_call, scratch, steady_scratch = _first_steps(step)
     operations = timing.product_operations(step.optimizer.rule) * coordinates
@@ -84,10 +86,11 @@ def measure(
         "backend_version": sys.modules[keras.backend.backend()].__version__,
         "ns_per_coordinate": 1e9 / learned.rate / coordinates,
         "adam_ns_per_coordinate": 1e9 / adam_rate / coordinates,
+        "times_adam": timing.median_ratio(step, adam, rounds, seconds),
         "sgemm_share": learned.sgemm_share,
         "sgemm_gflops": learned.sgemm_gflops,
         "copy_bytes_per_second": _copy_speed(rounds, seconds),
-        "state_bytes_per_coordinate": step.bytes_of("/state_") / coordinates,
+        "state_bytes_per_coordinate": step.bytes_of("/state_", "/tensor_state_") / coordinates,
         "adam_state_bytes_per_coordinate": adam.bytes_of("_momentum", "_velocity") / coordinates,
         "scratch_bytes": scratch,
         "scratch_bytes_per_coordinate": None if scratch is None else scratch / coordinates,
@@ -157,13 +160,15 @@ class _Step:
 
 
 def _learned_optimizer(rule: str, state_dtype: str) -> LearnedOptimizer:
-    return LearnedOptimizer(getattr(rules, rule)(seed=0), state_dtype=state_dtype)
+    if hasattr(rules, rule):
+        return LearnedOptimizer(getattr(rules, rule)(seed=0), state_dtype=state_dtype)
+    return LearnedOptimizer.from_preset(rule, state_dtype=state_dtype)
 
 
-def _problem(coordinates: int, variables: int) -> tuple[list[Tensor], list[Variable]]:
+def _problem(coordinates: int, variables: int, columns: int) -> tuple[list[Tensor], list[Variable]]:
     """Returns gradients, and variables to update."""
     numbers = np.random.default_rng(0).standard_normal(coordinates, "float32")
-    parts = np.array_split(numbers, variables)
+    parts = np.array_split(numbers.reshape(-1, columns) if columns else numbers, variables)
     return [keras.ops.array(part) for part in parts], [keras.Variable(part) for part in parts]
 
 

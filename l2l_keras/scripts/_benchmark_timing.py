@@ -52,6 +52,25 @@ def median_rate(call: Call, rounds: int, seconds: float) -> float:
     return statistics.median(_rate(call, seconds) for _ in range(rounds))
 
 
+def median_ratio(call: Call, other: Call, rounds: int, seconds: float) -> float:
+    """Returns how many times as long calls take as others, measured in turn: the median.
+
+    Args:
+        call: What to measure; it returns when its work is done.
+        other: What to compare it with.
+        rounds: Number of rounds.
+        seconds: Least seconds of each of them in a round.
+
+    Returns:
+        The ratio.
+
+    Example:
+        >>> median_ratio(lambda: None, lambda: None, rounds=3, seconds=0.0) > 0
+        True
+    """
+    return statistics.median(_rate(other, seconds) / _rate(call, seconds) for _ in range(rounds))
+
+
 def beside_sgemm(call: Call, operations: float, rounds: int, seconds: float) -> Timing:
     """Measures calls, and the speed of a plain product of two float32 matrices in turn with them.
 

@@ -4,6 +4,7 @@ r"""Measures how fast this machine meta-trains, or what using a learned optimize
   l2l-benchmark --threads=1            # one
   l2l-benchmark --json=speed.json
   l2l-benchmark --what=apply           # steps of a LearnedOptimizer
+  l2l-benchmark --what=apply --preset=quadratic --coordinates=1_000_000 --variables=2
   l2l-benchmark --what=apply --backend=jax --rule=rnnprop --coordinates=100_000 --variables=10
 
 Each case is measured in a process of its own. "Of sgemm" is the share of the speed of a plain
@@ -19,12 +20,12 @@ optimizers have been compared before: `quadratic`, 128 functions of 10 dimension
 does not depend on them, and nothing is downloaded).
 
 --what=apply: nanoseconds a coordinate of a step with given gradients, as the backend's training
-takes it (compiled; eager on PyTorch), Adam's on the same variables, and how fast memory can be
-copied (bytes read and written). State is what the optimizer keeps a coordinate (Adam: 8 bytes).
-Scratch is the process's largest resident set in a step, less what it was before the first; "first"
-is that of the first three steps, in which compilers run. The first call is tracing, compiling and
-one step; building the optimizer comes before it. The defaults take about twenty minutes, and 7 GB
-of memory.
+takes it (compiled; eager on PyTorch), Adam's on the same variables, how many times as long it takes
+(measured in turn), and how fast memory can be copied (bytes read and written). State is what the
+optimizer keeps a coordinate (Adam: 8 bytes). Scratch is the process's largest resident set in a
+step, less what it was before the first; "first" is that of the first three steps, in which
+compilers run. The first call is tracing, compiling and one step; building the optimizer comes
+before it. The defaults take about half an hour, and 7 GB of memory.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ _RULE = flags.DEFINE_multi_enum(
     "Rule to apply. Repeatable.",
     flag_values=FLAGS,
 )
+_PRESET = flags.DEFINE_multi_string(
+    "preset", None, "Preset to apply, instead of rules. Repeatable.", flag_values=FLAGS
+)
 _COORDINATES = flags.DEFINE_multi_integer(
     "coordinates",
     [10_000, 1_000_000, 10_000_000],
@@ -96,6 +100,13 @@ _VARIABLES = flags.DEFINE_multi_integer(
     [1, 40, 400],
     "Number of variables that the coordinates are divided into. Repeatable.",
     lower_bound=1,
+    flag_values=FLAGS,
+)
+_COLUMNS = flags.DEFINE_integer(
+    "columns",
+    0,
+    "Columns of the variables, which are matrices then; vectors by default.",
+    lower_bound=0,
     flag_values=FLAGS,
 )
 _STATE_DTYPE = flags.DEFINE_enum(
@@ -125,7 +136,7 @@ _WORKER = flags.DEFINE_boolean(
 # Flags that only one of the measurements has.
 _OF = {
     "meta_train": (_PROBLEM,),
-    "apply": (_BACKEND, _RULE, _COORDINATES, _VARIABLES, _STATE_DTYPE),
+    "apply": (_BACKEND, _RULE, _PRESET, _COORDINATES, _VARIABLES, _COLUMNS, _STATE_DTYPE),
 }
 
 Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
@@ -141,11 +152,12 @@ _META_TRAIN_COLUMNS: Columns = {
 }
 _APPLY_COLUMNS: Columns = {
     "backend": lambda r: r["backend"],
-    "rule": lambda r: r["rule"],
+    "rule": lambda r: r.get("rule") or r["preset"],
     "coordinates": lambda r: f"{r['coordinates']:,}",
     "variables": lambda r: f"{r['variables']}",
     "ns/coord.": lambda r: f"{r['ns_per_coordinate']:.1f}",
     "(Adam)": lambda r: f"{r['adam_ns_per_coordinate']:.1f}",
+    "times Adam": lambda r: f"{r['times_adam']:.2f}",
     "of sgemm": lambda r: f"{r['sgemm_share']:.1%}",
     "(sgemm GFLOP/s)": lambda r: f"{r['sgemm_gflops']:.1f}",
     "(copy GB/s)": lambda r: f"{r['copy_bytes_per_second'] / 1e9:.1f}",
@@ -250,27 +262,46 @@ def _apply_cases() -> list[_Case]:
             f"Expected --backend to be one of those installed, {', '.join(installed)}. "
             f"Received: {missing[0]}"
         )
-    if max(_VARIABLES.value) > min(_COORDINATES.value):
+    if FLAGS["rule"].present and _PRESET.value:
+        raise _console.UserError("Expected --rule or --preset. Received: both", _console.USAGE)
+    columns = _COLUMNS.value
+    if columns and (uneven := [count for count in _COORDINATES.value if count % columns]):
         raise _console.UserError(
-            "No variable may be empty: expected at least as many --coordinates as --variables. "
-            f"Received: {min(_COORDINATES.value)} and {max(_VARIABLES.value)}",
+            f"Expected --coordinates to be a multiple of --columns. Received: {uneven[0]} and "
+            f"{columns}",
             _console.USAGE,
         )
+    if max(_VARIABLES.value) * max(columns, 1) > min(_COORDINATES.value):
+        raise _console.UserError(
+            "No variable may be empty: expected at least as many --coordinates as --variables, "
+            f"or as many rows. Received: {min(_COORDINATES.value) // max(columns, 1)} and "
+            f"{max(_VARIABLES.value)}",
+            _console.USAGE,
+        )
+    for preset in _PRESET.value or ():
+        rule, _ = _console.load_preset(preset)
+        if not isinstance(rule, rules.UpdateRule):
+            raise _console.UserError(
+                f"Expected a preset of one rule. Received: {preset}, which has one for each of "
+                f"{list(rule)}"
+            )
     how = {"threads": _THREADS.value, "rounds": _ROUNDS.value, "seconds": _SECONDS.value}
     cases = []
+    kind = "preset" if _PRESET.value else "rule"
     for backend, rule, coordinates, variables in itertools.product(
-        backends, _RULE.value, _COORDINATES.value, _VARIABLES.value
+        backends, _PRESET.value or _RULE.value, _COORDINATES.value, _VARIABLES.value
     ):
-        sizes = {"coordinates": coordinates, "variables": variables}
+        sizes = {"coordinates": coordinates, "variables": variables, "columns": columns}
         stored = {"state_dtype": _STATE_DTYPE.value}
-        arguments = {"rule": _console.RULES[rule].__name__, **sizes, **stored, **how}
+        name = rule if _PRESET.value else _console.RULES[rule].__name__
+        arguments = {"rule": name, **sizes, **stored, **how}
         environment = {"KERAS_BACKEND": backend}
         if backend == "jax" and _THREADS.value == 1:
             one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
             environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
         cases.append(
             _Case(
-                {"backend": backend, "rule": rule, **sizes, **stored},
+                {"backend": backend, kind: rule, **sizes, **stored},
                 ["l2l_keras.scripts._benchmark_apply", json.dumps(arguments)],
                 environment,
             )

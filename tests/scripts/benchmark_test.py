@@ -64,7 +64,7 @@ def check_applied(result, operations, state_bytes):
     assert result["state_bytes_per_coordinate"] == state_bytes
     assert result["adam_state_bytes_per_coordinate"] == 8
     positive = ("adam_ns_per_coordinate", "copy_bytes_per_second", "build_seconds")
-    for name in (*positive, "first_call_seconds", "adam_first_call_seconds"):
+    for name in (*positive, "times_adam", "first_call_seconds", "adam_first_call_seconds"):
         assert result[name] > 0
     if Path("/proc/self/clear_refs").exists():
         for name in ("scratch_bytes", "steady_scratch_bytes"):
@@ -87,7 +87,8 @@ def test_steps_of_learned_optimizers_are_measured(tmp_path):
     )
     assert finished.returncode == 0, finished.stderr
     progress = [line for line in finished.stderr.splitlines() if line.startswith("[")]
-    case = "--backend=tensorflow --rule={} --coordinates=50 --variables=3 --state_dtype=float32"
+    case = "--backend=tensorflow --rule={} --coordinates=50 --variables=3 --columns=0"
+    case += " --state_dtype=float32"
     assert progress[0] == f"[1/2] {case.format('coordinatewise_lstm')}"
     assert progress[1].startswith(f"[2/2] {case.format('rnnprop')}  (about 0:")
 
@@ -114,6 +115,28 @@ def test_steps_of_learned_optimizers_are_measured(tmp_path):
     assert heading.split()[:5] == ["backend", "rule", "coordinates", "variables", "ns/coord."]
     speed = f"{lstm['ns_per_coordinate']:.1f}"
     assert row.split()[:5] == ["tensorflow", "coordinatewise_lstm", "50", "3", speed]
+
+
+def test_presets_are_applied_to_matrices(tmp_path):
+    rule = l2l_keras.rules.TensorwiseLSTM(units=4, momenta=((0.9, 0.99),), orthogonal=(0,), seed=0)
+    l2l_keras.LearnedOptimizer(rule).save_to_preset(tmp_path / "mine")
+    finished = run(
+        *QUICK,
+        "--what=apply",
+        "--backend=tensorflow",
+        f"--preset={tmp_path / 'mine'}",
+        "--coordinates=60",
+        "--columns=5",
+        "--variables=3",
+        f"--json={tmp_path / 'speed.json'}",
+    )
+    assert finished.returncode == 0, finished.stderr
+    (result,) = json.loads((tmp_path / "speed.json").read_text())["results"]
+    assert result["preset"] == str(tmp_path / "mine")
+    # A momentum and an average of squares a weight; of each of the three tensors, hidden and cell
+    # state, the rate, the steps and how far the last one went.
+    state = 4 * (2 * 60 + 3 * (2 * 4 + 3))
+    assert result["state_bytes_per_coordinate"] == pytest.approx(state / 60)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +206,15 @@ def parse_fixture():
     [
         (
             ["--what=apply", "--coordinates=3", "--variables=4"],
-            "as many --coordinates as --variables. Received: 3 and 4",
+            "as many --coordinates as --variables, .*Received: 3 and 4",
         ),
+        (
+            ["--what=apply", "--columns=5000", "--coordinates=10000", "--variables=3"],
+            "or as many rows. Received: 2 and 3",
+        ),
+        (["--what=apply", "--columns=7"], "multiple of --columns. Received: 10000 and 7"),
+        (["--what=apply", "--rule=rnnprop", "--preset=quadratic"], "--rule or --preset."),
+        (["--what=apply", "--variables=1", "--preset=none"], "Received: 'none'"),
         (
             ["--what=apply", "--problem=quadratic"],
             "--problem is a flag of --what=meta_train. Received: --what=apply",
