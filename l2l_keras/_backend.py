@@ -53,14 +53,14 @@ def runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     """Returns a function that takes a step, compiled where the backend compiles.
 
     Args:
-        compute: Maps `(plan, learning_rate, gradients, weights, slots, guard, access)` to
-            `(slots, guard, accepted)`: a hashable value with the places of variables in `indices`,
-            tensors, and an `Access`. `compute` returns the next states, the guard's next values
-            and whether the step counts.
+        compute: Maps `(plan, learning_rate, gradients, weights, slots, known, access)` to
+            `(slots, known, accepted)`: a hashable value with the places of variables in `indices`,
+            tensors, and an `Access`. `compute` returns the next states, the next values of
+            what is known, and whether the step counts.
 
     Returns:
         A function of the first six and a list of variables, one for each gradient. Weights, slots
-        and the guard's values are lists of variables, too. It returns whether the step counts.
+        and what is known are lists of variables, too. It returns whether the step counts.
     """
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_runner(compute)
@@ -75,7 +75,7 @@ def _tensorflow_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     # Not one program of XLA, which takes more than ten milliseconds to compile each of the copies
     # from and to a variable: eight seconds for 400 of them.
     @tf.function(autograph=False)
-    def run(plan, learning_rate, gradients, weights, slots, guard, variables):
+    def run(plan, learning_rate, gradients, weights, slots, known, variables):
         variable_of = dict(zip(plan.indices, variables, strict=True))
 
         def read(index: int) -> Tensor:
@@ -87,12 +87,12 @@ def _tensorflow_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
         def assign(index: int, value: Tensor) -> Any:
             return variable_of[index].assign(tf.cast(value, variable_of[index].dtype))
 
-        values = [[tf.convert_to_tensor(v) for v in part] for part in (weights, guard)]
+        values = [[tf.convert_to_tensor(v) for v in part] for part in (weights, known)]
         access = Access(read, add, assign)
-        _, new_guard, accepted = compute(
+        _, new_known, accepted = compute(
             plan, learning_rate, gradients, values[0], slots, values[1], access
         )
-        for variable, value in zip(guard, new_guard, strict=True):
+        for variable, value in zip(known, new_known, strict=True):
             variable.assign(value)
         return accepted
 
@@ -117,13 +117,13 @@ def _jax_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
         access = Access(value_of.__getitem__, add, assign)
         return *compute(plan, *tensors, access), new
 
-    def run(plan, learning_rate, gradients, weights, slots, guard, variables):
-        values = [[v.value for v in part] for part in (weights, slots, guard, variables)]
-        new_slots, new_guard, accepted, new = compiled(plan, learning_rate, gradients, *values)
+    def run(plan, learning_rate, gradients, weights, slots, known, variables):
+        values = [[v.value for v in part] for part in (weights, slots, known, variables)]
+        new_slots, new_known, accepted, new = compiled(plan, learning_rate, gradients, *values)
         for index, variable in zip(plan.indices, variables, strict=True):
             if index in new:
                 variable.assign(new[index])
-        for variable, value in zip([*slots, *guard], [*new_slots, *new_guard], strict=True):
+        for variable, value in zip([*slots, *known], [*new_slots, *new_known], strict=True):
             variable.assign(value)
         return accepted
 
@@ -134,7 +134,7 @@ def _torch_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
     import torch
 
     @torch.no_grad()
-    def run(plan, learning_rate, gradients, weights, slots, guard, variables):
+    def run(plan, learning_rate, gradients, weights, slots, known, variables):
         variable_of = dict(zip(plan.indices, variables, strict=True))
 
         def read(index: int) -> Tensor:
@@ -146,10 +146,10 @@ def _torch_runner(compute: Callable[..., Any]) -> Callable[..., Tensor]:
         def assign(index: int, value: Tensor) -> None:
             variable_of[index].value.copy_(value)
 
-        values = [[v.value for v in part] for part in (weights, slots, guard)]
+        values = [[v.value for v in part] for part in (weights, slots, known)]
         access = Access(read, add, assign)
-        _, new_guard, accepted = compute(plan, learning_rate, gradients, *values, access)
-        for variable, value in zip(guard, new_guard, strict=True):
+        _, new_known, accepted = compute(plan, learning_rate, gradients, *values, access)
+        for variable, value in zip(known, new_known, strict=True):
             variable.assign(value)
         return accepted
 
@@ -430,7 +430,7 @@ def run_on_replicas(
     gradients: Sequence[Tensor],
     weights: Sequence[Variable],
     slots: Sequence[Variable],
-    guard: Sequence[Variable],
+    known: Sequence[Variable],
     variables: Sequence[Variable],
 ) -> None:
     """Runs a step on every replica's copies of variables, with the sum of all gradients.
@@ -443,7 +443,7 @@ def run_on_replicas(
         gradients: See `plan`.
         weights: See `plan`.
         slots: See `plan`.
-        guard: See `plan`.
+        known: See `plan`.
         variables: See `plan`.
     """
     import tensorflow as tf
@@ -455,8 +455,8 @@ def run_on_replicas(
     def merged(strategy, gradients, reduced, learning_rate):
         # Each device updates its own copies. They are arguments, since what is traced for one
         # device would hold the copies of that one.
-        arguments = (learning_rate, reduced, weights, slots, guard, variables)
-        accepted = strategy.extended.update(guard[0], update, args=arguments, group=False)
+        arguments = (learning_rate, reduced, weights, slots, known, variables)
+        accepted = strategy.extended.update(known[0], update, args=arguments, group=False)
         # Here, since what a single replica runs may not wait for the others in a condition.
         tf.cond(
             accepted[0],

@@ -173,15 +173,19 @@ class LearnedOptimizer(BatchOptimizer):
             group: stored_rule(rule, state_dtype)
             for group, rule in parameter_groups.rules(self.rule).items()
         }
-        self._skipped_steps = self.add_variable((), dtype="int", name="skipped_steps")
-        self._largest_norm = self.add_variable((), dtype="float32", name="largest_norm")
-        self._watched: list[Variable] = []
+        known = {
+            "skipped_steps": self.add_variable((), dtype="int", name="skipped_steps"),
+            "largest_norm": self.add_variable((), dtype="float32", name="largest_norm"),
+        }
         if self.guard:
-            self._referee = self.add_variable((len(Referee._fields),), name="referee")
-            # Sum and number of the losses since the last step.
-            self._losses = self.add_variable((2,), name="losses")
-            products = self.add_variable((4,), name="products")
-            self._watched = [self._referee, self._losses, products]
+            known |= {
+                "referee": self.add_variable((len(Referee._fields),), name="referee"),
+                # Sum and number of the losses since the last step.
+                "losses": self.add_variable((2,), name="losses"),
+                "products": self.add_variable((4,), name="products"),
+            }
+        # What is known of all variables together, by name.
+        self._known = known
         self._run = _backend.runner(self._compute)
 
     @classmethod
@@ -255,10 +259,9 @@ class LearnedOptimizer(BatchOptimizer):
             for block in self._blocks
         ]
         self._paths = [parameter_groups.path_of(variable) for variable in variables]
-        self._records = []
         if self.record_updates:
             shape = (len(variables), len(_RECORDED))
-            self._records = [self.add_variable(shape, name="records")]
+            self._known["records"] = self.add_variable(shape, name="records")
         self._guard_slots: dict[int, list[Variable]] = {}
         if self.guard:
             shapes = {
@@ -284,7 +287,7 @@ class LearnedOptimizer(BatchOptimizer):
     @property
     def skipped_steps(self) -> int:
         """Steps that were skipped because their gradients were not finite, or far too large."""
-        return int(ops.convert_to_numpy(self._skipped_steps))
+        return int(ops.convert_to_numpy(self._known["skipped_steps"]))
 
     @property
     def guard_report(self) -> dict[str, int | bool]:
@@ -295,7 +298,7 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if not self.guard:
             raise ValueError("There is nothing to report without a guard. Received: guard=None")
-        referee = Referee(*ops.convert_to_numpy(self._referee).tolist())
+        referee = Referee(*ops.convert_to_numpy(self._known["referee"]).tolist())
         return {
             "steps": int(referee.steps),
             "adam steps": int(referee.adam_steps),
@@ -329,8 +332,8 @@ class LearnedOptimizer(BatchOptimizer):
         for block, slots in zip(self._blocks, self._slots, strict=True):
             for index in block.shapes:
                 numbers = block.diagnose(slots, index)
-                for records in self._records:
-                    own = ops.unstack(ops.convert_to_tensor(records)[index])
+                if self.record_updates:
+                    own = ops.unstack(ops.convert_to_tensor(self._known["records"])[index])
                     numbers |= zip(_RECORDED, own, strict=True)
                 seen[self._paths[index]] = {
                     name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
@@ -347,7 +350,8 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if self.guard:
             loss = ops.stop_gradient(ops.convert_to_tensor(loss, dtype="float32"))
-            self._losses.assign(self._losses + ops.stack([loss, ops.ones_like(loss)]))
+            losses = self._known["losses"]
+            losses.assign(losses + ops.stack([loss, ops.ones_like(loss)]))
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Scales the loss, as Keras does, and shows it to the guard.
@@ -552,7 +556,7 @@ class LearnedOptimizer(BatchOptimizer):
             self._rule_weights,
             [slot for _, slots in self._blocks_of(plan) for slot in slots]
             + [slot for index in self._guarded_of(plan) for slot in self._guard_slots[index]],
-            [self._largest_norm, self._skipped_steps, *self._watched, *self._records],
+            self._known.values(),
             variables,
         )
         natives = [[_backend.native(variable) for variable in part] for part in arrays]
@@ -565,7 +569,7 @@ class LearnedOptimizer(BatchOptimizer):
         gradients: Sequence[Tensor],
         weights: Sequence[Tensor],
         slots: Sequence[Any],
-        guard: Sequence[Tensor],
+        values: Sequence[Tensor],
         access: _backend.Access,
     ) -> tuple[list[Any], list[Tensor], Tensor]:
         """Computes one step of all rules; see `_backend.runner`."""
@@ -574,13 +578,16 @@ class LearnedOptimizer(BatchOptimizer):
             for index, gradient in zip(plan.indices, gradients, strict=True)
         }
         blocks = [block for block, _ in self._blocks_of(plan)]
-        largest_norm, skipped_steps, *watched = guard
-        records = [watched.pop()] if self._records else []
-        accepted, new_largest_norm = gradient_guard.judge(
+        known = dict(zip(self._known, values, strict=True))
+        accepted, largest_norm = gradient_guard.judge(
             self._norm(blocks, vectors),
-            largest_norm,
+            known["largest_norm"],
             None if plan.alone else self.runaway_factor,
         )
+        if not plan.alone:
+            known["largest_norm"] = largest_norm
+        skipped = ops.logical_not(accepted)
+        known["skipped_steps"] += ops.cast(skipped, known["skipped_steps"].dtype)
         rest = iter(weights)
         weights_of = {
             group: [next(rest) for _ in rule.weights]
@@ -596,9 +603,10 @@ class LearnedOptimizer(BatchOptimizer):
             learning_rate, weights_of, vectors, plan.indices, accepted, access.read, access.add
         )
         if guard_slots:
+            watched = [known[name] for name in ("referee", "losses", "products")]
             step, watched, forget, products = self._guarded.step(step, watched, guard_slots, access)
         recorded: dict[int, Tensor] = {}
-        if records:
+        if self.record_updates:
             step = _recording(step, recorded)
         new_slots: list[Any] = []
         ended: list[Any] = []
@@ -608,13 +616,13 @@ class LearnedOptimizer(BatchOptimizer):
         if guard_slots:
             new_slots = _backend.clear(new_slots, forget)
             new_slots += [slot for own in guard_slots.values() for slot in own]
-            watched = [*watched, sum(products)]
-        for old in records:
+            known["referee"], known["losses"] = watched
+            known["products"] = sum(products)
+        if self.record_updates:
+            old = known["records"]
             rows = [recorded.get(index, old[index]) for index in range(old.shape[0])]
-            watched = [*watched, ops.stack(rows)]
-        skipped = ops.cast(ops.logical_not(accepted), skipped_steps.dtype)
-        new_largest_norm = largest_norm if plan.alone else new_largest_norm
-        return new_slots, [new_largest_norm, skipped_steps + skipped, *watched], accepted
+            known["records"] = ops.stack(rows)
+        return new_slots, list(known.values()), accepted
 
     def _guarded_of(self, plan: _Plan) -> list[int]:
         """Returns the places of a step's variables that are guarded."""

@@ -35,8 +35,8 @@ from l2l_keras.evaluation.report import (
 from l2l_keras.evaluation.rollout import Rollout, RuleRollout
 from l2l_keras.evaluation.tensor_responses import TensorResponse, tensor_responses
 from l2l_keras.evaluation.update_maps import (
+    impulse_map,
     impulse_responses,
-    memory,
     update_map,
     updates_after,
 )
@@ -60,11 +60,11 @@ __all__ = [
     "final_losses",
     "finite",
     "half_decades",
+    "impulse_map",
     "impulse_responses",
     "line_styles",
     "log_scale",
     "mean_and_interval",
-    "memory",
     "read_curves",
     "run",
     "table",

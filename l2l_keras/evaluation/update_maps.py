@@ -49,7 +49,7 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
     }
 
 
-def memory(rule: UpdateRule, scale: float) -> Lines:
+def impulse_map(rule: UpdateRule, scale: float) -> Lines:
     """Computes for how long a single gradient has its effect.
 
     Args:
@@ -60,7 +60,7 @@ def memory(rule: UpdateRule, scale: float) -> Lines:
         Steps since the gradient, and the updates then by the name of its size.
 
     Example:
-        >>> steps, updates = memory(l2l_keras.rules.RNNprop(seed=0), scale=0.1)
+        >>> steps, updates = impulse_map(l2l_keras.rules.RNNprop(seed=0), scale=0.1)
         >>> len(steps), list(updates)[0]
         (31, 'gradient 0.1 s')
     """

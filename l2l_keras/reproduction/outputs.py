@@ -173,7 +173,7 @@ def coordinate_rules(
         ('rule', 'kind', 'which', 'x', 'update')
     """
     maps = {name: evaluation.update_map(rule, scales[name]) for name, rule in rules.items()}
-    responses = {name: evaluation.memory(rule, scales[name]) for name, rule in rules.items()}
+    responses = {name: evaluation.impulse_map(rule, scales[name]) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
     rows += [
         (rule, kind, which, f"{place:.6g}", f"{value:.6g}")
