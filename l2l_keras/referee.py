@@ -26,13 +26,15 @@ _PERIOD, _PART = 8.0, 0.25
 _LONGEST_PART, _LONGEST_FIRST = 0.5, 32.0
 # By how many standard errors losses are to be lower than promised before there is a trial.
 _DOUBTS, _PROOF = 1.5, 1.0
-# After so many steps, losses need only be lower than before.
+# After so many steps, a rule is more trusted: it is enough that losses are lower than before.
 _PROBATION = 64.0
 # A rule makes no progress to speak of if losses have fallen by less than such a part.
 _STANDSTILL = 0.03
-# By how many standard errors Adam is to be better in its trial, and a rule in its own; and how much
-# worse a challenger is half-way through, to be stopped.
-_ADAM_AHEAD, _RULE_AHEAD, _BEHIND = 1.0, 2.0, 2.0
+# By how many standard errors a challenger is to be better; and how much worse half-way through, to
+# be stopped.
+_AHEAD, _BEHIND = 2.0, 0.5
+# How many times as long as a trial that Adam has lost the next period is.
+_PATIENCE = 4.0
 # Steps of trials of a rule, as a part of all; there may be one when there have been so many steps,
 # and twice as many as at the last.
 _TRIAL_PART, _FIRST_WAIT = 0.03, 16.0
@@ -263,11 +265,14 @@ def _examine(r: Referee) -> tuple[Tensor, Tensor]:
     passes = ops.logical_and(r.steps > _PROBATION, gain > _PROOF * error)
     proven = ops.logical_or(passes, gain > promised + _PROOF * error)
     behind = gain < promised - _DOUBTS * error
-    size = ops.abs(r.level + r.second / half)
-    stands_still = ops.maximum(gain, 0.0) + error < _STANDSTILL * size
-    doubted = _all(ops.logical_or(behind, stands_still), ops.logical_not(proven))
     longest = ops.maximum(_LONGEST_FIRST, _LONGEST_PART * (r.steps + r.length))
     longer = ops.logical_and(ops.logical_not(proven), 2.0 * r.length <= longest)
+    # Later on, losses may stand still for a while, and Adam's smaller steps be better for as long.
+    counts = ops.logical_or(r.steps <= _PROBATION, ops.logical_not(longer))
+    size = ops.abs(r.level + r.second / half)
+    stands_still = ops.maximum(gain, 0.0) + error < _STANDSTILL * size
+    stands_still = ops.logical_and(stands_still, counts)
+    doubted = _all(ops.logical_or(behind, stands_still), ops.logical_not(proven))
     leads = r.adam_leads > 0.5
     again = ops.logical_and(r.attempt > 0.5, r.agreeing >= _AGREEING)
     return ops.where(leads, again, doubted), ops.logical_and(longer, ops.logical_not(leads))
@@ -278,8 +283,10 @@ def _compare(r: Referee) -> tuple[Tensor, Tensor]:
     half = 0.5 * r.length
     error = ops.sqrt(2.0 * r.variance / half)
     behind = (r.first - r.leader_first) / half > _BEHIND * error
-    needed = ops.where(r.adam_leads > 0.5, _RULE_AHEAD, _ADAM_AHEAD)
-    return behind, (r.leader_second - r.second) / half > needed * error
+    # Later on, losses that have risen may fall again: to be below them is no feat.
+    lower = ops.minimum(r.leader_first, r.leader_second)
+    rival = ops.where(r.steps > _PROBATION, lower, r.leader_second)
+    return behind, (rival - r.second) / half > _AHEAD * error
 
 
 def _next_period(r: Referee) -> Referee:
@@ -323,10 +330,10 @@ def _begin_trial(r: Referee) -> Referee:
 
 
 def _lose_trial(r: Referee) -> Referee:
-    """The leader goes on, with its own weights; its next period is longer than the trial."""
+    """The leader goes on, with its own weights; its next period is far longer than the trial."""
     half = 0.5 * r.length
     after = _next_period(r._replace(recent=r.level + r.leader_second / half))
-    longer = ops.maximum(after.length, 2.0 * r.length)
+    longer = ops.maximum(after.length, _PATIENCE * r.length)
     return after._replace(length=ops.where(r.adam_leads > 0.5, after.length, longer))
 
 
