@@ -11,7 +11,7 @@ from keras import ops
 
 from l2l_keras import _backend
 from l2l_keras.columns import Shape, Slot, Step, slot_like
-from l2l_keras.referee import Referee, decide
+from l2l_keras.referee import Decision, Referee, decide
 
 Tensor = Any
 
@@ -169,10 +169,8 @@ class GuardedVariables:
             products.append(product)
             return access.assign(index, value)
 
-        # In a trial, everyone knows of their own steps only.
-        own = ops.logical_or(ops.logical_not(decision.adam), ops.logical_not(decision.trial))
-        own = ops.logical_and(own, ops.logical_not(decision.back))
-        step = plain._replace(accepted=ops.logical_and(plain.accepted, own), add=add)
+        accepted = ops.logical_and(plain.accepted, decision.rule_sees)
+        step = plain._replace(accepted=accepted, add=add)
         return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.forget_rule, products
 
     def _step(
@@ -184,11 +182,12 @@ class GuardedVariables:
         conditions: Tensor,
         numbers: Tensor,
     ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-        adam, trial, back, copy, swap, forget, _, accepted, seen = ops.unstack(conditions)
+        *decisions, accepted, seen = ops.unstack(conditions)
+        decision = Decision(*decisions)
         learning_rate, moments = ops.unstack(numbers)
         guard = self._guard
         old_m, old_v, old_copy = slots
-        warm = ops.logical_and(accepted, ops.logical_or(adam, ops.logical_not(trial)))
+        warm = ops.logical_and(accepted, decision.adam_sees)
         m = ops.where(warm, guard.beta_1 * old_m + (1.0 - guard.beta_1) * gradient, old_m)
         v = ops.where(warm, guard.beta_2 * old_v + (1.0 - guard.beta_2) * gradient**2, old_v)
         before = _adam_update(guard, learning_rate, old_m, old_v, moments)
@@ -198,12 +197,12 @@ class GuardedVariables:
         largest = guard.largest_update * ops.sqrt(products[2])
         factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
         factor = ops.where(seen, 1.0, factor)
-        step = ops.where(adam, own, factor * update)
+        step = ops.where(decision.adam, own, factor * update)
         stepped = ops.where(accepted, parameters + step, parameters)
-        new_copy = ops.where(copy, parameters, old_copy)
-        new = ops.where(ops.logical_or(back, swap), new_copy, stepped)
-        new_copy = ops.where(swap, stepped, new_copy)
-        new_moments = [ops.where(forget, 0.0, moment) for moment in (m, v)]
+        new_copy = ops.where(decision.copy, parameters, old_copy)
+        new = ops.where(ops.logical_or(decision.back, decision.swap), new_copy, stepped)
+        new_copy = ops.where(decision.swap, stepped, new_copy)
+        new_moments = [ops.where(decision.forget_adam, 0.0, moment) for moment in (m, v)]
         return (new, products), [*new_moments, new_copy]
 
 

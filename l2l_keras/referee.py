@@ -70,7 +70,7 @@ class Referee(NamedTuple):
         leader_second: `second` of it.
         recent: Average of the last few losses.
         last: The last loss.
-        variance: Variance of losses about what they are usually, in the last dozens.
+        variance: Variance of losses by the differences of neighbours, in the last dozens.
         level: `recent` where the copy was made.
         spread: Standard deviation of losses there.
         high: For how many steps losses have been too high.
@@ -112,8 +112,7 @@ class Decision(NamedTuple):
 
     Attributes:
         adam: Whether the step is Adam's, not the rule's.
-        trial: Whether it is part of a trial. Elsewhere, the rule's state and Adam's moments are
-            kept warm whoever steps.
+        trial: Whether it is part of a trial.
         back: Whether there is no step, but the copy becomes the weights again.
         copy: Whether the copy is made anew, before the step.
         swap: Whether weights and copy change places, after the step.
@@ -128,6 +127,17 @@ class Decision(NamedTuple):
     swap: Tensor
     forget_adam: Tensor
     forget_rule: Tensor
+
+    @property
+    def adam_sees(self) -> Tensor:
+        """Whether Adam's moments take the gradient in: in a trial, only in its own."""
+        return ops.logical_or(self.adam, ops.logical_not(self.trial))
+
+    @property
+    def rule_sees(self) -> Tensor:
+        """Whether the rule's state does."""
+        own = ops.logical_not(ops.logical_and(self.adam, self.trial))
+        return ops.logical_and(own, ops.logical_not(self.back))
 
 
 def decide(
@@ -171,42 +181,38 @@ def _see(
     copy = _all(going_on, ops.logical_not(trial), r.place < 1.5)
     # Where losses are late, the first one is that of the copy that was made without it.
     copy = ops.logical_and(copy, ops.logical_or(r.steps > 1.5, r.moments < 0.5))
-    warmed = ops.logical_and(accepted, ops.logical_or(adam, ops.logical_not(trial)))
-    r = r._replace(moments=r.moments + _number(warmed), adam_steps=r.adam_steps + _number(adam))
 
     over = ops.logical_and(going_on, r.place >= r.length)
-    behind, ahead = _compare(r)
-    stopped = _all(going_on, trial, ops.equal(r.place, 0.5 * r.length), behind)
-    ends = ops.logical_or(stopped, ops.logical_and(over, trial))
-    wins = _all(over, trial, ahead)
     period_over = ops.logical_and(over, ops.logical_not(trial))
     put_to_trial, longer = _examine(r)
     begins = ops.logical_and(period_over, put_to_trial)
+    behind, ahead = _compare(r)
+    stopped = _all(going_on, ops.equal(r.place, 0.5 * r.length), behind)
+    wins = _all(trial, over, ahead)
+    loses = _all(trial, ops.logical_or(stopped, over), ops.logical_not(wins))
 
     decision = Decision(
         adam=adam,
         trial=trial,
         back=back,
         copy=copy,
-        swap=ops.logical_or(begins, ops.logical_and(ends, ops.logical_not(wins))),
-        forget_adam=ops.logical_or(
-            ops.logical_and(begins, ops.logical_not(leads)),
-            _all(ops.logical_or(back, ends), ops.logical_not(leads), ops.logical_not(wins)),
-        ),
+        swap=ops.logical_or(begins, loses),
+        forget_adam=ops.logical_and(_any(begins, loses, back), ops.logical_not(leads)),
         forget_rule=ops.logical_and(back, ops.logical_not(adam)),
     )
-    lost = ops.logical_or(ends, ops.logical_and(back, trial))
     after = _when(ops.logical_and(period_over, longer), _lengthen(r), r)
     after = _when(ops.logical_and(period_over, ops.logical_not(longer)), _next_period(r), after)
     after = _when(begins, _begin_trial(r), after)
-    after = _when(lost, _lose_trial(r), after)
     after = _when(wins, _win_trial(r), after)
+    after = _when(ops.logical_or(loses, back), _lose_trial(r), after)
     after = _when(ops.logical_and(back, ops.logical_not(trial)), _replace_rule(r), after)
+    warmed = _number(ops.logical_and(accepted, decision.adam_sees))
     harm = _number(decision.forget_rule)
     return after._replace(
+        moments=ops.where(decision.forget_adam, 0.0, after.moments + warmed),
+        adam_steps=after.adam_steps + _number(adam),
         rescues=after.rescues + harm,
         agreeing=after.agreeing * (1.0 - harm),
-        moments=ops.where(decision.forget_adam, 0.0, after.moments),
     ), decision
 
 
@@ -262,8 +268,8 @@ def _examine(r: Referee) -> tuple[Tensor, Tensor]:
     error = ops.sqrt(r.variance / (0.5 * half))
     # Promises are too good where noise is low, as it is once a good rule takes small steps: then,
     # progress is enough.
-    passes = ops.logical_and(r.steps > _PROBATION, gain > _PROOF * error)
-    proven = ops.logical_or(passes, gain > promised + _PROOF * error)
+    enough = ops.where(r.steps > _PROBATION, 0.0, promised)
+    proven = gain > enough + _PROOF * error
     behind = gain < promised - _DOUBTS * error
     longest = ops.maximum(_LONGEST_FIRST, _LONGEST_PART * (r.steps + r.length))
     longer = ops.logical_and(ops.logical_not(proven), 2.0 * r.length <= longest)
@@ -372,6 +378,10 @@ def _number(condition: Tensor) -> Tensor:
 
 def _all(*conditions: Tensor) -> Tensor:
     return ops.all(ops.stack(conditions))
+
+
+def _any(*conditions: Tensor) -> Tensor:
+    return ops.any(ops.stack(conditions))
 
 
 def _when(condition: Tensor, then: Referee, otherwise: Referee) -> Referee:

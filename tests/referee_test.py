@@ -119,6 +119,18 @@ def test_a_rule_that_is_faster_at_first_and_then_ruins_the_weights_is_replaced(s
     assert run.loss() <= 1.1 * 2.0 * (1.0 + STEPS) ** -0.5
 
 
+def test_a_rule_that_goes_where_there_is_no_gradient_is_replaced_soon():
+    """Losses stand still, and Adam's steps promise nothing there."""
+
+    class Saturating(Simulation):
+        def loss(self, more=0.0):
+            return super().loss(0.0 if self.progress == 0.5 else more)
+
+    run = Saturating(lambda progress, _: 0.5, noise=0.01).run(300)
+    assert run.referee.adam_leads == 1.0
+    assert run.loss() <= 1.1 * 2.0 * (1.0 + 300.0) ** -0.5
+
+
 def test_late_in_training_progress_is_enough():
     """Where noise is low, Adam's steps promise more than they would do."""
 

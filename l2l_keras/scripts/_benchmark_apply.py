@@ -81,12 +81,12 @@ def measure(
     learned = timing.beside_sgemm(step, operations, rounds, seconds)
     adam = _Step(keras.optimizers.Adam(), *problem)
     adam_first_call = _seconds(adam)
-    adam_rate = timing.median_rate(adam, rounds, seconds)
+    adam_rate, times_adam = timing.rate_and_ratio(step, adam, rounds, seconds)
     return {
         "backend_version": sys.modules[keras.backend.backend()].__version__,
         "ns_per_coordinate": 1e9 / learned.rate / coordinates,
         "adam_ns_per_coordinate": 1e9 / adam_rate / coordinates,
-        "times_adam": timing.median_ratio(step, adam, rounds, seconds),
+        "times_adam": times_adam,
         "sgemm_share": learned.sgemm_share,
         "sgemm_gflops": learned.sgemm_gflops,
         "copy_bytes_per_second": _copy_speed(rounds, seconds),

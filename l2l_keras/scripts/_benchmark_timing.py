@@ -52,8 +52,8 @@ def median_rate(call: Call, rounds: int, seconds: float) -> float:
     return statistics.median(_rate(call, seconds) for _ in range(rounds))
 
 
-def median_ratio(call: Call, other: Call, rounds: int, seconds: float) -> float:
-    """Returns how many times as long calls take as others, measured in turn: the median.
+def rate_and_ratio(call: Call, other: Call, rounds: int, seconds: float) -> tuple[float, float]:
+    """Measures two kinds of calls in turn.
 
     Args:
         call: What to measure; it returns when its work is done.
@@ -62,13 +62,17 @@ def median_ratio(call: Call, other: Call, rounds: int, seconds: float) -> float:
         seconds: Least seconds of each of them in a round.
 
     Returns:
-        The ratio.
+        How many of the others there are in a second, and how many times as long the first ones
+        take: the medians.
 
     Example:
-        >>> median_ratio(lambda: None, lambda: None, rounds=3, seconds=0.0) > 0
-        True
+        >>> rate, ratio = rate_and_ratio(lambda: None, lambda: None, rounds=3, seconds=0.0)
+        >>> rate > 0, ratio > 0
+        (True, True)
     """
-    return statistics.median(_rate(other, seconds) / _rate(call, seconds) for _ in range(rounds))
+    pairs = [(_rate(other, seconds), _rate(call, seconds)) for _ in range(rounds)]
+    ratio = statistics.median(others / calls for others, calls in pairs)
+    return statistics.median(others for others, _ in pairs), ratio
 
 
 def beside_sgemm(call: Call, operations: float, rounds: int, seconds: float) -> Timing:

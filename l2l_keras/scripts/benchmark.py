@@ -271,11 +271,12 @@ def _apply_cases() -> list[_Case]:
             f"{columns}",
             _console.USAGE,
         )
-    if max(_VARIABLES.value) * max(columns, 1) > min(_COORDINATES.value):
+    fewest = min(_COORDINATES.value) // max(columns, 1)
+    if max(_VARIABLES.value) > fewest:
         raise _console.UserError(
-            "No variable may be empty: expected at least as many --coordinates as --variables, "
-            f"or as many rows. Received: {min(_COORDINATES.value) // max(columns, 1)} and "
-            f"{max(_VARIABLES.value)}",
+            "No variable may be empty: expected at least as many "
+            f"{'rows' if columns else '--coordinates'} as --variables. "
+            f"Received: {fewest} and {max(_VARIABLES.value)}",
             _console.USAGE,
         )
     for preset in _PRESET.value or ():

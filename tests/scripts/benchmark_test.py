@@ -206,11 +206,11 @@ def parse_fixture():
     [
         (
             ["--what=apply", "--coordinates=3", "--variables=4"],
-            "as many --coordinates as --variables, .*Received: 3 and 4",
+            "as many --coordinates as --variables. Received: 3 and 4",
         ),
         (
             ["--what=apply", "--columns=5000", "--coordinates=10000", "--variables=3"],
-            "or as many rows. Received: 2 and 3",
+            "as many rows as --variables. Received: 2 and 3",
         ),
         (["--what=apply", "--columns=7"], "multiple of --columns. Received: 10000 and 7"),
         (["--what=apply", "--rule=rnnprop", "--preset=quadratic"], "--rule or --preset."),
