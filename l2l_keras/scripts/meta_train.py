@@ -55,8 +55,15 @@ _SETTINGS = "settings.json"
 _BACKUP = "backup"
 
 
-def _define(kind, name, default, text, **kwargs):
-    return kind(name=name, default=default, help=text, flag_values=FLAGS, **kwargs)
+# Flags that make a run what it is: a resumed one takes them from its folder.
+_OF_THE_RUN: list[flags.FlagHolder] = []
+
+
+def _define(kind, name, default, text, of_the_run=True, **kwargs):
+    holder = kind(name=name, default=default, help=text, flag_values=FLAGS, **kwargs)
+    if of_the_run:
+        _OF_THE_RUN.append(holder)
+    return holder
 
 
 _TASK = _define(
@@ -247,31 +254,54 @@ _SEED = _define(
     upper_bound=2**29 - 1,  # Those of tasks.
 )
 _EVALUATE = _define(
-    flags.DEFINE_boolean, "evaluate", True, "Whether to compare with tuned baselines at the end."
+    flags.DEFINE_boolean,
+    "evaluate",
+    True,
+    "Whether to compare with tuned baselines at the end.",
+    of_the_run=False,
 )
 _SEEDS = _define(
-    flags.DEFINE_integer, "seeds", 10, "Fresh test optimizees to compare on.", lower_bound=1
+    flags.DEFINE_integer,
+    "seeds",
+    10,
+    "Fresh test optimizees to compare on.",
+    lower_bound=1,
+    of_the_run=False,
 )
 _DATA_DIR = _define(
-    flags.DEFINE_string, "data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it."
+    flags.DEFINE_string,
+    "data_dir",
+    None,
+    "Folder of TensorFlow Datasets, for tasks that read it.",
+    of_the_run=False,
 )
 _DOWNLOAD = _define(
-    flags.DEFINE_boolean, "download", True, "Whether to download a data set that is not there."
+    flags.DEFINE_boolean,
+    "download",
+    True,
+    "Whether to download a data set that is not there.",
+    of_the_run=False,
 )
 _OUTPUT_DIR = _define(
     flags.DEFINE_string,
     "output_dir",
     None,
     "Where everything is written. A new folder in l2l_runs by default.",
+    of_the_run=False,
 )
 _RESUME = _define(
     flags.DEFINE_boolean,
     "resume",
     False,
     "Go on with the interrupted run in --output_dir, with its flags.",
+    of_the_run=False,
 )
 _DESCRIPTION = _define(
-    flags.DEFINE_string, "description", None, "A line that describes the rule, for its card."
+    flags.DEFINE_string,
+    "description",
+    None,
+    "A line that describes the rule, for its card.",
+    of_the_run=False,
 )
 _CACHE = _define(
     flags.DEFINE_integer,
@@ -279,39 +309,15 @@ _CACHE = _define(
     128,
     "Megabytes of activations to keep for the meta-gradient; what does not fit is computed again.",
     lower_bound=0,
+    of_the_run=False,
 )
 _THREADS = _define(
-    flags.DEFINE_integer, "threads", 0, "Processor threads; all by default.", lower_bound=0
-)
-
-# What a resumed run takes from its folder.
-_OF_THE_RUN = (
-    _TASK,
-    _OPTIONS,
-    _RULE,
-    _RULE_OPTIONS,
-    _GROUPS,
-    _HORIZON,
-    _LONGEST,
-    _CURRICULUM,
-    _UNROLL,
-    _PARALLEL,
-    _OPTIMIZEES,
-    _EPOCHS,
-    _EPISODES,
-    _VALIDATION,
-    _LEARNING_RATE,
-    _CLIP,
-    _META_LOSS,
-    _STEP_WEIGHTS,
-    _RANDOM_SCALE,
-    _RANDOM_SCALE_OF,
-    _WINDOW_CLIP,
-    _STAGGERED,
-    _SECOND,
-    _PES,
-    _PES_SIGMA,
-    _SEED,
+    flags.DEFINE_integer,
+    "threads",
+    0,
+    "Processor threads; all by default.",
+    lower_bound=0,
+    of_the_run=False,
 )
 
 
@@ -411,6 +417,10 @@ def _resumed_run() -> Path:
         raise _console.UserError(f"No run to go on with in {str(output_dir)!r}: {error}") from error
     if (output_dir / "preset").exists() and not (output_dir / _BACKUP).exists():
         raise _console.UserError(f"The run in {str(output_dir)!r} is finished.")
+    if settings.keys() != _settings().keys():
+        raise _console.UserError(
+            f"The run in {str(output_dir)!r} was begun by another version, with other flags."
+        )
     for holder in _OF_THE_RUN:
         flag = FLAGS[holder.name]
         if flag.present and flag.value != settings[holder.name]:

@@ -210,6 +210,14 @@ class TestRun:
         meta_train.FLAGS(["l2l-meta-train", *arguments])
         assert {name: meta_train.FLAGS[name].value for name in settings} == settings
 
+    def test_all_flags_that_make_a_rule_are_kept(self, finished):
+        folder, _ = finished
+        settings = json.loads((folder / "settings.json").read_text())
+        of_files = {"data_dir", "download", "output_dir", "resume"}
+        of_reports = {"evaluate", "seeds", "description"}
+        of_the_machine = {"cache_mb", "threads"}
+        assert set(meta_train.FLAGS) - set(settings) == {*of_files, *of_reports, *of_the_machine}
+
     def test_the_history_has_a_row_for_every_epoch(self, finished):
         folder, _ = finished
         with (folder / "history.csv").open() as file:
@@ -446,6 +454,7 @@ MISTAKES = {
     "nothing named": (["--resume"], 2, "--resume needs --output_dir"),
     "nothing to resume": (["--resume", "{new}"], 1, "No run to go on with in '{folder}/new'"),
     "finished": (["--resume", "--output_dir={finished}"], 1, "is finished"),
+    "other version": (["--resume", "--output_dir={older}"], 1, "begun by another version"),
     "other flags": (
         ["--resume", "--output_dir={started}", "--seed=4"],
         2,
@@ -462,11 +471,14 @@ def outcomes_fixture(finished, task, tmp_path_factory):
     (folder / "started").mkdir()
     settings = (finished[0] / "settings.json").read_text()
     (folder / "started" / "settings.json").write_text(settings)
+    (folder / "older").mkdir()
+    (folder / "older" / "settings.json").write_text('{"seed": 0}')
     places = {
         "task": task,
         "folder": folder,
         "file": folder / "file",
         "started": folder / "started",
+        "older": folder / "older",
         "finished": finished[0],
         "new": f"--output_dir={folder / 'new'}",
     }
