@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import keras
 
 from l2l_keras.evaluation.compare import Progress
+from l2l_keras.evaluation.report import versions
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.evaluation.testbed.problems import EMBEDDED, STORED
 from l2l_keras.evaluation.testbed.runs import (
@@ -28,7 +32,7 @@ from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.tasks.base import Task
 
 DEFAULT_CACHE = os.path.join("~", ".keras", "l2l_keras", "testbed")
-"""Where what baselines did is kept, unless another folder is named."""
+"""Where what optimizers did is kept, unless another folder is named."""
 
 SHIPPED = Path(__file__).parent / "baselines"
 """Where what baselines did with the default settings is kept, for whoever does not want to wait."""
@@ -101,7 +105,8 @@ def evaluate(
         seeds: Seeds of the test optimizees and their minibatches. Defaults to three.
         tuning_seeds: Seeds of the validation optimizees on which learning rates are tuned. Defaults
             to one.
-        cache_dir: Folder in which what baselines did is kept. Defaults to one in `~/.keras`.
+        cache_dir: Folder in which is kept what baselines and learned optimizers did, so that an
+            interrupted comparison goes on where it was. Defaults to one in `~/.keras`.
         guard: Whether learned optimizers have a guard. Defaults to False.
         data_dir: Folder of TensorFlow Datasets, for problems that read from it.
         download: Whether such problems may download what is missing. Defaults to True.
@@ -149,33 +154,35 @@ def _scores(
 ) -> Iterator[Score]:
     """Yields the scores of every optimizer on one problem."""
     longest = lengths.steps[-1]
+    common = {
+        "problem": task.name,
+        "size": task.size,
+        "steps": lengths.steps,
+        "seeds": lengths.seeds,
+    }
 
-    def kept(name: str, grid: Sequence[float], make: Callable[[], Outcome]) -> Outcome:
-        settings = {
-            "problem": task.name,
-            "size": task.size,
-            "baseline": name,
-            "grid": list(grid),
-            "steps": lengths.steps,
-            "seeds": lengths.seeds,
-            "tuning_seeds": lengths.tuning_seeds,
-        }
-        return cache.get(settings, make)
+    def kept_baseline(name: str, grid: Sequence[float], make: Callable[[], Outcome]) -> Outcome:
+        own = {"baseline": name, "grid": list(grid), "tuning_seeds": lengths.tuning_seeds}
+        return cache.get({**common, **own}, make)
 
     baselines = [
-        kept(name, baseline.grid, functools.partial(tuned, task, baseline, lengths, progress))
+        kept_baseline(
+            name, baseline.grid, functools.partial(tuned, task, baseline, lengths, progress)
+        )
         for name, baseline in TUNED.items()
     ]
-    default = kept(
+    default = kept_baseline(
         DEFAULT,
         [],
         lambda: untuned(DEFAULT, Rollout(task, keras.optimizers.Adam(), longest), lengths),
     )
-    rollouts = {
-        name: Rollout(task, LearnedOptimizer(rule, guard=guard), longest)
-        for name, rule in learned.items()
-    }
-    outcomes = [untuned(name, rollout, lengths) for name, rollout in rollouts.items()]
+    rollouts, outcomes = {}, []
+    for name, rule in learned.items():
+        optimizer = LearnedOptimizer(rule, guard=guard)
+        own = {"learned": _identity(optimizer), "version": versions()["l2l_keras"]}
+        rollouts[name] = Rollout(task, optimizer, longest)
+        make = functools.partial(untuned, name, rollouts[name], lengths)
+        outcomes.append(dataclasses.replace(cache.get({**common, **own}, make), name=name))
     best = [best_of(baselines, k) for k in range(len(lengths.steps))]
     if not learned:
         return
@@ -190,6 +197,18 @@ def _scores(
                 f"{rival.name}'s final loss"
             )
             yield result
+
+
+def _identity(optimizer: LearnedOptimizer) -> str:
+    """Returns a digest of all that an optimizer is, but for names, which count what there is."""
+
+    def nameless(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: nameless(part) for key, part in value.items() if key != "name"}
+
+    text = json.dumps(nameless(optimizer.get_config()), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _paces(task: Task, learned: Mapping[str, Rollout], baselines: set[str]) -> dict[str, float]:

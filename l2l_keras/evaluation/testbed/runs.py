@@ -1,4 +1,4 @@
-"""Runs of optimizers on one problem of the testbed; those of baselines are kept in a cache."""
+"""Runs of optimizers on one problem of the testbed; they are kept in a cache."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def paces(rollouts: Sequence[Rollout]) -> list[float]:
 
 
 class Cache:
-    """A folder in which what baselines did is kept, each with the settings that it was made with.
+    """A folder in which what optimizers did is kept, each with the settings that it was made with.
 
     Losses are kept to three digits, which halves the files.
 

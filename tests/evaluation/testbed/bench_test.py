@@ -59,6 +59,26 @@ def test_baselines_are_tuned_once(evaluate):
     assert scores[1].final_loss < scores[0].final_loss < scores[0].initial_loss
 
 
+def test_an_interrupted_comparison_goes_on_where_it_was(evaluate, monkeypatch):
+    run = []
+    untuned = runs.untuned
+
+    def counted(name, *arguments):
+        run.append(name)
+        return untuned(name, *arguments)
+
+    monkeypatch.setattr(bench, "untuned", counted)
+    first = evaluate({"a": MomentumLSTM(rate=0.02, seed=0)}, [])
+    again = evaluate(
+        {"b": MomentumLSTM(rate=0.02, seed=0), "c": MomentumLSTM(rate=0.02, seed=1)}, []
+    )
+    assert run == ["a", "c"]  # The same rule by another name, and one of other weights.
+    assert [score.final_loss for score in again[:2]] == [score.final_loss for score in first]
+    assert [score.optimizer for score in again] == ["b", "b", "c", "c"]
+    evaluate({"a": MomentumLSTM(rate=0.02, seed=0)}, [], guard=True)
+    assert run == ["a", "c", "a"]
+
+
 def test_a_rule_that_does_harm_is_guarded(evaluate):
     rules = {"uphill": MomentumLSTM(rate=-1.0, seed=0)}
     alone, guarded = (evaluate(rules, [], guard=guard)[-1] for guard in (False, True))
