@@ -65,7 +65,8 @@ class Episode:
             *task.sample("train", 0), task.batch("train", tf.zeros((2,), tf.int32))
         )
         self._carry = tf.nest.map_structure(
-            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name), estimator.begin(inner)
+            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name),
+            estimator.begin(inner, tf.zeros((2,), tf.int32)),
         )
         self._initial_losses = add_variable(shape=initial.shape, dtype="float32")
         self._scale = None
@@ -149,7 +150,7 @@ class Episode:
         if self._windows.staggered:
             step = tf.random.stateless_uniform((), key, 0, self._windows.unroll, tf.int32)
             inner = self._warm_up(inner, scale, seed, step)
-        _assign(self._carry, self._estimator.begin(inner))
+        _assign(self._carry, self._estimator.begin(inner, key))
         self._initial_losses.assign(losses)
         self._seed.assign(seed)
         self._step.assign(step)

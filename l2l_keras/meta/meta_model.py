@@ -75,6 +75,8 @@ class MetaModel(keras.Model):
             strategies with so many pairs of inner loops instead of by back-propagation; see
             `l2l_keras.meta.PersistentEvolution`.
         pes_sigma: Standard deviation of what φ is moved by there. Defaults to 0.01.
+        pes_reuse_noise: Whether φ is moved by the same in all windows of an episode. Defaults to
+            False.
         imitated_rate: If set, the rule is not meta-trained to minimise losses but to do what Adam
             does at this learning rate, as a start; see `l2l_keras.meta.Imitation`. Defaults to
             None.
@@ -121,6 +123,7 @@ class MetaModel(keras.Model):
         clip_through_time: bool = False,
         pes_pairs: int = 0,
         pes_sigma: float = 0.01,
+        pes_reuse_noise: bool = False,
         imitated_rate: float | None = None,
         seed: int = 0,
         chunk_size: int = 4096,
@@ -154,6 +157,8 @@ class MetaModel(keras.Model):
                 "`pes_pairs` must not be negative, and `pes_sigma` must be positive. "
                 f"Received: pes_pairs={pes_pairs}, pes_sigma={pes_sigma}"
             )
+        if pes_reuse_noise and not pes_pairs:
+            raise ValueError("`pes_reuse_noise` says how `pes_pairs` are moved: it needs some.")
         if pes_pairs and second_derivatives:
             raise ValueError("`second_derivatives` are those of back-propagation, not of PES.")
         if imitated_rate is not None and not imitated_rate > 0.0:
@@ -205,7 +210,7 @@ class MetaModel(keras.Model):
             if imitated_rate is not None:
                 return Imitation(loop, unroll, imitated_rate)
             if pes_pairs:
-                return PersistentEvolution(loop, unroll, pes_pairs, pes_sigma)
+                return PersistentEvolution(loop, unroll, pes_pairs, pes_sigma, pes_reuse_noise)
             return Truncated(loop, unroll, second_derivatives, clip_through_time)
 
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)

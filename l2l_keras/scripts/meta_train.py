@@ -237,6 +237,12 @@ _PES_SIGMA = _define(
     "Standard deviation of what the rule's weights are moved by there.",
     lower_bound=1e-12,
 )
+_PES_REUSE_NOISE = _define(
+    flags.DEFINE_boolean,
+    "pes_reuse_noise",
+    False,
+    "Whether weights are moved by the same in all windows of an episode there: often less noisy.",
+)
 _IMITATED_RATE = _define(
     flags.DEFINE_float,
     "imitated_rate",
@@ -496,6 +502,7 @@ def _make_meta_model(
             clip_through_time=_CLIP_THROUGH_TIME.value,
             pes_pairs=_PES.value,
             pes_sigma=_PES_SIGMA.value,
+            pes_reuse_noise=_PES_REUSE_NOISE.value,
             imitated_rate=_IMITATED_RATE.value,
             seed=_SEED.value,
             cache_bytes=_CACHE.value * 2**20,

@@ -25,8 +25,10 @@ from l2l_keras.tasks.mixture import Mixture
 Tensor = Any
 Data = dict[str, tuple[np.ndarray, np.ndarray]]
 ModelFn = Callable[[], keras.Model]
+Initializer = Callable[[], keras.initializers.Initializer]
 
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "elu")
+_HE = keras.initializers.HeNormal
 _BINARY = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
 
 
@@ -53,16 +55,19 @@ def general(
     pooled = _mnist(data_dir, download, pool=2)
     flat = {split: x.reshape(len(x), -1) for split, (x, _) in pooled.items()}
     tokens = generated.tokens(vocabulary=24, length=12)
+    small = functools.partial(generated.table, count=750)
     members = {
         "shallow": _task(_mlp((8, 8), (20,), 10), digits, 128),
         "middling": _task(_mlp((8, 8), (64, 64), 10), digits, 32),
-        "deep": _task(_mlp((8, 8), (32,) * 6, 10, initializer="he_normal"), digits, 64),
+        "deep": _task(_mlp((8, 8), (32,) * 6, 10, initializer=_HE), digits, 64),
+        "badly_scaled": _task(_mlp((8, 8), (40, 40), 10, initializer=_far_off), digits, 32),
         "residual": _task(_mlp((8, 8), (32,) * 6, 10, residual=True), digits, 16),
         "layer_norm": _task(_mlp((8, 8), (48, 48), 10, layers.LayerNormalization), digits, 16),
         "batch_norm": _task(_mlp((8, 8), (48, 48, 48), 10, BatchNormalization), digits, 64),
         "wide": _task(_mlp((14, 14), (128,), 10), pooled, 32),
         "dropout": _task(_mlp((14, 14), (48, 48), 10, dropout=0.3), pooled, 64),
         "linear": _task(_mlp((14, 14), (), 10), pooled, 256),
+        "large_inputs": _task(_mlp((28, 28), (32,), 10), mnist, 64),
         "autoencoder": _task(_mlp((196,), (48, 16, 48), 196), _itself(flat), 32, _BINARY()),
         "deep_autoencoder": _task(
             _mlp((196,), (48, 24, 8, 24, 48), 196, output="sigmoid"),
@@ -75,6 +80,14 @@ def general(
         ),
         "field": _task(_mlp((2,), (48, 48), 2), generated.field(), 128, "mean_squared_error"),
         "table": _task(_mlp((20,), (32,), 1), generated.table(), 32, _BINARY()),
+        "small_table": _task(_mlp((16,), (48, 48), 1, dropout=0.2), small(16), 32, _BINARY()),
+        "small_regression": _task(
+            _mlp((12,), (32, 32), 1, regularizer=keras.regularizers.L2(1e-3)),
+            generated.teacher(12, 1, count=600, noise=0.5),
+            8,
+            "mean_squared_error",
+        ),
+        "regions": _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
         "correlated": _task(_mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"),
         "convolutions": _task(_convnet((8, 8, 1), (6, 12)), _channels(digits), 32),
         "normalised_convolutions": _task(
@@ -98,7 +111,7 @@ def general(
     validation = {
         # With dropout: what is learned by heart makes ratios of losses those of rounding errors.
         "two_layers": _task(_mlp((28, 28), (40, 40), 10, dropout=0.2), mnist, 128),
-        "nine_layers": _task(_mlp((14, 14), (24,) * 9, 10, initializer="he_normal"), pooled, 32),
+        "nine_layers": _task(_mlp((14, 14), (24,) * 9, 10, initializer=_HE), pooled, 32),
         "squeezing": _task(
             _mlp((196,), (96, 12, 96), 196, output="sigmoid"),
             _itself(flat),
@@ -107,6 +120,9 @@ def general(
         ),
         "regression": _task(
             _mlp((16,), (24, 24, 24), 3), generated.teacher(16, 3, noise=0.3), 8, "mae"
+        ),
+        "few_rows": _task(
+            _mlp((24,), (64, 32), 1, dropout=0.3, initializer=_far_off), small(24), 16, _BINARY()
         ),
         "images": _task(
             _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(pooled), 32
@@ -133,6 +149,12 @@ def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> K
     return KerasTask(model_fn, loss or cross_entropy(), data, batch_size, jit_compile=True)
 
 
+def _far_off() -> keras.initializers.Initializer:
+    """Returns Glorot's initializer, with its weights times a random factor from 0.2 to 5."""
+    factor = 5.0 ** random.uniform(-1.0, 1.0)
+    return keras.initializers.VarianceScaling(factor**2, "fan_avg", "uniform")
+
+
 def _activation() -> ActivationMixture:
     """Returns an activation that is drawn with the weights."""
     return ActivationMixture(_ACTIVATIONS, random.randrange(len(_ACTIVATIONS)))
@@ -145,24 +167,30 @@ def _mlp(
     normalization: Callable[[], keras.layers.Layer] | None = None,
     residual: bool = False,
     dropout: float = 0.0,
-    initializer: str = "glorot_uniform",
+    initializer: Initializer = keras.initializers.GlorotUniform,
+    regularizer: keras.regularizers.Regularizer | None = None,
     output: str = "linear",
 ) -> ModelFn:
     """Returns a function that makes perceptrons of a random activation."""
+
+    def dense(units: int, activation: str = "linear") -> keras.layers.Layer:
+        return layers.Dense(
+            units, activation, kernel_initializer=initializer(), kernel_regularizer=regularizer
+        )
 
     def model_fn() -> keras.Model:
         inputs = keras.Input(shape)
         x = layers.Flatten()(inputs)
         activation = _activation()
         for number, count in enumerate(units):
-            new = layers.Dense(count, kernel_initializer=initializer)(x)
+            new = dense(count)(x)
             if normalization:
                 new = normalization()(new)
             new = activation(new)
             if dropout:
                 new = layers.Dropout(dropout)(new)
             x = x + new if residual and number else new
-        return keras.Model(inputs, layers.Dense(outputs, output)(x))
+        return keras.Model(inputs, dense(outputs, output)(x))
 
     return model_fn
 

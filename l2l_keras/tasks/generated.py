@@ -53,6 +53,20 @@ def field(outputs: int = 2, waves: int = 12, count: int = 12000) -> Data:
     return thirds(x.astype("float32"), (0.3 * y / y.std()).astype("float32"))
 
 
+def regions(kinds: int, count: int = 12000) -> Data:
+    """Returns places in the square [-1, 1]², and which of several random fields is largest there.
+
+    Args:
+        kinds: Number of fields.
+        count: Number of examples. Defaults to 12000.
+
+    Returns:
+        For each split, float32 `[examples, 2]` and int32 `[examples]`.
+    """
+    fields = field(kinds, count=count)
+    return {split: (x, y.argmax(axis=1).astype("int32")) for split, (x, y) in fields.items()}
+
+
 def table(features: int = 20, count: int = 6000) -> Data:
     """Returns a table whose columns differ in size and shape, with two noisy classes.
 

@@ -57,7 +57,7 @@ def windows(estimator, loop, seed):
 
     def episode(key):
         _, inner = loop.start(tf.zeros(2), (), ())
-        carry = estimator.begin(inner)
+        carry = estimator.begin(inner, tf.stack([key, -1]))
         gradients = []
         for k in range(WINDOWS):
             _, gradient, carry = estimator.window(
@@ -126,7 +126,7 @@ class TestImitation:
         loop = InnerLoop(Scaled(log_rate), Quadratic(4, 3))
         _, inner = loop.start(*loop.task.sample("train", 0), ())
         estimator = Imitation(loop, 5, self.RATE)
-        carry, results = estimator.begin(inner), []
+        carry, results = estimator.begin(inner, tf.zeros(2, tf.int32)), []
 
         def window(carry):
             return estimator.window(carry, lambda t: (), None, None, tf.zeros(2, tf.int32))
@@ -167,9 +167,10 @@ class TestImitation:
 
 
 class TestPersistentEvolution:
-    def test_it_is_unbiased_where_truncation_is_not(self, loop):
+    @pytest.mark.parametrize("reuse_noise", [False, True])
+    def test_it_is_unbiased_where_truncation_is_not(self, loop, reuse_noise):
         """Over the windows of an episode, within four standard errors of the mean."""
-        estimator = PersistentEvolution(loop, UNROLL, pairs=4, sigma=SIGMA)
+        estimator = PersistentEvolution(loop, UNROLL, 4, SIGMA, reuse_noise)
         samples = windows(estimator, loop, 300)
         expected = exact(loop.rules[0].phi.numpy())
         mean, error = samples.mean(axis=0), samples.std(axis=0) / np.sqrt(len(samples))
@@ -198,6 +199,18 @@ class TestPersistentEvolution:
             expected = (slope[:, None] * draws.sum(axis=1)).std(axis=0)
             np.testing.assert_allclose(samples[:, k].std(axis=0), expected, rtol=0.15)
 
+    def test_noise_that_is_used_again_has_the_variance_of_the_theory(self, loop):
+        """Losses are t² |φ|²: of one pair, L(φ + ε) - L(φ - ε) = 4 mean(t²) φ · ε.
+
+        So that the estimate is ε · (2 mean(t²) φ · ε / σ²), whose i-th component has the variance
+        of (φ · z) z_i, z ~ N(0, 1), which is |φ|² + φ_i², times 4 mean(t²)².
+        """
+        phi = loop.rules[0].phi.numpy()
+        estimator = PersistentEvolution(loop, UNROLL, 1, SIGMA, reuse_noise=True)
+        samples = windows(estimator, loop, 1000)
+        expected = np.abs(exact(phi) / phi) * np.sqrt((phi**2).sum() + phi**2)
+        np.testing.assert_allclose(samples.std(axis=0), expected, rtol=0.15)
+
     def test_pairs_lower_the_variance(self, loop):
         one, many = (
             windows(PersistentEvolution(loop, UNROLL, pairs, SIGMA), loop, 200).std(axis=0)
@@ -222,6 +235,7 @@ class TestPersistentEvolution:
         for arguments, message in (
             ({"pes_pairs": -1}, "`pes_pairs` must not be negative.*Received: pes_pairs=-1"),
             ({"pes_sigma": 0.0}, "`pes_sigma` must be positive.*pes_sigma=0.0"),
+            ({"pes_reuse_noise": True}, "`pes_reuse_noise` says how `pes_pairs` are moved"),
             ({"pes_pairs": 1, "second_derivatives": True}, "`second_derivatives` are those of"),
             ({"imitated_rate": 0.0}, "`imitated_rate` must be positive.*Received: 0.0"),
             ({"imitated_rate": 0.1, "pes_pairs": 1}, "`imitated_rate` leaves nothing for"),

@@ -70,6 +70,15 @@ def test_optimizees_differ_in_their_activation(mixture):
 
 
 @needs_data
+def test_some_weights_are_far_off(mixture):
+    task = mixture.members["badly_scaled"]
+    first = task.layout[0].shape[0] * task.layout[0].shape[1]
+    sizes = [float(np.std(task.sample("train", seed)[0][:first])) for seed in range(12)]
+    usual = float(np.std(mixture.members["shallow"].sample("train", 0)[0][:first]))
+    assert min(sizes) < usual / 2.0 and max(sizes) > 2.0 * usual
+
+
+@needs_data
 def test_a_rule_is_meta_trained_on_some_of_it(mixture):
     names = ("teacher", "table")
     some = Mixture({name: mixture.members[name] for name in names})

@@ -9,6 +9,7 @@ from l2l_keras.tasks.base import SPLITS
 MAKERS = {
     "teacher": lambda: generated.teacher(4, 2, count=300),
     "field": lambda: generated.field(count=300),
+    "regions": lambda: generated.regions(3, count=300),
     "table": lambda: generated.table(8, count=300),
     "correlated": lambda: generated.correlated(6, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
@@ -35,6 +36,11 @@ def test_splits_are_equal_finite_disjoint_and_always_the_same(name):
 
 def test_a_teacher_s_targets_are_of_size_one():
     assert generated.teacher(4, 1, noise=0.0)["train"][1].std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_there_are_places_of_every_kind_of_region():
+    labels = generated.regions(4)["train"][1]
+    assert np.bincount(labels).min() > 0.05 * len(labels)
 
 
 def test_a_table_has_two_classes_of_about_one_size():
