@@ -20,7 +20,7 @@ from l2l_keras.evaluation.compare import Comparison, mean_and_interval
 
 # Okabe and Ito's colours, and Tol's olive and wine, told apart by colour-blind readers too; line
 # styles tell them apart in print.
-_LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882255")
+LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882255")
 _BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
 _BASELINE_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
 
@@ -163,7 +163,7 @@ def line_styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
         if curve.name in styles:
             continue
         if curve.learned:
-            colour = _LEARNED_COLOURS[learned % len(_LEARNED_COLOURS)]
+            colour = LEARNED_COLOURS[learned % len(LEARNED_COLOURS)]
             styles[curve.name] = {"color": colour, "linewidth": 2.5, "zorder": 4}
             learned += 1
         else:

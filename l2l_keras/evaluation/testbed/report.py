@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from l2l_keras.evaluation.panels import LEARNED_COLOURS
 from l2l_keras.evaluation.report import finite, versions, write_files
 from l2l_keras.evaluation.testbed.scores import Score, Summary, summarise
 
@@ -27,10 +28,9 @@ _HEADER = (
     "steps",
     "seconds",
 )
-_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#000000")
 _MARKERS = "osD^vP"
 _SHOWN = (0.05, 20.0)
-"""Ratios that the figure shows; those beyond are drawn as arrows on its edge."""
+"""Ratios that the figure shows; those beyond are drawn as triangles that point there."""
 
 
 def summaries(scores: Sequence[Score]) -> list[Summary]:
@@ -212,22 +212,22 @@ def _draw_ratios(
     axes: Any, scores: Sequence[Score], places: Sequence[float], label: str, number: int
 ) -> None:
     """Draws the ratios of one optimizer, with their intervals."""
-    means = np.clip([s.ratio.mean for s in scores], *_SHOWN)
+    means = np.array([score.ratio.mean for score in scores])
+    shown = np.clip(means, *_SHOWN)
     ratios = [score.ratio for score in scores]
     # A single seed has no interval.
     lows = [r.mean if math.isnan(r.low) else r.low for r in ratios]
     highs = [r.mean if math.isnan(r.high) else r.high for r in ratios]
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = LEARNED_COLOURS[number % len(LEARNED_COLOURS)]
     axes.hlines(places, lows, highs, color=colour, linewidth=1.2, alpha=0.6)
-    axes.plot(
-        means,
-        places,
-        _MARKERS[number % len(_MARKERS)],
-        color=colour,
-        markersize=4.5,
-        label=label,
-    )
-    for score, place in zip(scores, places, strict=True):
-        if not _SHOWN[0] <= score.ratio.mean <= _SHOWN[1]:
-            beyond = "→" if score.ratio.mean > 1.0 else "←"
-            axes.annotate(beyond, (np.clip(score.ratio.mean, *_SHOWN), place), fontsize=8)
+    own, (lowest, highest) = _MARKERS[number % len(_MARKERS)], _SHOWN
+    inside = (means >= lowest) & (means <= highest)
+    for marker, chosen in ((own, inside), ("<", means < lowest), (">", means > highest)):
+        axes.plot(
+            shown[chosen],
+            np.array(places)[chosen],
+            marker,
+            color=colour,
+            markersize=4.5,
+            label=label if marker == own else None,
+        )
