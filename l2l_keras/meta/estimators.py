@@ -181,10 +181,12 @@ class PersistentEvolution(Estimator):
 
     def begin(self, inner: Any, key: Tensor) -> Carry:
         """Returns where each loop stands, and ξ, for each pair; see `Estimator.begin`."""
+        weights = self._loop.pack()
         if self._reuse_noise:
-            return [([inner, inner], self._noise(key, pair)) for pair in range(self._pairs)]
-        zeros = [tf.zeros_like(weights) for weights in self._loop.pack()]
-        return [([inner, inner], zeros) for _ in range(self._pairs)]
+            sums = [self._noise(weights, key, pair) for pair in range(self._pairs)]
+        else:
+            sums = [[tf.zeros_like(part) for part in weights]] * self._pairs
+        return [([inner, inner], own) for own in sums]
 
     def window(
         self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
@@ -193,7 +195,7 @@ class PersistentEvolution(Estimator):
         weights = self._loop.pack()
         values, gradients, new_carry = [], [], []
         for pair, (inners, sums) in enumerate(carry):
-            noise = sums if self._reuse_noise else self._noise(key, pair)
+            noise = sums if self._reuse_noise else self._noise(weights, key, pair)
             ends, losses = [], []
             for sign, inner in zip((1.0, -1.0), inners, strict=True):
                 moved = [w + sign * e for w, e in zip(weights, noise, strict=True)]
@@ -209,9 +211,8 @@ class PersistentEvolution(Estimator):
         mean = [tf.add_n(parts) / self._pairs for parts in zip(*gradients, strict=True)]
         return tf.reduce_mean(values), self._loop.unpack(mean), new_carry
 
-    def _noise(self, key: Tensor, pair: int) -> list[Tensor]:
-        """Draws ε of one pair."""
-        weights = self._loop.pack()
+    def _noise(self, weights: list[Tensor], key: Tensor, pair: int) -> list[Tensor]:
+        """Draws ε of one pair, for weights as `InnerLoop.pack` returns them."""
         keys = [
             tf.random.experimental.stateless_fold_in(key, pair * len(weights) + k)
             for k in range(len(weights))

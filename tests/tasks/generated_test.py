@@ -39,8 +39,12 @@ def test_a_teacher_s_targets_are_of_size_one():
 
 
 def test_there_are_places_of_every_kind_of_region():
-    labels = generated.regions(4)["train"][1]
+    x, labels = generated.regions(4)["train"]
     assert np.bincount(labels).min() > 0.05 * len(labels)
+    # They are regions: the nearest other place is most often of the same kind.
+    distances = ((x[:500, None] - x) ** 2).sum(axis=-1)
+    nearest = np.argsort(distances, axis=1)[:, 1]
+    assert np.mean(labels[nearest] == labels[:500]) > 0.9
 
 
 def test_a_table_has_two_classes_of_about_one_size():

@@ -81,7 +81,7 @@ def test_the_figure_has_a_panel_for_every_length_and_a_row_for_every_problem(sco
     assert low < 0.5 and high > 2.0 and low * high == pytest.approx(1.0)
     beyond = [line for line in panels[1].lines if line.get_marker() == ">"]
     assert [line.get_xydata().tolist() for line in beyond if len(line.get_xydata())] == [
-        [[20.0, pytest.approx(1.0, abs=0.5)]]
+        [[20.0, pytest.approx(1.0, abs=0.25)]]
     ]
     assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["mine", "other"]
 
