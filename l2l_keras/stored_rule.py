@@ -21,9 +21,10 @@ Shape = tuple[int, ...]
 STATE_DTYPES = ("float32", "bfloat16")
 """What the state of a rule may be kept in."""
 
-# How many coordinates of a tensor tell how its directions are aligned, and in how many spans: means
-# of so many are right within a percent or two.
-_SAMPLE, _SPANS = 2**13, 8
+# Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
+# few of each so many, a prime. These are of all rows and columns: some rows have no gradient, those
+# of words that are not in the minibatch, or of pixels that are always black.
+_FEW, _PERIOD, _SPAN = 2**13, 257, 4
 
 
 class Storage:
@@ -122,7 +123,7 @@ class StoredTensorwiseRule(Storage):
     ) -> tuple[Tensor, Tensor]:
         """Computes a tensor's matrix directions, and the mean products of all of its directions.
 
-        For the products of a large tensor, some coordinates are looked at, in equal distances.
+        For the products of a large tensor, some coordinates are looked at, from all over it.
 
         Args:
             stored: The state, arrays of one shape.
@@ -204,11 +205,11 @@ def _sample(array: Tensor) -> Tensor:
     """Returns some of an array's elements, or all of them, as a vector."""
     n = math.prod(array.shape)
     vector = ops.reshape(array, (n,))
-    if n <= _SAMPLE:
+    span = max(_SPAN, math.ceil(_FEW * _PERIOD / max(1, n)))
+    if span >= _PERIOD:
         return vector
-    length = _SAMPLE // _SPANS
-    starts = [k * (n - length) // (_SPANS - 1) for k in range(_SPANS)]
-    return ops.concatenate([vector[start : start + length] for start in starts])
+    periods = ops.reshape(vector[: n // _PERIOD * _PERIOD], (-1, _PERIOD))
+    return ops.reshape(periods[:, :span], (-1,))
 
 
 def stored_rule(rule: UpdateRule, state_dtype: str) -> StoredRule | StoredTensorwiseRule:

@@ -23,8 +23,13 @@ _TINY = 1e-12
 _NOTHING = 0.01
 # What is added to the size of parameters, so that those that are zero may move.
 _SMALL = 0.05
+# Layers that are wider look like this to the LSTM: what it has not seen it cannot judge.
+_WIDE = 512
 # Steps after which the LSTM shall be able to tell that they have passed.
 _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+# What a step does to a unit grows with its inputs. Rates fall with them from some _MANY on, and no
+# further than for _MOST, which are more often the words of an embedding, of which one is in use.
+_MANY, _MOST = 64.0, 4096.0
 # A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and follows the
 # LSTM by so much a step at most. A rate that may fall at once but has to grow slowly is the warm-up
 # that makes wide and deep networks survive their first steps.
@@ -69,6 +74,9 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_step: What the root mean square of an update stays below, as a part of that of the
             tensor's parameters and 0.05: a step that replaces half of a tensor is none to come back
             from. None for no such limit. Defaults to 0.25.
+        fan_in_exponent: How rates, and `largest_step`, fall with the number of inputs n of a unit,
+            (1 + n / 64) ** -fan_in_exponent: a rule that has seen narrow layers then does to wide
+            ones what it does to those. Defaults to 0.5.
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
 
@@ -99,6 +107,7 @@ class TensorwiseLSTM(TensorwiseRule):
         normalize_update: bool = False,
         relative_scale: bool = False,
         largest_step: float | None = 0.25,
+        fan_in_exponent: float = 0.5,
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
@@ -120,6 +129,9 @@ class TensorwiseLSTM(TensorwiseRule):
         if largest_step is not None and not largest_step > 0.0:
             raise ValueError(f"`largest_step` must be positive or None. Received: {largest_step}")
         self.largest_step = None if largest_step is None else float(largest_step)
+        if not fan_in_exponent >= 0.0:
+            raise ValueError(f"`fan_in_exponent` must not be negative. Received: {fan_in_exponent}")
+        self.fan_in_exponent = float(fan_in_exponent)
         self.seed = seed
         self._decays = tuple(sorted({decay for _, decay in self.momenta}))
         # Orthogonal factors, of each momentum two, of the gradient one, and the parameters.
@@ -221,14 +233,16 @@ class TensorwiseLSTM(TensorwiseRule):
         count = mix.shape[0]
         mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
         size = _root(mean_square)
-        length = self.step_size(rate)
+        narrowness = self._narrowness(tensors)
+        length = self.step_size(rate) * narrowness
         own_size = _root(products[-2:-1, -2])
         if self.relative_scale:
             length = length * 10.0 * ops.maximum(own_size, 0.01)
         if self.normalize_update:
             length = length / size
         if self.largest_step is not None:
-            part = length * size / (self.largest_step * (own_size + _SMALL))
+            largest = self.largest_step * narrowness * (own_size + _SMALL * narrowness)
+            part = length * size / largest
             length = length / ops.sqrt(1.0 + ops.square(part))
         ratio = ops.log((length * size + 1e-6) / (own_size + 1e-3))
         new_state = ops.concatenate([hidden, cell, rate, steps, ratio])
@@ -239,7 +253,10 @@ class TensorwiseLSTM(TensorwiseRule):
         return _RATE * ops.exp(2.0 * (rate + _START))
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Tells the step size, and how many cells are saturated; see `UpdateRule.diagnose`."""
+        """Tells the step size of narrow layers, and how many cells are saturated.
+
+        See `UpdateRule.diagnose`.
+        """
         return {
             "step size": self.step_size(state[2 * self.units, 0]),
             "saturated cells": self._network.saturation(state[: 2 * self.units]),
@@ -256,6 +273,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "normalize_update": self.normalize_update,
             "relative_scale": self.relative_scale,
             "largest_step": self.largest_step,
+            "fan_in_exponent": self.fan_in_exponent,
             "seed": self.seed,
             "name": self.name,
         }
@@ -274,7 +292,9 @@ class TensorwiseLSTM(TensorwiseRule):
         squares = {decay: correction(decay) for decay in self._decays}
         own = [correction(decay) for decay, _ in self.momenta]
         usual = ops.sqrt(squares[self._first_decay])
-        inverse = usual / ops.maximum(_root(products[-1:, -1]), _TINY)
+        size = _root(products[-1:, -1])
+        # Where no gradient was ever seen, its usual size is nothing to divide by.
+        inverse = ops.where(size > _TINY, usual / ops.maximum(size, _TINY), 0.0)
         relative = [
             ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
         ]
@@ -282,6 +302,12 @@ class TensorwiseLSTM(TensorwiseRule):
         return ops.concatenate(
             [*[one] * self.matrix_rows, *relative, usual, *(inverse / m for m in own), one]
         )
+
+    def _narrowness(self, tensors: Tensors) -> Tensor:
+        """Returns the factor of each tensor's rate that is due to its fan-in, `[1, T]`."""
+        fan_in = np.array([[min(_fan_in(shape), _MOST) for shape in tensors.shapes]])
+        factor = (1.0 + fan_in / _MANY) ** -self.fan_in_exponent
+        return ops.convert_to_tensor(factor.astype("float32"))
 
     def _inputs(
         self,
@@ -357,8 +383,8 @@ def _fan_in(shape: Shape) -> int:
 
 
 def _shape_features(shape: Shape) -> np.ndarray:
-    """Returns what there is to know of a shape, of size one."""
-    fan_in, fan_out = _fan_in(shape), max(1, shape[-1]) if shape else 1
+    """Returns what there is to know of a shape, numbers of about one."""
+    fan_in, fan_out = min(_fan_in(shape), _WIDE), min(max(1, shape[-1]), _WIDE) if shape else 1
     rank = len(shape)
     return np.array(
         [

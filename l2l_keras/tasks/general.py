@@ -65,10 +65,12 @@ def general(
         "layer_norm": _task(_mlp((8, 8), (48, 48), 10, layers.LayerNormalization), digits, 16),
         "batch_norm": _task(_mlp((8, 8), (48, 48, 48), 10, BatchNormalization), digits, 64),
         "wide": _task(_mlp((14, 14), (128,), 10), pooled, 32),
+        "wider": _task(_mlp((14, 14), (256, 256), 10), pooled, 16),
         "dropout": _task(_mlp((14, 14), (48, 48), 10, dropout=0.3), pooled, 64),
         "linear": _task(_mlp((14, 14), (), 10), pooled, 256),
         "large_inputs": _task(_mlp((28, 28), (32,), 10), mnist, 64),
         "autoencoder": _task(_mlp((196,), (48, 16, 48), 196), _itself(flat), 32, _BINARY()),
+        "wide_autoencoder": _task(_mlp((196,), (256, 32, 256), 196), _itself(flat), 16, _BINARY()),
         "deep_autoencoder": _task(
             _mlp((196,), (48, 24, 8, 24, 48), 196, output="sigmoid"),
             _itself(flat),
@@ -97,6 +99,7 @@ def general(
             _convnet((14, 14, 1), (8, 12), strides=2), _channels(pooled), 16
         ),
         "transformer": _task(_transformer(24, 12, width=32, heads=4), tokens, 8),
+        "wide_transformer": _task(_transformer(24, 12, width=96, heads=4), tokens, 4),
         "narrow_transformer": _task(_transformer(24, 12, width=16, heads=2, blocks=2), tokens, 32),
         "lstm": _task(_recurrent(layers.LSTM, (12,), 24, vocabulary=24, embedding=8), tokens, 32),
         "gru": _task(
@@ -112,6 +115,7 @@ def general(
         # With dropout: what is learned by heart makes ratios of losses those of rounding errors.
         "two_layers": _task(_mlp((28, 28), (40, 40), 10, dropout=0.2), mnist, 128),
         "nine_layers": _task(_mlp((14, 14), (24,) * 9, 10, initializer=_HE), pooled, 32),
+        "wide_layer": _task(_mlp((14, 14), (400, 40), 10, dropout=0.2), pooled, 64),
         "squeezing": _task(
             _mlp((196,), (96, 12, 96), 196, output="sigmoid"),
             _itself(flat),

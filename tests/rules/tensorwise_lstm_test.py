@@ -40,7 +40,9 @@ def gradients(steps=6, seed=0, shapes=SHAPES):
 class TestAtFirst:
     def test_it_is_adam_with_a_small_rate_that_the_state_tells(self):
         """Without anything learned: the output weights are zero."""
-        rule = TensorwiseLSTM(4, momenta=((0.9, 0.999),), largest_step=None, seed=0)
+        rule = TensorwiseLSTM(
+            4, momenta=((0.9, 0.999),), largest_step=None, fan_in_exponent=0.0, seed=0
+        )
         *weights, kernel, bias = rule.get_weights()
         rule.set_weights([*weights, 0.0 * kernel, bias])
         given = gradients()
@@ -120,7 +122,8 @@ class TestTensors:
 
 class TestOptions:
     def test_the_update_can_be_normalised(self):
-        updates, state = trajectory(trained(normalize_update=True), gradients(), Tensors(SHAPES))
+        rule = trained(normalize_update=True, fan_in_exponent=0.0)
+        updates, state = trajectory(rule, gradients(), Tensors(SHAPES))
         rate = ops.convert_to_numpy(TensorwiseLSTM.step_size(None, state[-1][-3, 0]))
         assert np.sqrt(np.mean(updates[-1, :30] ** 2)) == pytest.approx(rate, rel=1e-3)
 
@@ -141,7 +144,7 @@ class TestOptions:
     @pytest.mark.parametrize("size", [0.0, 1.0])
     def test_steps_are_limited_relative_to_the_parameters(self, size):
         parameters = np.full(83, size, "float32")
-        arguments = {"nominal": 1e4}
+        arguments = {"nominal": 1e4, "fan_in_exponent": 0.0}
         limited, _ = trajectory(trained(**arguments), gradients(1), Tensors(SHAPES), parameters)
         step = np.sqrt(np.mean(limited[0, :30] ** 2))
         assert 0.95 < step / (0.25 * (size + 0.05)) < 1.0
@@ -149,6 +152,26 @@ class TestOptions:
             trained(largest_step=None, **arguments), gradients(1), Tensors(SHAPES), parameters
         )
         assert np.sqrt(np.mean(free[0, :30] ** 2)) > 5.0
+
+    @pytest.mark.parametrize("limited", [False, True])
+    def test_kernels_of_many_inputs_move_less(self, limited):
+        """Those of 192 inputs half as far as those of one, twice as far as those of 960."""
+        shapes = [(8,), (192, 4), (24, 8, 5, 4)]
+        given = gradients(1, shapes=shapes)
+        sizes = {}
+        for exponent in (0.0, 0.5):
+            rule = TensorwiseLSTM(
+                4, largest_step=1e-6 if limited else None, fan_in_exponent=exponent, seed=0
+            )
+            *weights, kernel, bias = rule.get_weights()
+            rule.set_weights([*weights, 0.0 * kernel, bias])
+            update = trajectory(rule, given, Tensors(shapes))[0][0]
+            parts = np.split(update, [8, 8 + 192 * 4])
+            sizes[exponent] = np.array([np.sqrt(np.mean(part**2)) for part in parts])
+        narrowness = np.array([(65 / 64) ** -0.5, 0.5, 0.25])
+        # The limit is on what is added to parameters of no size, which falls likewise.
+        expected = narrowness**2 if limited else narrowness
+        np.testing.assert_allclose(sizes[0.5] / sizes[0.0], expected, rtol=1e-3)
 
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
@@ -198,6 +221,10 @@ class TestOrthogonalFactors:
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
         ({"largest_step": 0.0}, "`largest_step` must be positive or None. Received: 0.0"),
+        (
+            {"fan_in_exponent": -0.5},
+            "`fan_in_exponent` must not be negative. Received: -0.5",
+        ),
         ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
         ({"units": 0}, "`units` must be .*positive integers"),
     ],

@@ -29,7 +29,7 @@ def test_it_has_many_kinds_of_tasks(mixture):
     assert len(mixture.members) >= 20
     assert len(mixture.validation) >= 8
     assert not mixture.members.keys() & mixture.validation.keys()
-    assert all(task.size <= 50_000 for task in mixture.members.values())
+    assert all(task.size <= 125_000 for task in mixture.members.values())
 
 
 @needs_data
