@@ -101,6 +101,7 @@ def general(
         "transformer": _task(_transformer(24, 12, width=32, heads=4), tokens, 8),
         "wide_transformer": _task(_transformer(24, 12, width=96, heads=4), tokens, 4),
         "narrow_transformer": _task(_transformer(24, 12, width=16, heads=2, blocks=2), tokens, 32),
+        "deep_transformer": _task(_transformer(24, 12, width=48, heads=4, blocks=4), tokens, 8),
         "lstm": _task(_recurrent(layers.LSTM, (12,), 24, vocabulary=24, embedding=8), tokens, 32),
         "gru": _task(
             _recurrent(layers.GRU, (10, 1), 16),

@@ -81,7 +81,7 @@ class TestScript:
 
 class TestTensorResponses:
     def test_without_anything_learned_they_are_adams(self):
-        rule = small_tensorwise(momenta=((0.9, 0.999),))
+        rule = small_tensorwise(momenta=((0.9, 0.999),), fan_in_exponent=0.0)
         *weights, kernel, bias = rule.get_weights()
         rule.set_weights([*weights, 0.0 * kernel, bias])
         responses = tensor_responses(rule, steps=60, side=6)
