@@ -293,8 +293,8 @@ class TensorwiseLSTM(TensorwiseRule):
         own = [correction(decay) for decay, _ in self.momenta]
         usual = ops.sqrt(squares[self._first_decay])
         size = _root(products[-1:, -1])
-        # Where no gradient was ever seen, its usual size is nothing to divide by.
-        inverse = ops.where(size > _TINY, usual / ops.maximum(size, _TINY), 0.0)
+        # Where no gradient was ever seen, its usual size, about _TINY, is nothing to divide by.
+        inverse = ops.where(size > 2.0 * _TINY, usual / ops.maximum(size, _TINY), 0.0)
         relative = [
             ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
         ]
