@@ -74,9 +74,9 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_step: What the root mean square of an update stays below, as a part of that of the
             tensor's parameters and 0.05: a step that replaces half of a tensor is none to come back
             from. None for no such limit. Defaults to 0.25.
-        fan_in_exponent: How rates, and `largest_step`, fall with the number of inputs n of a unit,
-            (1 + n / 64) ** -fan_in_exponent: a rule that has seen narrow layers then does to wide
-            ones what it does to those. Defaults to 0.5.
+        fan_in_exponent: How rates, `largest_step` and the 0.05 there fall with the number of inputs
+            n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
+            narrow layers then does to wide ones what it does to those. Defaults to 0.5.
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
 
@@ -294,7 +294,7 @@ class TensorwiseLSTM(TensorwiseRule):
         usual = ops.sqrt(squares[self._first_decay])
         size = _root(products[-1:, -1])
         # Where no gradient was ever seen, its usual size, about _TINY, is nothing to divide by.
-        inverse = ops.where(size > 2.0 * _TINY, usual / ops.maximum(size, _TINY), 0.0)
+        inverse = ops.where(size > 2.0 * _TINY, usual / size, 0.0)
         relative = [
             ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
         ]
@@ -384,12 +384,12 @@ def _fan_in(shape: Shape) -> int:
 
 def _shape_features(shape: Shape) -> np.ndarray:
     """Returns what there is to know of a shape, numbers of about one."""
-    fan_in, fan_out = min(_fan_in(shape), _WIDE), min(max(1, shape[-1]), _WIDE) if shape else 1
+    fan_in, fan_out = _fan_in(shape), max(1, shape[-1]) if shape else 1
     rank = len(shape)
     return np.array(
         [
-            math.log(fan_in) / 5.0,
-            math.log(fan_out) / 5.0,
+            math.log(min(fan_in, _WIDE)) / 5.0,
+            math.log(min(fan_out, _WIDE)) / 5.0,
             rank < 2,
             rank == 2,
             rank > 2,

@@ -169,7 +169,7 @@ class TestOptions:
             parts = np.split(update, [8, 8 + 192 * 4])
             sizes[exponent] = np.array([np.sqrt(np.mean(part**2)) for part in parts])
         narrowness = np.array([(65 / 64) ** -0.5, 0.5, 0.25])
-        # The limit is on what is added to parameters of no size, which falls likewise.
+        # The limit is a part of what is added to parameters of no size, and both fall.
         expected = narrowness**2 if limited else narrowness
         np.testing.assert_allclose(sizes[0.5] / sizes[0.0], expected, rtol=1e-3)
 
