@@ -95,12 +95,12 @@ def test_a_rule_is_meta_trained_on_some_of_it(mixture):
         random_scale_of="tensor",
         second_derivatives=True,
     )
-    model.compile(keras.optimizers.Adam(3e-2, global_clipnorm=1.0))
+    model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
     validation = tf.data.Dataset.range(1)
     before = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
     history = model.fit(windows=30, validation_episodes=1, verbose=0).history
     assert history["skipped"] == [0]
-    assert history["val_loss"][0] < 0.95 * before
+    assert history["val_loss"][0] < 0.9 * before
 
 
 def test_mixtures_need_tasks():
