@@ -24,7 +24,7 @@ STATE_DTYPES = ("float32", "bfloat16")
 # Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
 # few of each so many, a prime. These are of all rows and columns: some rows have no gradient, those
 # of words that are not in the minibatch, or of pixels that are always black.
-_FEW, _PERIOD, _SPAN = 2**13, 257, 4
+_FEW, _PERIOD, _SPAN = 2**12, 257, 4
 
 
 class Storage:
