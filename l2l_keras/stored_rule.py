@@ -24,7 +24,7 @@ STATE_DTYPES = ("float32", "bfloat16")
 # Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
 # few of each so many, a prime. These are of all rows and columns: some rows have no gradient, those
 # of words that are not in the minibatch, or of pixels that are always black.
-_FEW, _PERIOD, _SPAN = 2**12, 257, 4
+_FEW, _PERIOD, _SPAN = 2**12, 101, 4
 
 
 class Storage:
@@ -144,7 +144,8 @@ class StoredTensorwiseRule(Storage):
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
         whole = [_sample(matrices[k]) for k in range(self.rule.matrix_rows)]
         rows = ops.stack([*whole, *self.rule.directions(gradient, state, parameters)])
-        products = ops.matmul(rows, ops.transpose(rows)) * (1.0 / max(1, gradient.shape[0]))
+        rows = ops.reshape(rows, (rows.shape[0], -1))
+        products = ops.matmul(rows, ops.transpose(rows)) * (1.0 / max(1, rows.shape[1]))
         return products, matrices
 
     def update_tensor(
@@ -209,7 +210,7 @@ def _sample(array: Tensor) -> Tensor:
     if span >= _PERIOD:
         return vector
     periods = ops.reshape(vector[: n // _PERIOD * _PERIOD], (-1, _PERIOD))
-    return ops.reshape(periods[:, :span], (-1,))
+    return periods[:, :span]
 
 
 def stored_rule(rule: UpdateRule, state_dtype: str) -> StoredRule | StoredTensorwiseRule:

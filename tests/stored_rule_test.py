@@ -42,7 +42,7 @@ def test_some_of_a_large_tensor_tell_of_all():
     assert 0.0 < difference.max() < 0.1
 
 
-@pytest.mark.parametrize("shape", [(784, 64), (784, 200), (1000, 257), (32, 32, 3, 48)])
+@pytest.mark.parametrize("shape", [(784, 64), (784, 200), (1000, 101), (32, 32, 3, 48)])
 def test_some_of_a_large_tensor_tell_of_all_rows(shape):
     """Also where rows are unlike: most of them are of pixels that are black, or of other words."""
     rule = TensorwiseLSTM(4, seed=0)
@@ -59,24 +59,25 @@ def test_some_of_a_large_tensor_tell_of_all_rows(shape):
     stored = StoredTensorwiseRule(rule, "float32")
     products = ops.convert_to_numpy(stored.observe_tensor(state, gradient, ops.ones(shape))[0])
     nonzero = np.mean(ops.convert_to_numpy(gradient) != 0.0)
-    # Of the gradient over √v: 10 where there is one, in the first step.
+    # Of the gradient over √v: 10 where there is one, in the first step. Where a tenth of the rows
+    # has any, what is looked at is by chance a tenth more or less.
     place = len(rule.momenta)
-    assert products[place, place] == pytest.approx(100.0 * nonzero, rel=0.1)
+    assert products[place, place] == pytest.approx(100.0 * nonzero, rel=0.2)
     usual = 0.01 * np.mean(np.square(ops.convert_to_numpy(gradient)))
-    assert products[-1, -1] == pytest.approx(usual, rel=0.1)
+    assert products[-1, -1] == pytest.approx(usual, rel=0.2)
 
 
 def test_where_none_is_seen_a_gradient_is_no_reason_for_a_large_step():
     rule = TensorwiseLSTM(4, seed=0)
-    variable = keras.Variable(np.zeros((2000, 257), "float32"))
+    variable = keras.Variable(np.zeros((2000, 101), "float32"))
     optimizer = LearnedOptimizer(rule, runaway_factor=None)
     optimizer.build([variable])
     gradient = np.zeros(variable.shape, "float32")
-    gradient[:, 200] = 1.0  # Not among those that are looked at.
+    gradient[:, 80] = 1.0  # Not among those that are looked at.
     for _ in range(3):
         optimizer.apply([ops.array(gradient)])
     moved = ops.convert_to_numpy(variable.value)
-    assert 0.0 < np.abs(moved[:, 200]).max() < 0.1
+    assert 0.0 < np.abs(moved[:, 80]).max() < 0.1
 
 
 def test_a_rule_that_was_never_used_before_trains_in_low_precision():
