@@ -10,7 +10,7 @@ r"""Measures how fast this machine meta-trains, or what using a learned optimize
 Each case is measured in a process of its own. "Of sgemm" is the share of the speed of a plain
 matrix product (measured in turn with it) that the matrix products of the rule's arithmetic reach,
 and nothing else is counted: 2 operations a weight and coordinate forward, and in meta-training 4
-backward.
+backward; "-" where a rule has none for coordinates.
 
 --what=meta_train, the default: inner steps per second of meta-training the paper's 2x20 LSTM
 (windows of 20 steps, Adam on the rule's weights included), the time until the first window is done
@@ -158,7 +158,7 @@ _APPLY_COLUMNS: Columns = {
     "ns/coord.": lambda r: f"{r['ns_per_coordinate']:.1f}",
     "(Adam)": lambda r: f"{r['adam_ns_per_coordinate']:.1f}",
     "times Adam": lambda r: f"{r['times_adam']:.2f}",
-    "of sgemm": lambda r: f"{r['sgemm_share']:.1%}",
+    "of sgemm": lambda r: f"{r['sgemm_share']:.1%}" if r["sgemm_share"] else "-",
     "(sgemm GFLOP/s)": lambda r: f"{r['sgemm_gflops']:.1f}",
     "(copy GB/s)": lambda r: f"{r['copy_bytes_per_second'] / 1e9:.1f}",
     "state/coord.": lambda r: f"{r['state_bytes_per_coordinate']:.0f} B",
