@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from l2l_keras.tasks import generated
@@ -23,7 +23,7 @@ from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.mixture import Mixture
 
 Tensor = Any
-Data = dict[str, tuple[np.ndarray, np.ndarray]]
+Data = dict[str, tuple[Tensor, Tensor]]
 ModelFn = Callable[[], keras.Model]
 Initializer = Callable[[], keras.initializers.Initializer]
 
@@ -53,7 +53,7 @@ def general(
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
     mnist = _mnist(data_dir, download, pool=1)
     pooled = _mnist(data_dir, download, pool=2)
-    flat = {split: x.reshape(len(x), -1) for split, (x, _) in pooled.items()}
+    flat = {split: tf.reshape(x, (len(x), -1)) for split, (x, _) in pooled.items()}
     tokens = generated.tokens(vocabulary=24, length=12)
     small = functools.partial(generated.table, count=750)
     members = {
@@ -286,20 +286,23 @@ def _factors(rows: int, width: int) -> ModelFn:
 
 
 def _mnist(data_dir: str | None, download: bool, pool: int) -> Data:
-    """Returns MNIST from 0 to 1, with squares of pixels averaged; its test images are not used."""
+    """Returns MNIST from 0 to 1, with squares of pixels averaged; its test images are not used.
+
+    As tensors, which tasks share instead of making their own.
+    """
     parts = {"train": "train[:30000]", "validation": "train[30000:45000]", "test": "train[45000:]"}
     images = load_images("mnist", parts, data_dir, download)
     return {
-        split: (average(x, pool)[..., 0].astype("float32") / 255.0, y)
+        split: (tf.constant(average(x, pool)[..., 0].astype("float32") / 255.0), y)
         for split, (x, y) in images.items()
     }
 
 
-def _itself(inputs: dict[str, np.ndarray]) -> Data:
+def _itself(inputs: dict[str, Tensor]) -> Data:
     """Returns inputs as their own targets."""
     return {split: (x, x) for split, x in inputs.items()}
 
 
 def _channels(data: Data) -> Data:
     """Returns images with an axis of channels."""
-    return {split: (x[..., None], y) for split, (x, y) in data.items()}
+    return {split: (tf.expand_dims(x, -1), y) for split, (x, y) in data.items()}
