@@ -203,7 +203,10 @@ class StoredTensorwiseRule(Storage):
 
 
 def _sample(array: Tensor) -> Tensor:
-    """Returns some of an array's elements, or all of them, as a vector."""
+    """Returns all of an array's elements as a vector, or some of them, a row for each period.
+
+    They are not made one vector: XLA would then tell for each by division where it comes from.
+    """
     n = math.prod(array.shape)
     vector = ops.reshape(array, (n,))
     span = max(_SPAN, math.ceil(_FEW * _PERIOD / max(1, n)))
