@@ -27,6 +27,12 @@ Data = dict[str, tuple[Tensor, Tensor]]
 ModelFn = Callable[[], keras.Model]
 Initializer = Callable[[], keras.initializers.Initializer]
 
+# Its test images are not used.
+_MNIST_PARTS = {
+    "train": "train[:30000]",
+    "validation": "train[30000:45000]",
+    "test": "train[45000:]",
+}
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "silu", "elu")
 _HE = keras.initializers.HeNormal
 _BINARY = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
@@ -51,8 +57,8 @@ def general(
         FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
     """
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
-    mnist = _mnist(data_dir, download, pool=1)
-    pooled = _mnist(data_dir, download, pool=2)
+    images = load_images("mnist", _MNIST_PARTS, data_dir, download)
+    mnist, pooled = _pixels(images, pool=1), _pixels(images, pool=2)
     flat = {split: tf.reshape(x, (len(x), -1)) for split, (x, _) in pooled.items()}
     tokens = generated.tokens(vocabulary=24, length=12)
     small = functools.partial(generated.table, count=750)
@@ -285,13 +291,11 @@ def _factors(rows: int, width: int) -> ModelFn:
     return model_fn
 
 
-def _mnist(data_dir: str | None, download: bool, pool: int) -> Data:
-    """Returns MNIST from 0 to 1, with squares of pixels averaged; its test images are not used.
+def _pixels(images: Data, pool: int) -> Data:
+    """Returns images from 0 to 1, with squares of pixels averaged.
 
     As tensors, which tasks share instead of making their own.
     """
-    parts = {"train": "train[:30000]", "validation": "train[30000:45000]", "test": "train[45000:]"}
-    images = load_images("mnist", parts, data_dir, download)
     return {
         split: (tf.constant(average(x, pool)[..., 0].astype("float32") / 255.0), y)
         for split, (x, y) in images.items()
