@@ -46,25 +46,27 @@ def test_some_of_a_large_tensor_tell_of_all():
 def test_some_of_a_large_tensor_tell_of_all_rows(shape):
     """Also where rows are unlike: most of them are of pixels that are black, or of other words."""
     rule = TensorwiseLSTM(4, seed=0)
-    random = np.random.default_rng(0)
-    gradient = random.normal(size=(*shape[:-1], shape[-1]))
-    rows = gradient.reshape(-1, shape[-1])
-    if shape[0] == 784:  # The borders of pictures.
-        rows.reshape(28, 28, -1)[[*range(4), *range(-4, 0)]] = 0.0
-        rows.reshape(28, 28, -1)[:, [*range(4), *range(-4, 0)]] = 0.0
-    else:
-        rows[random.permutation(len(rows))[: len(rows) * 9 // 10]] = 0.0
-    gradient = ops.array(gradient, "float32")
-    state = [ops.zeros(shape)] * rule.coordinate_rows
     stored = StoredTensorwiseRule(rule, "float32")
-    products = ops.convert_to_numpy(stored.observe_tensor(state, gradient, ops.ones(shape))[0])
-    nonzero = np.mean(ops.convert_to_numpy(gradient) != 0.0)
-    # Of the gradient over √v: 10 where there is one, in the first step. Where a tenth of the rows
-    # has any, what is looked at is by chance a tenth more or less.
-    place = len(rule.momenta)
-    assert products[place, place] == pytest.approx(100.0 * nonzero, rel=0.2)
-    usual = 0.01 * np.mean(np.square(ops.convert_to_numpy(gradient)))
-    assert products[-1, -1] == pytest.approx(usual, rel=0.2)
+    state = [ops.zeros(shape)] * rule.coordinate_rows
+    ratios = []
+    # Where a tenth of the rows has a gradient, one draw is by chance a tenth more or less.
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        gradient = random.normal(size=shape)
+        rows = gradient.reshape(-1, shape[-1])
+        if shape[0] == 784:  # The borders of pictures.
+            rows.reshape(28, 28, -1)[[*range(4), *range(-4, 0)]] = 0.0
+            rows.reshape(28, 28, -1)[:, [*range(4), *range(-4, 0)]] = 0.0
+        else:
+            rows[random.permutation(len(rows))[: len(rows) * 9 // 10]] = 0.0
+        array = ops.array(gradient, "float32")
+        products = ops.convert_to_numpy(stored.observe_tensor(state, array, ops.ones(shape))[0])
+        # Of the gradient over √v: 10 where there is one, in the first step.
+        place = len(rule.momenta)
+        relative = products[place, place] / (100.0 * np.mean(gradient != 0.0))
+        usual = products[-1, -1] / (0.01 * np.mean(np.square(gradient)))
+        ratios.append((relative, usual))
+    np.testing.assert_allclose(np.mean(ratios, axis=0), 1.0, rtol=0.1)
 
 
 def test_where_none_is_seen_a_gradient_is_no_reason_for_a_large_step():
