@@ -22,8 +22,9 @@ STATE_DTYPES = ("float32", "bfloat16")
 """What the state of a rule may be kept in."""
 
 # Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
-# few of each so many, a prime. These are of all rows and columns: some rows have no gradient, those
-# of words that are not in the minibatch, or of pixels that are always black.
+# few of each so many. These are of all rows: some have no gradient, those of words that are not in
+# the minibatch, or of pixels that are always black. The many are a prime, so that these are of all
+# columns too, but where there are a multiple of them.
 _FEW, _PERIOD, _SPAN = 2**12, 101, 4
 
 

@@ -149,15 +149,22 @@ def general(
     kinds = list(members) if kinds is None else list(kinds)
     if unknown := set(kinds) - set(members):
         raise ValueError(f"`kinds` must be among {list(members)}. Received: {sorted(unknown)}")
-    return Mixture({kind: members[kind] for kind in kinds}, validation, name="general")
+    return Mixture(
+        {kind: members[kind]() for kind in kinds},
+        {kind: make() for kind, make in validation.items()},
+        name="general",
+    )
 
 
-def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> KerasTask:
-    """Returns the task of training a model, with cross-entropy as its loss unless another is given.
+def _task(
+    model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None
+) -> Callable[[], KerasTask]:
+    """Returns what makes the task of training a model, with cross-entropy unless told otherwise.
 
     All are compiled with XLA: they are small, and of layers that it is quick at.
     """
-    return KerasTask(model_fn, loss or cross_entropy(), data, batch_size, jit_compile=True)
+    loss = loss or cross_entropy()
+    return functools.partial(KerasTask, model_fn, loss, data, batch_size, jit_compile=True)
 
 
 def _far_off() -> keras.initializers.Initializer:

@@ -134,11 +134,14 @@ def tuned(
     return Outcome(baseline.name, tuple(rates[k] for k in chosen), curves, edge)
 
 
-def paces(rollouts: Sequence[Rollout]) -> list[float]:
+def paces(
+    rollouts: Sequence[Rollout], clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Measures the seconds of a step of several optimizers, side by side.
 
     Args:
         rollouts: They run the optimizers on the same problem.
+        clock: Tells the time, in seconds. Defaults to the system's.
 
     Returns:
         Medians over several turns, in each of which every optimizer has a short run.
@@ -147,9 +150,9 @@ def paces(rollouts: Sequence[Rollout]) -> list[float]:
     taken: list[list[float]] = [[] for _ in rollouts]
     for turn in range(_PACE_TURNS):
         for rollout, seconds in zip(rollouts, taken, strict=True):
-            start = time.perf_counter()
+            start = clock()
             rollout(turn, steps=steps)
-            seconds.append((time.perf_counter() - start) / steps)
+            seconds.append((clock() - start) / steps)
     return [statistics.median(seconds) for seconds in taken]
 
 

@@ -58,9 +58,24 @@ def test_an_untuned_optimizer_runs_as_it_is(task):
     np.testing.assert_array_equal(made.curves[0], made.curves[1][:, :3])
 
 
-def test_paces_are_of_each_optimizer(task):
-    rollouts = [Rollout(task, keras.optimizers.SGD(0.1), steps) for steps in (5, 80)]
-    seconds = paces(rollouts)
+def test_paces_are_seconds_of_a_step_of_each_optimizer():
+    now = 0.0
+
+    class Runs:
+        def __init__(self, steps, pace):
+            self.steps, self.pace = steps, pace
+
+        def __call__(self, seed, steps):
+            nonlocal now
+            # The first turn is slow, as if there were something to compile.
+            now += steps * self.pace * (1.0 if seed else 100.0)
+
+    rollouts = [Runs(5, 0.2), Runs(80, 3.0)]
+    assert paces(rollouts, clock=lambda: now) == pytest.approx([0.2, 3.0])
+
+
+def test_paces_of_rollouts_can_be_measured(task):
+    seconds = paces([Rollout(task, keras.optimizers.SGD(0.1), steps) for steps in (5, 80)])
     assert len(seconds) == 2 and min(seconds) > 0.0
 
 
