@@ -25,21 +25,34 @@ TESTS = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_the_optimizer_on(backend):
-    if backend == keras.backend.backend():
-        pytest.skip("The backend of this process.")
+BACKENDS = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
+
+
+@pytest.fixture(name="runs", scope="module")
+def runs_fixture(tmp_path_factory):
+    """Runs the tests on all other backends at once; each is one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {}
+    for backend in filter(importlib.util.find_spec, BACKENDS):
+        with (folder / backend).open("w") as output:
+            runs[backend] = subprocess.Popen(
+                [sys.executable, "-m", "pytest", "-q", "-n0", *(f"tests/{test}" for test in TESTS)],
+                cwd=ROOT,
+                env={**os.environ, "KERAS_BACKEND": backend},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+    yield lambda backend: (runs[backend].wait(), (folder / backend).read_text())
+    for run in runs.values():
+        run.kill()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_optimizer_on(backend, runs):
     if not importlib.util.find_spec(backend):
         pytest.skip(f"Needs {backend}.")
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *(f"tests/{test}" for test in TESTS)],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout[-5000:]
+    status, output = runs(backend)
+    assert status == 0, output[-5000:]
 
 
 def test_importing_the_package_imports_no_tensorflow():

@@ -149,8 +149,8 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
 
 def get_task(
     name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
-) -> tasks.Task:
-    """Returns a task by its name; see `l2l_keras.tasks.get`.
+) -> tasks.Task | tasks.Mixture:
+    """Returns a task, or a mixture of tasks, by its name; see `l2l_keras.tasks.get`.
 
     Args:
         name: Name of the task, or where to find one's own.
@@ -162,24 +162,12 @@ def get_task(
         The task.
 
     Raises:
-        UserError: If there is no such task, it is a mixture, or its data are missing.
+        UserError: If there is no such task, or its data are missing.
 
     Example:
         >>> get_task("quadratic").size
         1280
     """
-    task = get_task_or_mixture(name, data_dir, download, options)
-    if isinstance(task, tasks.Mixture):
-        raise UserError(
-            f"{name!r} is a mixture of tasks, to meta-train on. Here, name a single task.", USAGE
-        )
-    return task
-
-
-def get_task_or_mixture(
-    name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
-) -> tasks.Task | tasks.Mixture:
-    """Returns a task, or a mixture of tasks, by its name; see `get_task`."""
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):

@@ -30,6 +30,11 @@ once: that takes hours, and is kept in a cache.
   l2l-evaluate --task=testbed --preset=my_rule --output_dir=report
   l2l-evaluate --task=testbed --preset=my_rule --steps=100 --task_option="multiples=(1, 10)" \
       --task_option="problems=('deep_relu', 'series_gru')" --task_option=cache_dir=my_cache
+
+A mixture is evaluated likewise: on each of the tasks that rules are validated on, their test data,
+in runs of one length, and with nothing kept.
+
+  l2l-evaluate --task=general --preset=my_rule --steps=1000 --data_dir=~/tensorflow_datasets
 """
 
 from __future__ import annotations
@@ -37,7 +42,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -65,8 +72,8 @@ _BASELINE = flags.DEFINE_multi_enum(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    f"What to minimise: {', '.join(tasks.names())}, {_TESTBED}, or a task of your own as "
-    "package.module:function or path/to/file.py:function.",
+    f"What to minimise: {', '.join(tasks.names())}, {_TESTBED}, or a task or mixture of your own "
+    "as package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )
 _OPTIONS = flags.DEFINE_multi_string(
@@ -79,16 +86,16 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, 
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "Fresh test optimizees; the task `quadratic` makes each of many functions. 10 by default, 3 on "
-    "the testbed.",
+    "Fresh test optimizees; the task `quadratic` makes each of many functions. 10 by default, 3 of "
+    "each problem of the testbed or a mixture.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
     "tuning_seeds",
     None,
-    "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 on "
-    "the testbed.",
+    "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 of "
+    "each problem of the testbed or a mixture.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -133,15 +140,18 @@ def main(argv: list[str]) -> None:
     # Before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
     learned, cards = _load_presets(_PRESET.value or [])
-    if _TASK.value == _TESTBED:
-        scores = _evaluate_on_testbed(learned)
+    task = None
+    if _TASK.value != _TESTBED:
+        task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
+    if task is None or isinstance(task, tasks.Mixture):
+        scores = _evaluate_on_mixture(task, learned) if task else _evaluate_on_testbed(learned)
         if not scores:
             print("The baselines are tuned and kept in the cache: name a --preset to compare.")
             return
         print(evaluation.testbed.table(scores), end="")
         report = functools.partial(evaluation.testbed.write_report, scores)
     else:
-        comparison = _compare(learned)
+        comparison = _compare(task, learned)
         print(evaluation.table(comparison), end="")
         report = functools.partial(evaluation.write_report, comparison)
     if output_dir is None:
@@ -154,10 +164,10 @@ def main(argv: list[str]) -> None:
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _compare(learned: dict[str, presets.Rules]) -> evaluation.Comparison:
+def _compare(task: tasks.Task, learned: dict[str, presets.Rules]) -> evaluation.Comparison:
     """Compares presets with baselines on one task."""
     return evaluation.compare(
-        _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value),
+        task,
         learned,
         steps=_STEPS.value,
         seeds=_seeds(_SEEDS.value or 10),
@@ -170,15 +180,33 @@ def _compare(learned: dict[str, presets.Rules]) -> evaluation.Comparison:
 
 def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.testbed.Score]:
     """Compares presets with baselines on the problems of the testbed."""
-    if FLAGS["baseline"].present:
-        raise _console.UserError(
-            f"The testbed has all baselines. Received: --baseline={_BASELINE.value}", _console.USAGE
-        )
     options = _console.parse_options("task_option", _OPTIONS.value)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
         raise _console.UserError(
             "--task_option: the testbed takes multiples, problems and cache_dir. "
             f"Received: {', '.join(unknown)}",
+            _console.USAGE,
+        )
+    return _evaluate(learned, **options)
+
+
+def _evaluate_on_mixture(
+    mixture: tasks.Mixture, learned: dict[str, presets.Rules]
+) -> list[evaluation.testbed.Score]:
+    """Compares presets with baselines on the tasks that a mixture is validated on."""
+    if not learned:
+        raise _console.UserError("On a mixture, name a --preset to compare.", _console.USAGE)
+    with tempfile.TemporaryDirectory() as folder:
+        return _evaluate(learned, problems=mixture.validation, multiples=(1,), cache_dir=folder)
+
+
+def _evaluate(
+    learned: dict[str, presets.Rules], **arguments: Any
+) -> list[evaluation.testbed.Score]:
+    """Compares presets with baselines on several problems."""
+    if FLAGS["baseline"].present:
+        raise _console.UserError(
+            f"The testbed and mixtures have all baselines. Received: --baseline={_BASELINE.value}",
             _console.USAGE,
         )
     try:
@@ -192,7 +220,7 @@ def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.t
                 data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
                 download=_DOWNLOAD.value,
                 progress=_show,
-                **options,
+                **arguments,
             )
         )
     except ValueError as error:

@@ -344,9 +344,7 @@ def main(argv: list[str]) -> None:
     output_dir = _resumed_run() if _RESUME.value else _new_run()
     _console.set_threads(_THREADS.value)
     keras.utils.set_random_seed(_SEED.value)
-    task = _console.get_task_or_mixture(
-        _TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value
-    )
+    task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
     if isinstance(task, tasks.Mixture):
         # Two dozen programs are compiled, in half the time, and run as fast.
         os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")

@@ -146,17 +146,14 @@ def test_get_task_says_what_is_wrong(tmp_path):
     assert error.value.status == _console.FAILURE
 
 
-def test_get_task_wants_a_single_task(tmp_path):
+def test_get_task_finds_mixtures_too(tmp_path):
     file = tmp_path / "mixture.py"
     file.write_text(
         "from l2l_keras.tasks import Mixture, Quadratic\n"
         "def make():\n"
         "    return Mixture({'a': Quadratic()})\n"
     )
-    with pytest.raises(_console.UserError, match="is a mixture of tasks") as error:
-        _console.get_task(f"{file}:make")
-    assert error.value.status == _console.USAGE
-    assert list(_console.get_task_or_mixture(f"{file}:make").members) == ["a"]
+    assert list(_console.get_task(f"{file}:make").members) == ["a"]
 
 
 if __name__ == "__main__":

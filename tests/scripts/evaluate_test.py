@@ -205,7 +205,7 @@ class TestTestbed:
     @pytest.mark.parametrize(
         ("flag", "message"),
         [
-            ("--baseline=Adam", "The testbed has all baselines"),
+            ("--baseline=Adam", "The testbed and mixtures have all baselines"),
             ("--task_option=layers=3", "takes multiples, problems and cache_dir. Received: layers"),
             ("--task_option=problems=('nothing',)", "Unknown problem"),
             ("--task_option=multiples=(2, 1)", "must be positive and in increasing order"),
@@ -214,6 +214,34 @@ class TestTestbed:
     def test_mistakes_are_told(self, flag, message):
         with pytest.raises(_console.UserError, match=message) as error:
             evaluate_here(*self.FLAGS, flag)
+        assert error.value.status == _console.USAGE
+
+
+class TestMixture:
+    @pytest.fixture(name="task")
+    def task_fixture(self, tmp_path):
+        path = tmp_path / "my_mixture.py"
+        path.write_text(
+            f"{TASK}\nfrom l2l_keras.tasks import Mixture\n"
+            "def mixture():\n"
+            "    return Mixture({'seen': make()}, {'first': make(), 'second': make()})\n"
+        )
+        return f"--task={path}:mixture"
+
+    def test_the_tasks_for_validation_are_evaluated(self, task, preset, tmp_path, capsys):
+        folder = tmp_path / "report"
+        evaluate_here(task, f"--preset={preset}", f"--output_dir={folder}", *SMALL)
+        printed = capsys.readouterr()
+        assert "2/2 second: SGD: learning rate" in printed.err
+        assert "**my_rule, 5 steps**" in printed.out
+        content = json.loads((folder / "testbed.json").read_text())
+        found = [(score["problem"], score["steps"]) for score in content["scores"]]
+        assert found == [("first", 5), ("second", 5)]
+        assert content["summaries"][0]["problems"] == 2
+
+    def test_a_preset_is_needed(self, task):
+        with pytest.raises(_console.UserError, match="On a mixture, name a --preset") as error:
+            evaluate_here(task)
         assert error.value.status == _console.USAGE
 
 

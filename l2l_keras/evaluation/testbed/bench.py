@@ -84,7 +84,7 @@ def evaluate(
     learned: Mapping[str, Any],
     steps: int = 100,
     multiples: Sequence[int] = (1, 10, 100),
-    problems: Sequence[str] | None = None,
+    problems: Sequence[str] | Mapping[str, Task] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     tuning_seeds: Sequence[int] = (0,),
     cache_dir: str | os.PathLike[str] = DEFAULT_CACHE,
@@ -101,12 +101,15 @@ def evaluate(
         steps: Updates of the shortest runs. Defaults to 100.
         multiples: Lengths of runs as multiples of that, in increasing order. Defaults to 1, 10 and
             100.
-        problems: Names of problems. Defaults to all.
+        problems: Names of problems, or tasks of one's own by the name to show, such as those that a
+            `Mixture` is validated on. Defaults to all problems of the testbed.
         seeds: Seeds of the test optimizees and their minibatches. Defaults to three.
         tuning_seeds: Seeds of the validation optimizees on which learning rates are tuned. Defaults
             to one.
         cache_dir: Folder in which is kept what baselines and learned optimizers did, so that an
-            interrupted comparison goes on where it was. Defaults to one in `~/.keras`.
+            interrupted comparison goes on where it was. Of tasks of one's own it knows the name
+            and the size only: what else may change needs a new folder. Defaults to one in
+            `~/.keras`.
         guard: Whether learned optimizers have a guard. Defaults to False.
         data_dir: Folder of TensorFlow Datasets, for problems that read from it.
         download: Whether such problems may download what is missing. Defaults to True.
@@ -133,18 +136,20 @@ def evaluate(
     lengths = Lengths(
         tuple(steps * multiple for multiple in multiples), tuple(seeds), tuple(tuning_seeds)
     )
+    own = problems if isinstance(problems, Mapping) else {}
     chosen = names() if problems is None else list(problems)
     # All of them first: a name that is wrong shall not be found after hours.
-    for name in set(chosen) - set(names()):
+    for name in set(chosen) - set(names()) - set(own):
         problem(name)
     cache = Cache(cache_dir, SHIPPED)
     for number, name in enumerate(chosen):
-        task = problem(name, data_dir, download)
+        task = own[name] if name in own else problem(name, data_dir, download)
         told = functools.partial(_tell, progress, f"{number + 1}/{len(chosen)} {name}")
-        yield from _scores(task, learned, lengths, cache, guard, told)
+        yield from _scores(name, task, learned, lengths, cache, guard, told)
 
 
 def _scores(
+    problem_name: str,
     task: Task,
     learned: Mapping[str, Any],
     lengths: Lengths,
@@ -155,7 +160,7 @@ def _scores(
     """Yields the scores of every optimizer on one problem."""
     longest = lengths.steps[-1]
     common = {
-        "problem": task.name,
+        "problem": problem_name,
         "size": task.size,
         "steps": lengths.steps,
         "seeds": lengths.seeds,
@@ -189,9 +194,8 @@ def _scores(
     pace = _paces(task, rollouts, {outcome.name for outcome in best})
     for outcome in outcomes:
         for k, rival in enumerate(best):
-            result = score(
-                task.name, outcome, rival, default, k, pace[outcome.name] / pace[rival.name]
-            )
+            relative_pace = pace[outcome.name] / pace[rival.name]
+            result = score(problem_name, outcome, rival, default, k, relative_pace)
             progress(
                 f"{outcome.name}: {result.steps} steps: {result.ratio.mean:.3f} of "
                 f"{rival.name}'s final loss"

@@ -29,11 +29,8 @@ def evaluate_fixture(tmp_path_factory):
             arguments = {"problems": ["wine_of_many_scales"], "steps": 10, "multiples": (1, 2)} | (
                 arguments
             )
-            return list(
-                testbed.evaluate(
-                    learned, seeds=(0, 1), cache_dir=folder, progress=lines.append, **arguments
-                )
-            )
+            arguments = {"seeds": (0, 1), "cache_dir": folder} | arguments
+            return list(testbed.evaluate(learned, progress=lines.append, **arguments))
 
     return evaluate
 
@@ -78,6 +75,15 @@ def test_an_interrupted_comparison_goes_on_where_it_was(evaluate, monkeypatch):
     assert [score.optimizer for score in again] == ["b", "b", "c", "c"]
     evaluate({"a": MomentumLSTM(rate=0.02, seed=0)}, [], guard=True)
     assert run == ["a", "c", "a"]
+
+
+def test_tasks_of_ones_own_are_problems_too(evaluate, tmp_path):
+    tasks = {name: testbed.problem("wine_of_many_scales") for name in ("mine", "deep_relu")}
+    rule = MomentumLSTM(rate=0.01, seed=0)
+    scores = evaluate({"small": rule}, [], problems=tasks, multiples=(1,), cache_dir=tmp_path)
+    assert [(s.problem, s.steps) for s in scores] == [("mine", 10), ("deep_relu", 10)]
+    # What has the name of a problem of the testbed is one's own nonetheless.
+    assert scores[0].final_loss == scores[1].final_loss
 
 
 def test_a_rule_that_does_harm_is_guarded(evaluate):
