@@ -107,18 +107,31 @@ def shipped():
 SHIPPED = shipped()
 
 
-@pytest.mark.parametrize("problem", SHIPPED)
+def test_what_all_baselines_did_is_shipped():
+    assert sorted(SHIPPED) == testbed.names()
+    for outcomes in SHIPPED.values():
+        named = [content["settings"]["baseline"] for _, content, _ in outcomes]
+        assert sorted(named) == sorted([*testbed.TUNED, testbed.DEFAULT])
+        for path, content, curves in outcomes:
+            text = json.dumps(content["settings"], sort_keys=True).encode()
+            assert path.stem == hashlib.sha256(text).hexdigest()[:16]
+            assert content["settings"]["steps"] == [100, 1000, 10000]
+            assert [part.shape for part in curves] == [(3, 101), (3, 1001), (3, 10001)]
+
+
+QUICK = ("diabetes_regression", "wine_of_many_scales")
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHIPPED],
+)
 def test_what_is_shipped_is_of_the_problem_as_it_is(problem):
     """Its first losses are those of the shipped curves: else the problem has changed since."""
     if problem not in testbed.names(stored=False) and not DATA_DIR:
         pytest.skip("L2L_KERAS_DATA_DIR names no folder of data sets")
     task = testbed.problem(problem, DATA_DIR, download=False)
-    for path, content, all_curves in SHIPPED[problem]:
-        settings = content["settings"]
-        text = json.dumps(settings, sort_keys=True).encode()
-        assert path.stem == hashlib.sha256(text).hexdigest()[:16]
-        assert (settings["size"], settings["steps"]) == (task.size, [100, 1000, 10000])
-        assert [part.shape for part in all_curves] == [(3, 101), (3, 1001), (3, 10001)]
+    assert {content["settings"]["size"] for _, content, _ in SHIPPED[problem]} == {task.size}
     _, content, curves = SHIPPED[problem][0]
     name = content["settings"]["baseline"]
     optimizer = (
