@@ -26,11 +26,9 @@ def evaluate_fixture(tmp_path_factory):
             for name in ("Adam", "AdamW", "RMSprop", "NAG", "SGD"):
                 coarse = dataclasses.replace(runs.TUNED[name], grid=(0.001, 0.1))
                 patch.setitem(runs.TUNED, name, coarse)
-            arguments = {"problems": ["wine_of_many_scales"], "steps": 10, "multiples": (1, 2)} | (
-                arguments
-            )
-            arguments = {"seeds": (0, 1), "cache_dir": folder} | arguments
-            return list(testbed.evaluate(learned, progress=lines.append, **arguments))
+            usual = {"problems": ["wine_of_many_scales"], "steps": 10, "multiples": (1, 2)}
+            usual |= {"seeds": (0, 1), "cache_dir": folder}
+            return list(testbed.evaluate(learned, progress=lines.append, **usual | arguments))
 
     return evaluate
 
