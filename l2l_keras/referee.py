@@ -1,13 +1,15 @@
 """Decides between a learned rule and Adam by the losses that they make.
 
-Whoever leads makes the steps, in periods; a copy of the weights from the start of a period is what
-to go back to if a rule does harm. At the end of a period of the rule there is a test that costs no
-step: has the loss fallen by what Adam's steps would have promised? The promise of a step is the
-product of the gradient and of Adam's update from the gradients before; where Adam leads, losses
-fall by about that. A rule that is clearly behind (later on: that makes no progress), is put to
-trial: Adam has as many steps from the copy, and whoever comes to lower losses leads from then on,
-with the weights that it has come to. A good rule is seldom put to trial; a bad one is soon, from
-weights that it has not ruined yet.
+Whoever leads makes the steps, in periods. A copy of the weights is what to go back to if a rule
+does harm: it is made anew where a period has ended with losses that are lower for certain, since
+weights may be ruined while losses stand still. At the end of a period of the rule there is a test
+that costs no step: has the loss fallen by what Adam's steps would have promised? The promise of a
+step is the product of the gradient and of Adam's update from the gradients before; where Adam
+leads, losses fall by about that. A rule that is clearly behind (later on: that makes no progress),
+is put to trial: Adam has as many steps from the copy, and whoever comes to lower losses leads from
+then on, with the weights that it has come to. Where nobody is ahead for certain, the rule goes on,
+Adam's weights are the copy, and there are further trials until one of both is. A good rule is
+seldom put to trial; a bad one is soon, from weights that it has not ruined yet.
 
 A rule that has lost has short trials of its own now and then, if its updates agree with Adam's.
 """
@@ -24,15 +26,17 @@ Tensor = Any
 _PERIOD, _PART = 8.0, 0.25
 # A period that tells nothing yet becomes longer until it is such a part of all steps, and so long.
 _LONGEST_PART, _LONGEST_FIRST = 0.5, 32.0
-# By how many standard errors losses are to be lower than promised before there is a trial.
-_DOUBTS, _PROOF = 1.5, 1.0
-# After so many steps, a rule is more trusted: it is enough that losses are lower than before.
+# By how many standard errors the fall of losses is to miss what was promised for there to be a
+# trial; and to exceed it to be taken for no accident, from a rule that is trusted, or not yet.
+_DOUBTS, _LIKELY, _CERTAIN = 1.5, 1.0, 3.0
+# After so many steps, it is enough that losses are lower than before, but for a rule that could not
+# prove more in a trial.
 _PROBATION = 64.0
 # A rule makes no progress to speak of if losses have fallen by less than such a part.
 _STANDSTILL = 0.03
-# By how many standard errors a challenger is to be better; and how much worse half-way through, to
-# be stopped.
-_AHEAD, _BEHIND = 2.0, 0.5
+# By how many standard errors a challenger is to be better than a rule that is not trusted yet, or
+# than another leader; and how much worse half-way through, to be stopped.
+_SLIGHTLY_AHEAD, _AHEAD, _BEHIND = 0.5, 2.0, 0.5
 # How many times as long as a trial that Adam has lost the next period is.
 _PATIENCE = 4.0
 # Steps of trials of a rule, as a part of all; there may be one when there have been so many steps,
@@ -41,11 +45,13 @@ _TRIAL_PART, _FIRST_WAIT = 0.03, 16.0
 # Harm is done where for so many steps the loss has been higher than at the copy, by so many
 # standard deviations and by such a part, which is larger in the first few steps.
 _HARM_STEPS, _HARM_DEVIATIONS, _HARM_PART, _EARLY = 3.0, 4.0, 0.2, 8.0
-# At once, where a single loss is higher by so many standard deviations and by so many times.
-_GROSS_DEVIATIONS, _GROSS_PART = 20.0, 2.0
+# A loss that is higher by so many standard deviations and by so many times counts as so many steps.
+_GROSS_DEVIATIONS, _GROSS_PART, _GROSS_STEPS = 20.0, 2.0, 1.5
 # Updates of a rule agree with Adam's if their cosine is at least so much, and they are at most so
 # many times as large; and a rule does if that holds for such a part of the last dozens.
 _COSINE, _TIMES, _AGREEING = 0.1, 30.0, 0.8
+# What is no error at all.
+_TINY = 1e-30
 # Weight of a loss in the averages of the last few and of the last dozens.
 _FEW, _DOZENS = 0.3, 0.05
 
@@ -68,10 +74,12 @@ class Referee(NamedTuple):
         late: For the second half, their sum.
         leader_first: `first` of the period before the trial.
         leader_second: `second` of it.
+        renewal: 1 if the copy is made anew at the start of the period.
+        trust: 1 once the rule has proven what it can do, 0 before; -1 if a trial has not done so.
         recent: Average of the last few losses.
         last: The last loss.
         variance: Variance of losses by the differences of neighbours, in the last dozens.
-        level: `recent` where the copy was made.
+        level: `recent` of the weights that are the copy.
         spread: Standard deviation of losses there.
         high: For how many steps losses have been too high.
         agreeing: How often the rule's updates have agreed with Adam's, of the last dozens.
@@ -94,6 +102,8 @@ class Referee(NamedTuple):
     late: Tensor
     leader_first: Tensor
     leader_second: Tensor
+    renewal: Tensor
+    trust: Tensor
     recent: Tensor
     last: Tensor
     variance: Tensor
@@ -178,15 +188,15 @@ def _see(
     back = ops.logical_and(r.high >= _HARM_STEPS, ops.logical_or(ops.logical_not(adam), trial))
 
     going_on = ops.logical_and(good, ops.logical_not(back))
-    copy = _all(going_on, ops.logical_not(trial), r.place < 1.5)
     # Where losses are late, the first one is that of the copy that was made without it.
-    copy = ops.logical_and(copy, ops.logical_or(r.steps > 1.5, r.moments < 0.5))
+    due = ops.where(r.steps > 1.5, r.renewal > 0.5, r.moments < 0.5)
+    copy = _all(going_on, ops.logical_not(trial), r.place < 1.5, due)
 
     over = ops.logical_and(going_on, r.place >= r.length)
     period_over = ops.logical_and(over, ops.logical_not(trial))
-    put_to_trial, longer = _examine(r)
+    put_to_trial, longer, proven = _examine(r)
     begins = ops.logical_and(period_over, put_to_trial)
-    behind, ahead = _compare(r)
+    behind, far_behind, ahead = _compare(r)
     stopped = _all(going_on, ops.equal(r.place, 0.5 * r.length), behind)
     wins = _all(trial, over, ahead)
     loses = _all(trial, ops.logical_or(stopped, over), ops.logical_not(wins))
@@ -201,10 +211,12 @@ def _see(
         forget_rule=ops.logical_and(back, ops.logical_not(adam)),
     )
     after = _when(ops.logical_and(period_over, longer), _lengthen(r), r)
-    after = _when(ops.logical_and(period_over, ops.logical_not(longer)), _next_period(r), after)
+    known = r._replace(trust=ops.where(proven, 1.0, r.trust))
+    next_period = _next_period(known, renewal=ops.logical_or(leads, proven))
+    after = _when(ops.logical_and(period_over, ops.logical_not(longer)), next_period, after)
     after = _when(begins, _begin_trial(r), after)
     after = _when(wins, _win_trial(r), after)
-    after = _when(ops.logical_or(loses, back), _lose_trial(r), after)
+    after = _when(ops.logical_or(loses, back), _lose_trial(r, back, far_behind), after)
     after = _when(ops.logical_and(back, ops.logical_not(trial)), _replace_rule(r), after)
     warmed = _number(ops.logical_and(accepted, decision.adam_sees))
     harm = _number(decision.forget_rule)
@@ -234,7 +246,9 @@ def _take(r: Referee, loss: Tensor, products: Tensor) -> Referee:
     gross = r.level + ops.maximum(
         _GROSS_DEVIATIONS * r.spread, (_GROSS_PART + part) * ops.abs(r.level)
     )
-    high = ops.where(recent <= bound, 0.0, r.high + ops.where(loss > gross, _HARM_STEPS, 1.0))
+    # One loss that is too high is an accident, however long the average takes to forget it.
+    harm = ops.where(loss > gross, _GROSS_STEPS, _number(loss > bound))
+    high = ops.where(recent <= bound, 0.0, r.high + harm)
     high = ops.where(begins, 0.0, high)
     # Of neighbours, so that it does not matter how fast losses fall.
     variance = r.variance + dozens * (0.5 * ops.square(loss - r.last) - r.variance)
@@ -259,44 +273,56 @@ def _take(r: Referee, loss: Tensor, products: Tensor) -> Referee:
     )
 
 
-def _examine(r: Referee) -> tuple[Tensor, Tensor]:
-    """Returns whether there is a trial after a period, and if not, whether to lengthen that."""
+def _examine(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what comes of a period: whether a trial, or else more of it, and whether a new copy.
+
+    The last is for a rule that has made progress for certain.
+    """
     half = 0.5 * r.length
     gain = (r.first - r.second) / half
     promised = ops.maximum((r.rising + r.falling) / half, 0.0)
     # Of two means of so many losses.
-    error = ops.sqrt(r.variance / (0.5 * half))
-    # Promises are too good where noise is low, as it is once a good rule takes small steps: then,
-    # progress is enough.
-    enough = ops.where(r.steps > _PROBATION, 0.0, promised)
-    proven = gain > enough + _PROOF * error
+    error = ops.maximum(ops.sqrt(r.variance / (0.5 * half)), _TINY)
+    trusted, suspect = r.trust > 0.5, r.trust < -0.5
+    # Promises are too good where noise is low, as it is once a good rule takes small steps.
+    probation = ops.logical_or(r.steps <= _PROBATION, suspect)
+    progress = (gain - ops.where(probation, promised, 0.0)) / error
+    below = -r.second / half / error
+    keeping_up = ops.minimum(progress, below) > _LIKELY
+    certain = ops.minimum(progress, below) > _CERTAIN
+    proven = ops.where(trusted, below > _LIKELY, certain)
     behind = gain < promised - _DOUBTS * error
     longest = ops.maximum(_LONGEST_FIRST, _LONGEST_PART * (r.steps + r.length))
-    longer = ops.logical_and(ops.logical_not(proven), 2.0 * r.length <= longest)
+    room = ops.logical_or(2.0 * r.length <= longest, ops.logical_not(trusted))
+    longer = _all(ops.logical_not(proven), ops.logical_not(suspect), room)
     # Later on, losses may stand still for a while, and Adam's smaller steps be better for as long.
-    counts = ops.logical_or(r.steps <= _PROBATION, ops.logical_not(longer))
+    patient = _all(r.steps > _PROBATION, trusted, longer)
     size = ops.abs(r.level + r.second / half)
     stands_still = ops.maximum(gain, 0.0) + error < _STANDSTILL * size
-    stands_still = ops.logical_and(stands_still, counts)
-    doubted = _all(ops.logical_or(behind, stands_still), ops.logical_not(proven))
+    stands_still = ops.logical_and(stands_still, ops.logical_not(patient))
+    doubted = _all(_any(behind, stands_still, suspect), ops.logical_not(keeping_up))
     leads = r.adam_leads > 0.5
     again = ops.logical_and(r.attempt > 0.5, r.agreeing >= _AGREEING)
-    return ops.where(leads, again, doubted), ops.logical_and(longer, ops.logical_not(leads))
+    longer = ops.logical_and(longer, ops.logical_not(leads))
+    return ops.where(leads, again, doubted), longer, proven
 
 
-def _compare(r: Referee) -> tuple[Tensor, Tensor]:
-    """Returns whether a challenger is behind half-way, and whether it is ahead at the end."""
+def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns whether a challenger is behind, so far, or for certain, and whether it is ahead."""
     half = 0.5 * r.length
-    error = ops.sqrt(2.0 * r.variance / half)
-    behind = (r.first - r.leader_first) / half > _BEHIND * error
+    error = half * ops.sqrt(2.0 * r.variance / half)
+    behind = ops.where(r.place > half, r.second - r.leader_second, r.first - r.leader_first)
     # Later on, losses that have risen may fall again: to be below them is no feat.
     lower = ops.minimum(r.leader_first, r.leader_second)
     rival = ops.where(r.steps > _PROBATION, lower, r.leader_second)
-    return behind, (rival - r.second) / half > _AHEAD * error
+    trusted = ops.logical_or(r.adam_leads > 0.5, r.trust > 0.5)
+    needed = ops.where(trusted, _AHEAD, _SLIGHTLY_AHEAD)
+    ahead = rival - r.second > needed * error
+    return behind > _BEHIND * error, behind > _AHEAD * error, ahead
 
 
-def _next_period(r: Referee) -> Referee:
-    """Begins a period of the leader's."""
+def _next_period(r: Referee, renewal: Tensor) -> Referee:
+    """Begins a period of the leader's, with a new copy or with the old one."""
     leads = r.adam_leads > 0.5
     # Adam's periods are in turn for the rule to wait, and as long as its trial.
     attempt = ops.logical_and(leads, _all(r.attempt < 0.5, r.agreeing >= _AGREEING))
@@ -306,8 +332,9 @@ def _next_period(r: Referee) -> Referee:
         trial=ops.zeros_like(r.trial),
         attempt=_number(attempt),
         length=_even(ops.maximum(own, _PERIOD)),
-        level=r.recent,
-        spread=ops.sqrt(r.variance),
+        renewal=_number(renewal),
+        level=ops.where(renewal, r.recent, r.level),
+        spread=ops.where(renewal, ops.sqrt(r.variance), r.spread),
     )
 
 
@@ -335,29 +362,40 @@ def _begin_trial(r: Referee) -> Referee:
     )
 
 
-def _lose_trial(r: Referee) -> Referee:
-    """The leader goes on, with its own weights; its next period is far longer than the trial."""
+def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
+    """The leader goes on, with its own weights; its next period is far longer than the trial.
+
+    If that is a rule that is ahead, but not for certain, Adam's weights are the copy then.
+    """
     half = 0.5 * r.length
-    after = _next_period(r._replace(recent=r.level + r.leader_second / half))
+    recent = r.level + r.leader_second / half
+    own = r.level + ops.where(r.place > half, r.second, r.first) / half
+    leads = r.adam_leads > 0.5
+    certain = ops.logical_or(back, far_behind)
+    trust = ops.where(certain, 1.0, ops.where(r.trust > 0.5, 1.0, -1.0))
+    after = _next_period(
+        r._replace(recent=recent, level=own, trust=ops.where(leads, r.trust, trust)),
+        renewal=ops.logical_or(leads, certain),
+    )
     longer = ops.maximum(after.length, _PATIENCE * r.length)
-    return after._replace(length=ops.where(r.adam_leads > 0.5, after.length, longer))
+    return after._replace(length=ops.where(leads, after.length, longer))
 
 
 def _win_trial(r: Referee) -> Referee:
     """The challenger leads."""
     waits = ops.ones_like(r.attempt)
-    return _next_period(r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits))
+    after = r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits, trust=waits)
+    return _next_period(after, renewal=ops.ones_like(r.trial > 0.5))
 
 
 def _replace_rule(r: Referee) -> Referee:
     """Adam leads, from the copy."""
-    return _next_period(
-        r._replace(
-            adam_leads=ops.ones_like(r.adam_leads),
-            attempt=ops.ones_like(r.attempt),
-            recent=r.level,
-        )
+    after = r._replace(
+        adam_leads=ops.ones_like(r.adam_leads),
+        attempt=ops.ones_like(r.attempt),
+        recent=r.level,
     )
+    return _next_period(after, renewal=ops.ones_like(r.trial > 0.5))
 
 
 def _without_losses(r: Referee) -> Referee:

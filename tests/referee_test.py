@@ -37,12 +37,16 @@ class Simulation:
 
     def loss(self, more=0.0):
         """What the loss of the weights, after further progress, would be without noise."""
-        progress = self.progress + more
+        progress = np.real(self.progress) + more
         if not np.isfinite(progress):
             return np.nan
         if progress < 0.0:  # Worse than at the start.
             return self.floor + 2.0 * np.exp(min(80.0, -0.1 * progress))
         return self.floor + 2.0 * (1.0 + progress) ** -0.5
+
+    def pace(self):
+        """What progress a step of Adam's makes."""
+        return 1.0
 
     def run(self, steps):
         for _ in range(steps):
@@ -60,7 +64,7 @@ class Simulation:
                 self.progress = self.copy
                 continue
             if decision.adam:
-                self.progress += 1.0
+                self.progress += self.pace()
             else:
                 self.progress = self.rule(self.progress, len(self.decisions))
             if decision.swap:
@@ -115,6 +119,19 @@ def test_a_rule_that_is_faster_at_first_and_then_ruins_the_weights_is_replaced(s
         return progress + 5.0 if t < 30 else max(0.0, progress - 2.0)
 
     run = Simulation(rule, seed=seed).run(STEPS)
+    assert run.referee.adam_leads == 1.0
+    assert run.loss() <= 1.1 * 2.0 * (1.0 + STEPS) ** -0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_that_a_rule_ruins_while_losses_stand_still_are_not_kept(seed):
+    """As where normalised networks get weights so large that Adam's steps do little to them."""
+
+    class Ruining(Simulation):
+        def pace(self):
+            return 1.0 / (1.0 + np.imag(self.progress))
+
+    run = Ruining(lambda progress, _: progress + 0.3j, noise=0.3, seed=seed).run(STEPS)
     assert run.referee.adam_leads == 1.0
     assert run.loss() <= 1.1 * 2.0 * (1.0 + STEPS) ** -0.5
 
@@ -180,6 +197,14 @@ def test_in_a_trial_adam_has_as_many_steps_from_where_the_period_began():
     assert length in (8, 16, 32)
     assert kinds[: 2 * length] == [(False, False)] * length + [(True, True)] * length
     assert run.progress == 40 - length
+
+
+@pytest.mark.parametrize(("losses", "rescues"), [((1e3,), 0.0), ((1e3, 1e3), 1.0)])
+def test_one_loss_that_is_far_too_high_is_an_accident(losses, rescues):
+    vector = tf.zeros(len(Referee._fields))
+    for loss in [2.0, 1.9, 1.8, 1.7, *losses, 1.6, 1.5]:
+        vector, _ = _decide(vector, np.float32(loss), True)
+    assert Referee(*vector.numpy().tolist()).rescues == rescues
 
 
 def test_gradients_that_are_not_accepted_count_as_harm():
