@@ -37,6 +37,8 @@ _STANDSTILL = 0.03
 # By how many standard errors a challenger is to be better than a rule that is not trusted yet, or
 # than another leader; and how much worse half-way through, to be stopped.
 _SLIGHTLY_AHEAD, _AHEAD, _BEHIND = 0.5, 2.0, 0.5
+# Steps of a trial of Adam's against a trusted rule, as a part of all, at most.
+_TRUSTED_PART = 0.1
 # How many times as long as a trial that Adam has lost the next period is.
 _PATIENCE = 4.0
 # Steps of trials of a rule, as a part of all; there may be one when there have been so many steps,
@@ -72,7 +74,7 @@ class Referee(NamedTuple):
         rising: What Adam's steps promised for the first half, each times its place.
         falling: For the second half, each times the steps that were left of it.
         late: For the second half, their sum.
-        leader_first: `first` of the period before the trial.
+        leader_first: `first` of the period before the trial, for as many losses as there.
         leader_second: `second` of it.
         renewal: 1 if the copy is made anew at the start of the period.
         trust: 1 once the rule has proven what it can do, 0 before; -1 if a trial has not done so.
@@ -352,11 +354,15 @@ def _lengthen(r: Referee) -> Referee:
 
 
 def _begin_trial(r: Referee) -> Referee:
-    """It is the challenger's turn, from the copy."""
+    """It is the challenger's turn, from the copy: for as long, or less where a rule is trusted."""
+    most = ops.maximum(_even(_TRUSTED_PART * r.steps), _LONGEST_FIRST)
+    trusted = _all(r.adam_leads < 0.5, r.trust > 0.5, r.length > most)
+    length = ops.where(trusted, most, r.length)
     return _without_losses(r)._replace(
         trial=ops.ones_like(r.trial),
-        leader_first=r.first,
-        leader_second=r.second,
+        length=length,
+        leader_first=r.first * length / r.length,
+        leader_second=r.second * length / r.length,
         recent=r.level,
         trials=r.trials + 1.0,
     )
