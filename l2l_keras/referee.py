@@ -6,10 +6,11 @@ weights may be ruined while losses stand still. At the end of a period of the ru
 that costs no step: has the loss fallen by what Adam's steps would have promised? The promise of a
 step is the product of the gradient and of Adam's update from the gradients before; where Adam
 leads, losses fall by about that. A rule that is clearly behind (later on: that makes no progress),
-is put to trial: Adam has as many steps from the copy, and whoever comes to lower losses leads from
-then on, with the weights that it has come to. Where nobody is ahead for certain, the rule goes on,
-Adam's weights are the copy, and there are further trials until one of both is. A good rule is
-seldom put to trial; a bad one is soon, from weights that it has not ruined yet.
+is put to trial: Adam has as many steps from the copy (fewer, if the rule has proven before what it
+can do), and whoever comes to lower losses leads from then on, with the weights that it has come to.
+Where nobody is ahead for certain, the rule goes on, Adam's weights are the copy, and there are
+further trials until one of both is. A good rule is seldom put to trial; a bad one is soon, from
+weights that it has not ruined yet.
 
 A rule that has lost has short trials of its own now and then, if its updates agree with Adam's.
 """
@@ -78,10 +79,11 @@ class Referee(NamedTuple):
         leader_second: `second` of it.
         renewal: 1 if the copy is made anew at the start of the period.
         trust: 1 once the rule has proven what it can do, 0 before; -1 if a trial has not done so.
+            Means nothing where Adam leads.
         recent: Average of the last few losses.
         last: The last loss.
         variance: Variance of losses by the differences of neighbours, in the last dozens.
-        level: `recent` of the weights that are the copy.
+        level: Average of a few losses of the weights that are the copy.
         spread: Standard deviation of losses there.
         high: For how many steps losses have been too high.
         agreeing: How often the rule's updates have agreed with Adam's, of the last dozens.
@@ -214,7 +216,7 @@ def _see(
     )
     after = _when(ops.logical_and(period_over, longer), _lengthen(r), r)
     known = r._replace(trust=ops.where(proven, 1.0, r.trust))
-    next_period = _next_period(known, renewal=ops.logical_or(leads, proven))
+    next_period = _next_period(known, proven)
     after = _when(ops.logical_and(period_over, ops.logical_not(longer)), next_period, after)
     after = _when(begins, _begin_trial(r), after)
     after = _when(wins, _win_trial(r), after)
@@ -290,29 +292,29 @@ def _examine(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     probation = ops.logical_or(r.steps <= _PROBATION, suspect)
     progress = (gain - ops.where(probation, promised, 0.0)) / error
     below = -r.second / half / error
-    keeping_up = ops.minimum(progress, below) > _LIKELY
-    certain = ops.minimum(progress, below) > _CERTAIN
-    proven = ops.where(trusted, below > _LIKELY, certain)
+    both = ops.minimum(progress, below)
+    proven = ops.where(trusted, below > _LIKELY, both > _CERTAIN)
     behind = gain < promised - _DOUBTS * error
     longest = ops.maximum(_LONGEST_FIRST, _LONGEST_PART * (r.steps + r.length))
     room = ops.logical_or(2.0 * r.length <= longest, ops.logical_not(trusted))
-    longer = _all(ops.logical_not(proven), ops.logical_not(suspect), room)
+    leads = r.adam_leads > 0.5
+    longer = _all(ops.logical_not(_any(proven, suspect, leads)), room)
     # Later on, losses may stand still for a while, and Adam's smaller steps be better for as long.
     patient = _all(r.steps > _PROBATION, trusted, longer)
     size = ops.abs(r.level + r.second / half)
     stands_still = ops.maximum(gain, 0.0) + error < _STANDSTILL * size
     stands_still = ops.logical_and(stands_still, ops.logical_not(patient))
+    keeping_up = both > _LIKELY
     doubted = _all(_any(behind, stands_still, suspect), ops.logical_not(keeping_up))
-    leads = r.adam_leads > 0.5
     again = ops.logical_and(r.attempt > 0.5, r.agreeing >= _AGREEING)
-    longer = ops.logical_and(longer, ops.logical_not(leads))
     return ops.where(leads, again, doubted), longer, proven
 
 
 def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     """Returns whether a challenger is behind, so far, or for certain, and whether it is ahead."""
     half = 0.5 * r.length
-    error = half * ops.sqrt(2.0 * r.variance / half)
+    # Of the difference of two sums of so many losses.
+    error = ops.sqrt(2.0 * r.variance * half)
     behind = ops.where(r.place > half, r.second - r.leader_second, r.first - r.leader_first)
     # Later on, losses that have risen may fall again: to be below them is no feat.
     lower = ops.minimum(r.leader_first, r.leader_second)
@@ -323,9 +325,10 @@ def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     return behind > _BEHIND * error, behind > _AHEAD * error, ahead
 
 
-def _next_period(r: Referee, renewal: Tensor) -> Referee:
-    """Begins a period of the leader's, with a new copy or with the old one."""
+def _next_period(r: Referee, proven: Tensor | bool = True) -> Referee:
+    """Begins a period of the leader's; of a rule with a new copy only if its weights are proven."""
     leads = r.adam_leads > 0.5
+    renewal = ops.logical_or(leads, proven)
     # Adam's periods are in turn for the rule to wait, and as long as its trial.
     attempt = ops.logical_and(leads, _all(r.attempt < 0.5, r.agreeing >= _AGREEING))
     wait = r.steps + _FIRST_WAIT
@@ -376,32 +379,28 @@ def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
     half = 0.5 * r.length
     recent = r.level + r.leader_second / half
     own = r.level + ops.where(r.place > half, r.second, r.first) / half
-    leads = r.adam_leads > 0.5
     certain = ops.logical_or(back, far_behind)
-    trust = ops.where(certain, 1.0, ops.where(r.trust > 0.5, 1.0, -1.0))
-    after = _next_period(
-        r._replace(recent=recent, level=own, trust=ops.where(leads, r.trust, trust)),
-        renewal=ops.logical_or(leads, certain),
-    )
+    trust = ops.where(ops.logical_or(certain, r.trust > 0.5), 1.0, -1.0)
+    after = _next_period(r._replace(recent=recent, level=own, trust=trust), certain)
     longer = ops.maximum(after.length, _PATIENCE * r.length)
-    return after._replace(length=ops.where(leads, after.length, longer))
+    return after._replace(length=ops.where(r.adam_leads > 0.5, after.length, longer))
 
 
 def _win_trial(r: Referee) -> Referee:
     """The challenger leads."""
     waits = ops.ones_like(r.attempt)
-    after = r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits, trust=waits)
-    return _next_period(after, renewal=ops.ones_like(r.trial > 0.5))
+    return _next_period(r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits, trust=waits))
 
 
 def _replace_rule(r: Referee) -> Referee:
     """Adam leads, from the copy."""
-    after = r._replace(
-        adam_leads=ops.ones_like(r.adam_leads),
-        attempt=ops.ones_like(r.attempt),
-        recent=r.level,
+    return _next_period(
+        r._replace(
+            adam_leads=ops.ones_like(r.adam_leads),
+            attempt=ops.ones_like(r.attempt),
+            recent=r.level,
+        )
     )
-    return _next_period(after, renewal=ops.ones_like(r.trial > 0.5))
 
 
 def _without_losses(r: Referee) -> Referee:

@@ -21,7 +21,7 @@ class Simulation:
 
     Args:
         rule: How a step of the rule changes the progress so far, a function of it and of the number
-            of steps; one of Adam adds 1.
+            of steps; one of Adam adds `pace()`. An imaginary part is what losses do not show.
         noise: Standard deviation of losses, as a part of them.
         floor: What losses fall to.
         products: Of updates of the rule and of Adam, and of each with itself.
@@ -205,6 +205,17 @@ def test_one_loss_that_is_far_too_high_is_an_accident(losses, rescues):
     for loss in [2.0, 1.9, 1.8, 1.7, *losses, 1.6, 1.5]:
         vector, _ = _decide(vector, np.float32(loss), True)
     assert Referee(*vector.numpy().tolist()).rescues == rescues
+
+
+def test_a_trial_against_a_rule_that_was_good_is_a_tenth_of_all_steps_at_most():
+    run = Simulation(lambda progress, _: min(1e4, progress + 50.0)).run(STEPS)
+    trials = np.array([decision.trial and decision.adam for decision in run.decisions])
+    (begins,) = np.nonzero(trials[1:] & ~trials[:-1])
+    late = [step for step in begins if step > 400]
+    assert late
+    for step in late:
+        length = np.argmin(np.append(trials[step + 1 :], False))
+        assert length <= 0.1 * (step + 1)
 
 
 def test_gradients_that_are_not_accepted_count_as_harm():
