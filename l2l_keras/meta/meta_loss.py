@@ -9,6 +9,8 @@ import tensorflow as tf
 Tensor = Any
 
 _EPSILON = 1e-8
+# Such a part of the initial loss is next to none for `"log_relative"`.
+_LITTLE = 0.003
 
 
 def _log_of(losses: Tensor) -> Tensor:
@@ -31,10 +33,18 @@ def _log_mean(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
     return tf.reduce_mean(weights * _log_of(means))
 
 
+def _means(losses: Tensor, weights: Tensor) -> Tensor:
+    return tf.reduce_sum(weights * losses, axis=0) / (tf.reduce_sum(weights, axis=0) + _EPSILON)
+
+
 def _log_window(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
     del initial
-    means = tf.reduce_sum(weights * losses, axis=0) / (tf.reduce_sum(weights, axis=0) + _EPSILON)
-    return tf.reduce_mean(_log_of(means))
+    return tf.reduce_mean(_log_of(_means(losses, weights)))
+
+
+def _log_relative(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
+    parts = _means(losses, weights) / (tf.abs(initial) + _EPSILON)
+    return tf.reduce_mean(tf.math.log(tf.maximum(parts, 0.0) + _LITTLE))
 
 
 def _relative(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
@@ -46,6 +56,7 @@ META_LOSSES = {
     "log": _log,
     "log_mean": _log_mean,
     "log_window": _log_window,
+    "log_relative": _log_relative,
     "relative": _relative,
 }
 """Meta-losses of a window by name. `"mean"`: the mean of its losses, the paper's choice. `"log"`:
@@ -54,8 +65,10 @@ that of their logarithms, for losses that fall over orders of magnitude or diffe
 orders of magnitude while the few functions that are worst off shall count. `"log_window"`: the
 logarithm of the mean loss of a window, for tasks whose losses differ and are noisy: what is gained
 in a task with a large loss is worth no more than in one with a small loss, and a lucky minibatch is
-worth no more than another. `"relative"`: the mean of the losses over the optimizee's initial
-loss."""
+worth no more than another. `"log_relative"`: that of the part of the initial loss that is left, and
+0.003, so that tasks which are learned by heart, whose losses fall over ever more orders of
+magnitude, do not drown the others. `"relative"`: the mean of the losses over the optimizee's
+initial loss."""
 
 STEP_WEIGHTS = {
     "uniform": lambda progress: tf.ones_like(progress),

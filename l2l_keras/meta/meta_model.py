@@ -52,8 +52,8 @@ class MetaModel(keras.Model):
         parallel: Optimizees side by side in a training step. Defaults to 1.
         optimizees: How many training optimizees there are, each of which comes again with other
             minibatches; or None (the default), for a fresh one in each episode.
-        meta_loss: `"mean"` (default), `"log"`, `"log_mean"`, `"log_window"` or `"relative"`; see
-            `l2l_keras.meta.META_LOSSES`.
+        meta_loss: `"mean"` (default), `"log"`, `"log_mean"`, `"log_window"`, `"log_relative"` or
+            `"relative"`; see `l2l_keras.meta.META_LOSSES`.
         step_weights: `"uniform"` (default), `"linear"` or `"final"`; see
             `l2l_keras.meta.STEP_WEIGHTS`.
         random_scale: Largest |log s| of a random reparametrisation θ = s·θ', in training only.

@@ -170,7 +170,8 @@ _META_LOSS = _define(
     "meta_loss",
     "mean",
     "What is minimised: the mean loss of an episode, that of its logarithm, the logarithm of the "
-    "mean over functions side by side, or the loss relative to the initial one.",
+    "mean over functions side by side, that of a window's mean, the same of the part of the "
+    "initial loss that is left, or the mean of that part.",
     enum_values=sorted(meta.META_LOSSES),
 )
 _STEP_WEIGHTS = _define(

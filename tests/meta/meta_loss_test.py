@@ -26,7 +26,7 @@ def compute(name, step_weights, losses=LOSSES, initial=INITIAL):
 
 
 def test_all_are_tested():
-    assert sorted(META_LOSSES) == sorted([*EXPECTED, "log_window"])
+    assert sorted(META_LOSSES) == sorted([*EXPECTED, "log_window", "log_relative"])
     assert sorted(STEP_WEIGHTS) == sorted(WEIGHTS)
 
 
@@ -41,6 +41,21 @@ def test_it_is_the_weighted_mean_over_steps_and_functions(name, step_weights):
 def test_that_of_a_window_is_the_logarithm_of_the_weighted_mean(step_weights):
     means = np.average(LOSSES, axis=0, weights=WEIGHTS[step_weights])
     assert compute("log_window", step_weights) == pytest.approx(np.log(means).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("step_weights", WEIGHTS)
+def test_the_relative_one_is_the_logarithm_of_the_part_that_is_left(step_weights):
+    means = np.average(LOSSES, axis=0, weights=WEIGHTS[step_weights])
+    expected = np.log(means / INITIAL + 0.003).mean()
+    assert compute("log_relative", step_weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_relative_one_does_not_care_for_losses_that_are_next_to_nothing():
+    """What is a thousandth of that is worth a gain of a few percent where there is a loss."""
+    tiny = [compute("log_relative", "uniform", LOSSES * scale) for scale in (1e-6, 1e-9)]
+    assert tiny[0] - tiny[1] < 0.01
+    plain = [compute("log_window", "uniform", LOSSES * scale) for scale in (1e-2, 1e-5)]
+    assert plain[0] - plain[1] == pytest.approx(np.log(1e3), rel=0.01)
 
 
 @pytest.mark.parametrize("name", STEP_WEIGHTS)

@@ -167,13 +167,14 @@ class TestFit:
                 losses = np.log(losses)
             elif meta_loss == "log_mean":
                 losses = np.log(losses.mean(axis=1, keepdims=True))
-            elif meta_loss == "relative":
+            elif meta_loss in ("relative", "log_relative"):
                 losses = losses / task.loss(*optimizee, ())[0].numpy()
             weights = np.arange(1, 11) / 5 if step_weights == "linear" else np.ones(10)
-            if meta_loss == "log_window":
+            if meta_loss in ("log_window", "log_relative"):
+                little = 0.003 if meta_loss == "log_relative" else 0.0
                 for window in (slice(0, 5), slice(5, 10)):
                     means = np.average(losses[window], axis=0, weights=weights[window])
-                    expected.append(np.log(means).mean())
+                    expected.append(np.log(means + little).mean())
                 continue
             per_step = weights * losses.mean(axis=1)
             expected += [per_step[:5].mean(), per_step[5:].mean()]
