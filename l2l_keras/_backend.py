@@ -263,9 +263,9 @@ def program(function: Callable[..., Any], assigns: bool = False) -> Callable[...
         assigns: Whether it returns next values. Defaults to False.
 
     Returns:
-        A function of a list of slots, and tensors, that returns the same, with slots for their
-        values. Slots are tensors on JAX; elsewhere they are updated in place, and on TensorFlow
-        they are variables.
+        A function of a list of slots, and tensors or hashable values, that returns the same, with
+        slots for their values. Slots are tensors on JAX; elsewhere they are updated in place, and
+        on TensorFlow they are variables.
     """
     if keras.backend.backend() == "jax":
         return function

@@ -508,7 +508,8 @@ class LearnedOptimizer(BatchOptimizer):
         for (group, _), shapes in shared.items():
             stored = self._stored_rules[group]
             if isinstance(stored, StoredTensorwiseRule):
-                yield TensorwiseBlock(group, stored, shapes, axes)
+                devices = {index: _backend.device(variables[index]) for index in shapes}
+                yield TensorwiseBlock(group, stored, shapes, axes, devices)
                 continue
             for part in [shapes] if stored.rule.coupled else divide(shapes):
                 chunk = _backend.chunk_size(variables[next(iter(part))])

@@ -99,7 +99,10 @@ class StoredRule(Storage):
 
 
 class StoredTensorwiseRule(Storage):
-    """A tensorwise rule, whose state of a variable is arrays of the variable's shape.
+    """A tensorwise rule, whose state of a tensor is arrays of the tensor's shape.
+
+    The states of several small tensors may be vectors of the coordinates of all, one tensor after
+    the other, as `Tensors` has them.
 
     Args:
         rule: The rule.
@@ -107,22 +110,26 @@ class StoredTensorwiseRule(Storage):
 
     Attributes:
         rule: The rule.
-        observe: `observe_tensor` as a program; see `_backend.program`.
-        update: `update_tensor` as a program.
+        observe: `observe_tensors` as a program; see `_backend.program`.
+        update: `update_tensors` as a program.
         control: Returns a program that decides how directions are weighted; see `_control`.
     """
 
     def __init__(self, rule: TensorwiseRule, state_dtype: str) -> None:
         super().__init__(state_dtype)
         self.rule = rule
-        self.observe = _backend.program(self.observe_tensor)
-        self.update = _backend.program(self.update_tensor, assigns=True)
+        self.observe = _backend.program(self.observe_tensors)
+        self.update = _backend.program(self.update_tensors, assigns=True)
         self.control = functools.lru_cache(maxsize=16)(self._control)
 
-    def observe_tensor(
-        self, stored: Sequence[Tensor], gradient: Tensor, parameters: Tensor
+    def observe_tensors(
+        self,
+        stored: Sequence[Tensor],
+        gradient: Tensor,
+        parameters: Tensor,
+        shapes: tuple[Shape, ...],
     ) -> tuple[Tensor, Tensor]:
-        """Computes a tensor's matrix directions, and the mean products of all of its directions.
+        """Computes tensors' matrix directions, and the mean products of all of their directions.
 
         For the products of a large tensor, some coordinates are looked at, from all over it.
 
@@ -130,26 +137,28 @@ class StoredTensorwiseRule(Storage):
             stored: The state, arrays of one shape.
             gradient: float32 of that shape.
             parameters: float32 of that shape.
+            shapes: Those of the tensors. That of the arrays is the same if there is one only.
 
         Returns:
-            `(products, matrices)`: float32 `[r, r]`, and `[matrix_rows, *shape]`.
+            `(products, matrices)`: float32 `[r, r, T]`, and `[matrix_rows, *shape]`.
         """
-        shape = tuple(gradient.shape)
-        n = math.prod(shape)
+        n = math.prod(gradient.shape)
         vector, *vectors = [ops.reshape(array, (n,)) for array in (gradient, *stored)]
         numbers = [self.numbers(array) for array in vectors]
-        matrices = self.rule.matrices(vector, numbers, Tensors([shape]))
-        matrices = ops.reshape(matrices, (self.rule.matrix_rows, *shape))
-        arrays = [_sample(array) for array in (gradient, parameters, *stored)]
-        gradient, parameters, *stored = arrays
+        matrices = self.rule.matrices(vector, numbers, Tensors(shapes))
+        matrices = ops.reshape(matrices, (self.rule.matrix_rows, *gradient.shape))
+        arrays = [gradient, parameters, *(matrices[k] for k in range(matrices.shape[0])), *stored]
+        if len(shapes) == 1:
+            arrays = [_sample(array) for array in arrays]
+            shapes = (arrays[0].shape,)
+        gradient, parameters, *rest = arrays
+        whole, stored = rest[: self.rule.matrix_rows], rest[self.rule.matrix_rows :]
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        whole = [_sample(matrices[k]) for k in range(self.rule.matrix_rows)]
         rows = ops.stack([*whole, *self.rule.directions(gradient, state, parameters)])
-        rows = ops.reshape(rows, (rows.shape[0], -1))
-        products = ops.matmul(rows, ops.transpose(rows)) * (1.0 / max(1, rows.shape[1]))
-        return products, matrices
+        rows = ops.reshape(rows, (rows.shape[0], math.prod(gradient.shape)))
+        return Tensors(shapes).products(rows), matrices
 
-    def update_tensor(
+    def update_tensors(
         self,
         stored: Sequence[Tensor],
         gradient: Tensor,
@@ -157,29 +166,49 @@ class StoredTensorwiseRule(Storage):
         matrices: Tensor,
         coefficients: Tensor,
         accepted: Tensor,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Computes the update of a tensor.
+        shapes: tuple[Shape, ...],
+        members: tuple[bool, ...],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Computes the updates of tensors.
 
         Args:
             stored: The state, arrays of one shape.
             gradient: float32 of that shape.
             parameters: float32 of that shape.
-            matrices: As returned by `observe_tensor`.
-            coefficients: float32 `[k]`.
+            matrices: As returned by `observe_tensors`.
+            coefficients: float32 `[T, k]`.
             accepted: Whether to step at all, a boolean scalar.
+            shapes: Those of the tensors. That of the arrays is the same if there is one only.
+            members: Which tensors are to be updated.
 
         Returns:
-            `(update, stored)`: float32 of that shape, and the next state.
+            `(updates, stored)`: float32 of the tensors' shapes, meaningless for others, and the
+            next state.
         """
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        whole = [matrices[k] for k in range(self.rule.matrix_rows)]
+        whole = [matrices[k] for k in range(matrices.shape[0])]
         directions = [*whole, *self.rule.directions(gradient, state, parameters)]
-        update = sum(c * d for c, d in zip(ops.unstack(coefficients), directions, strict=False))
+        kept = accepted
+        if not all(members):
+            sizes = [math.prod(shape) for shape in shapes]
+            kept = ops.logical_and(accepted, np.repeat(members, sizes))
         new = [
-            ops.where(accepted, self.stored(array), old)
+            ops.where(kept, self.stored(array), old)
             for array, old in zip(state, stored, strict=True)
         ]
-        return ops.where(accepted, update, 0.0), new
+        if len(shapes) == 1:
+            weighted = zip(ops.unstack(coefficients[0]), directions, strict=False)
+            return [ops.where(accepted, sum(c * d for c, d in weighted), 0.0)], new
+        tensors = Tensors(shapes)
+        cut = [tensors.cut(direction) for direction in directions]
+        updates, start = [], 0
+        for run, (shape, count) in enumerate(tensors.runs):
+            own = ops.unstack(coefficients[start : start + count], axis=1)
+            weighted = zip(own, [parts[run] for parts in cut], strict=False)
+            update = ops.where(accepted, sum(c[:, None] * d for c, d in weighted), 0.0)
+            updates += ops.unstack(ops.reshape(update, (count, *shape)))
+            start += count
+        return updates, new
 
     def _control(self, shapes: tuple[Shape, ...]) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         """Returns a program that decides how directions are weighted.
@@ -189,15 +218,18 @@ class StoredTensorwiseRule(Storage):
 
         Returns:
             A function of the tensors' state `[rows, T]`, alone in a list; the rule's weights; mean
-            products, an array `[r, r]` for each tensor; a factor of updates; and which tensors are
-            to change, `[T]`. It returns coefficients `[T, k]`, and the next state likewise.
+            products, a list of arrays `[r, r, t]` of t tensors each; a factor of updates; and which
+            tensors are to change, `[T]`. It returns coefficients `[T, k]`, and the next state
+            likewise.
         """
         tensors = Tensors(shapes)
 
         def control(slots, weights, products, factor, changed):
             (state,) = slots
             with keras.StatelessScope(zip(self.rule.weights, weights, strict=True)):
-                coefficients, new = self.rule.control(ops.stack(products, -1), state, tensors)
+                coefficients, new = self.rule.control(
+                    ops.concatenate(products, axis=-1), state, tensors
+                )
             return ops.transpose(factor * coefficients), [ops.where(changed, new, state)]
 
         return _backend.program(control, assigns=True)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from l2l_keras import _backend
-from l2l_keras.columns import Shape, Slot, Step, Tensor, slot_like
+from l2l_keras.columns import Columns, Shape, Slot, Step, Tensor, slot_like
 from l2l_keras.stored_rule import StoredTensorwiseRule
+
+# Variables of up to so many coordinates share arrays and programs, up to so many coordinates and
+# variables: otherwise a step of small ones would mostly be calls of programs.
+_SMALL, _LIMIT, _MOST = 2**13, 2**16, 32
 
 
 class TensorwiseBlock:
     """Variables that a tensorwise rule updates together.
 
-    They are gone through one after the other: at first to see how the directions are aligned in
-    each, and then, once the rule has decided, to update them.
+    They are gone through part by part: at first to see how the directions are aligned in each
+    variable, and then, once the rule has decided, to update them. Small variables are a part
+    together, and each of the others is one.
 
     Args:
         group: Name of the rule's group.
@@ -25,10 +32,11 @@ class TensorwiseBlock:
         shapes: Shape of each variable, by its place among the optimizer's variables.
         axes: Axes of the device mesh over which variables are sharded, by their places; () if
             over none.
+        devices: Where the variables lie, by their places.
 
     Attributes:
         group: Name of the rule's group.
-        shapes: Shapes of the variables, by their places.
+        shapes: Shapes of the variables, by their places, part by part.
     """
 
     def __init__(
@@ -37,71 +45,77 @@ class TensorwiseBlock:
         stored_rule: StoredTensorwiseRule,
         shapes: Mapping[int, Shape],
         axes: Mapping[int, tuple[str | None, ...]],
+        devices: Mapping[int, str],
     ) -> None:
         self.group = group
         self.stored_rule = stored_rule
-        self.shapes = dict(shapes)
+        self._parts = list(_divide(shapes, axes, devices))
+        self.shapes = {i: shape for part in self._parts for i, shape in part.shapes.items()}
         self._axes = dict(axes)
         self._control = stored_rule.control(tuple(self.shapes.values()))
 
     @property
     def slots(self) -> list[Slot]:
-        """The state of the tensors, and that of the coordinates of each."""
-        rule = self.stored_rule.rule
+        """The state of the tensors, and that of the coordinates of each part."""
+        rule, dtype = self.stored_rule.rule, self.stored_rule.dtype
         tensors = (rule.tensor_rows, len(self.shapes))
         slots = [Slot("tensor_state", tensors, "float32", (None, None), next(iter(self.shapes)))]
-        for index, shape in self.shapes.items():
-            own = slot_like("state", index, shape, self._axes[index], self.stored_rule.dtype)
-            slots += [own] * rule.coordinate_rows
+        for part in self._parts:
+            first = next(iter(part.shapes))
+            axes = self._axes[first] if len(part.shapes) == 1 else ()
+            slots += [slot_like("state", first, part.shape, axes, dtype)] * rule.coordinate_rows
         return slots
 
     def vectors(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:
-        """Returns the gradients of the block's variables."""
-        return [gradients[index] for index in self.shapes if index in gradients]
+        """Returns the gradients of the block's variables, joined part by part."""
+        return [part.join(gradients) for part in self._parts if part.has_any(gradients)]
 
     def update(self, step: Step, slots: Sequence[Any], ended: Any) -> tuple[list[Any], list[Any]]:
         """Takes part in a step; see `Block.update`."""
         rows = self.stored_rule.rule.matrix_rows + self.stored_rule.rule.direction_rows
-        nothing = ops.zeros((rows, rows), "float32")
-        tensor_slot, coordinate_slots = slots[0], self._by_variable(slots)
+        states = self._by_part(slots)
         products, matrices = [], {}
-        for index in self.shapes:
-            if index not in step.members:
-                products.append(nothing)
+        for number, part in enumerate(self._parts):
+            if not part.has_any(step.members):
+                products.append(ops.zeros((rows, rows, len(part.shapes)), "float32"))
                 continue
             with _backend.after([*ended, *products[-1:]]):
-                seen, matrices[index] = self.stored_rule.observe(
-                    coordinate_slots[index], *self._arrays(step, index)
+                seen, matrices[number] = self.stored_rule.observe(
+                    states[number], *part.arrays(step), part.tensors
                 )
                 products.append(seen)
-        changed = np.array([index in step.members for index in self.shapes])
+        members = tuple(index in step.members for index in self.shapes)
+        changed = ops.logical_and(step.accepted, np.array(members))
         coefficients, new_slots = self._control(
-            [tensor_slot],
-            list(step.weights[self.group]),
-            products,
-            step.factor,
-            ops.logical_and(step.accepted, changed),
+            slots[:1], list(step.weights[self.group]), products, step.factor, changed
         )
-        ended = [coefficients]
-        for number, index in enumerate(self.shapes):
-            own = coordinate_slots[index]
-            if index in step.members:
+        ended, start = [coefficients], 0
+        for number, part in enumerate(self._parts):
+            stop = start + len(part.shapes)
+            if number in matrices:
                 with _backend.after(ended):
-                    update, own = self.stored_rule.update(
-                        own,
-                        *self._arrays(step, index),
-                        matrices[index],
-                        coefficients[number],
+                    updates, states[number] = self.stored_rule.update(
+                        states[number],
+                        *part.arrays(step),
+                        matrices[number],
+                        coefficients[start:stop],
                         step.accepted,
+                        part.tensors,
+                        members[start:stop],
                     )
-                    ended = [step.add(index, update)]
-            new_slots = [*new_slots, *own]
-        return new_slots, ended
+                    own = zip(part.shapes, updates, strict=True)
+                    ended = [step.add(i, update) for i, update in own if i in step.members]
+            start = stop
+        return [*new_slots, *itertools.chain(*states)], ended
 
     def state_of(self, slots: Sequence[Tensor], index: int) -> Tensor:
         """Returns the state of one variable's coordinates; see `Block.state_of`."""
-        own = [ops.reshape(slot, slot.shape) for slot in self._by_variable(slots)[index]]
-        return ops.stack([self.stored_rule.numbers(array) for array in own])
+        by_part = zip(self._parts, self._by_part(slots), strict=True)
+        part, stored = next(pair for pair in by_part if index in pair[0].shapes)
+        (own,) = [slice(a, b) for member, a, b in part.spans() if member == index]
+        vectors = [ops.reshape(slot, (part.size,))[own] for slot in stored]
+        numbers = ops.stack([self.stored_rule.numbers(vector) for vector in vectors])
+        return ops.reshape(numbers, (len(vectors), *self.shapes[index]))
 
     def diagnose(self, slots: Sequence[Tensor], index: int) -> dict[str, Tensor]:
         """Tells what there is to see in the state of one variable; see `Block.diagnose`."""
@@ -109,15 +123,62 @@ class TensorwiseBlock:
         state = ops.convert_to_tensor(slots[0])[:, column : column + 1]
         return self.stored_rule.rule.diagnose(state)
 
-    def _by_variable(self, slots: Sequence[Any]) -> dict[int, list[Any]]:
-        """Returns the slots of coordinates, by the places of their variables."""
+    def _by_part(self, slots: Sequence[Any]) -> list[Sequence[Any]]:
+        """Returns the slots of coordinates, part by part."""
         rows = self.stored_rule.rule.coordinate_rows
-        return {
-            index: list(slots[1 + k * rows : 1 + (k + 1) * rows])
-            for k, index in enumerate(self.shapes)
-        }
+        return [slots[1 + k * rows : 1 + (k + 1) * rows] for k in range(len(self._parts))]
 
-    def _arrays(self, step: Step, index: int) -> tuple[Tensor, Tensor]:
-        """Returns a variable's gradient and value, float32 of its shape."""
-        gradient = ops.reshape(step.gradients[index], self.shapes[index])
-        return gradient, ops.cast(step.read(index), "float32")
+
+class _Part(Columns):
+    """Variables whose states share arrays: vectors, or arrays of the shape of a single variable.
+
+    Args:
+        shapes: See `Columns`.
+
+    Attributes:
+        shape: Shape of the arrays.
+        tensors: Shapes of the variables.
+    """
+
+    def __init__(self, shapes: Mapping[int, Shape]) -> None:
+        super().__init__(shapes)
+        self.tensors = tuple(self.shapes.values())
+        self.shape = self.tensors[0] if len(self.tensors) == 1 else (self.size,)
+
+    def has_any(self, places: Collection[int]) -> bool:
+        """Returns whether there are some of these variables."""
+        return not self.shapes.keys().isdisjoint(places)
+
+    def arrays(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Returns the variables' gradients and values, float32, zero for those without a step."""
+        values = {index: step.read(index) for index in self.shapes if index in step.members}
+        if len(self.shapes) == 1:
+            ((index, value),) = values.items()
+            gradient = ops.reshape(step.gradients[index], self.shape)
+            return gradient, ops.cast(value, "float32")
+        vectors = {
+            index: ops.reshape(ops.cast(value, "float32"), (-1,)) for index, value in values.items()
+        }
+        return self.join(step.gradients), self.join(vectors)
+
+
+def _divide(
+    shapes: Mapping[int, Shape],
+    axes: Mapping[int, tuple[str | None, ...]],
+    devices: Mapping[int, str],
+) -> Iterator[_Part]:
+    """Yields the parts of a block; see `TensorwiseBlock`."""
+    small: dict[str, dict[int, Shape]] = {}
+    # Those of one shape are neighbours: they are computed at once.
+    for index, shape in sorted(shapes.items(), key=lambda item: item[1]):
+        n = math.prod(shape)
+        if n > _SMALL or axes[index]:
+            yield _Part({index: shape})
+            continue
+        part = small.setdefault(devices[index], {})
+        size = sum(map(math.prod, part.values()))
+        if part and (size + n > _LIMIT or len(part) == _MOST):
+            yield _Part(part)
+            part = small[devices[index]] = {}
+        part[index] = shape
+    yield from map(_Part, small.values())

@@ -22,6 +22,7 @@ TESTS = [
     "optimizer_test.py",
     "parameter_groups_test.py",
     "stored_rule_test.py",
+    "tensorwise_update_test.py",
 ]
 
 

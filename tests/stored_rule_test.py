@@ -31,7 +31,8 @@ def test_some_of_a_large_tensor_tell_of_all():
     arrays = [ops.array(random.normal(size=shape), "float32") for _ in range(2)]
     gradient, parameters = arrays
     state = [ops.abs(ops.array(random.normal(size=shape), "float32")) + 0.1 for _ in range(5)]
-    sampled = StoredTensorwiseRule(rule, "float32").observe_tensor(state, gradient, parameters)[0]
+    stored = StoredTensorwiseRule(rule, "float32")
+    sampled = stored.observe_tensors(state, gradient, parameters, (shape,))[0][:, :, 0]
 
     vectors = [ops.reshape(array, (-1,)) for array in state]
     gradient, parameters = (ops.reshape(array, (-1,)) for array in arrays)
@@ -60,7 +61,8 @@ def test_some_of_a_large_tensor_tell_of_all_rows(shape):
         else:
             rows[random.permutation(len(rows))[: len(rows) * 9 // 10]] = 0.0
         array = ops.array(gradient, "float32")
-        products = ops.convert_to_numpy(stored.observe_tensor(state, array, ops.ones(shape))[0])
+        products, _ = stored.observe_tensors(state, array, ops.ones(shape), (shape,))
+        products = ops.convert_to_numpy(products)[:, :, 0]
         # Of the gradient over √v: 10 where there is one, in the first step.
         place = len(rule.momenta)
         relative = products[place, place] / (100.0 * np.mean(gradient != 0.0))

@@ -27,13 +27,13 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
     several axes is cut into two groups of neighbouring axes that make it as square as can be.
 
     Args:
-        vector: The tensor's coordinates, float32 `[size]`.
+        vector: The tensor's coordinates, float32 `[..., size]`: those of several, one by one.
         shape: Its shape.
 
     Returns:
-        float32 `[size]`: the factor, times the root of the matrix's larger side, so that the root
-        mean square of a matrix of full rank is about 1. That of a tensor that cannot be cut, such
-        as a vector, is the vector over its root mean square. Zero for zeros.
+        float32 `[..., size]`: the factor, times the root of the matrix's larger side, so that the
+        root mean square of a matrix of full rank is about 1. That of a tensor that cannot be cut,
+        such as a vector, is the vector over its root mean square. Zero for zeros.
 
     Example:
         >>> orthogonal_factor(keras.ops.array([3.0, 0.0, 0.0, 0.1]), (4,)).numpy().round(1)
@@ -50,21 +50,24 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
     if not rows * columns:
         return vector
     # Divided by the largest first: the square of a small number is zero.
-    vector = vector / (ops.max(ops.abs(vector)) + _TINY)
+    vector = vector / (ops.max(ops.abs(vector), axis=-1, keepdims=True) + _TINY)
     if min(rows, columns) < 2:
-        return vector / ops.sqrt(ops.mean(ops.square(vector)) + _TINY)
-    matrix = ops.reshape(vector, (rows, columns))
+        return vector / ops.sqrt(ops.mean(ops.square(vector), axis=-1, keepdims=True) + _TINY)
+    several = vector.shape[:-1]
+    matrix = ops.reshape(vector, (*several, rows, columns))
     if rows > columns:
-        matrix = ops.transpose(matrix)
-    smaller, larger = matrix.shape
+        matrix = ops.swapaxes(matrix, -1, -2)
+    smaller, larger = matrix.shape[-2:]
     count = math.ceil(smaller / _LARGEST_SIDE)
     side = math.ceil(smaller / count)
     # Rows of zeros are orthogonal to all others, and stay zero.
-    blocks = ops.pad(matrix, ((0, count * side - smaller), (0, 0)))
-    blocks = _polar(ops.reshape(blocks, (count, side, larger)))
-    matrix = ops.reshape(blocks, (count * side, larger))[:smaller] * math.sqrt(larger)
+    none = [(0, 0)] * len(several)
+    blocks = ops.pad(matrix, (*none, (0, count * side - smaller), (0, 0)))
+    blocks = _polar(ops.reshape(blocks, (*several, count, side, larger)))
+    matrix = ops.reshape(blocks, (*several, count * side, larger))
+    matrix = matrix[..., :smaller, :] * math.sqrt(larger)
     if rows > columns:
-        matrix = ops.transpose(matrix)
+        matrix = ops.swapaxes(matrix, -1, -2)
     return ops.reshape(matrix, vector.shape)
 
 

@@ -213,9 +213,10 @@ class TensorwiseLSTM(TensorwiseRule):
         for place in self.orthogonal:
             momentum, decay = state[place], self.momenta[place][1]
             v = state[len(self.momenta) + self._decays.index(decay)]
-            size = _root(ops.mean(ops.square(momentum)))
+            size = _root(ops.mean(ops.square(momentum), axis=-1, keepdims=True))
+            usual = _root(ops.mean(v, axis=-1, keepdims=True))
             factor = orthogonal_factor(momentum, shape)
-            factors.append(factor * size / (size + _NOTHING * _root(ops.mean(v))))
+            factors.append(factor * size / (size + _NOTHING * usual))
         return factors
 
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:

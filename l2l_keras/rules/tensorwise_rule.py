@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 
 from keras import ops
@@ -98,11 +99,12 @@ class TensorwiseRule(UpdateRule):
         """Computes the directions that come from a tensor as a whole. Pure, in `keras.ops` only.
 
         Args:
-            state: As returned by `advance`, arrays of all coordinates of a tensor, `[size]`.
-            shape: Shape of the tensor.
+            state: As returned by `advance`, arrays of all coordinates of some tensors of one shape,
+                `[count, size]`.
+            shape: Their shape.
 
         Returns:
-            `matrix_rows` arrays `[size]`.
+            `matrix_rows` arrays `[count, size]`.
         """
         del state, shape
         return []
@@ -136,10 +138,10 @@ class TensorwiseRule(UpdateRule):
         if not self.matrix_rows:
             return ops.zeros((0, *gradient.shape), "float32")
         arrays = [tensors.cut(array) for array in self.advance(gradient, state)]
-        parts = [
-            ops.stack(self.matrix_directions([array[tensor] for array in arrays], shape))
-            for tensor, shape in enumerate(tensors.shapes)
-        ]
+        parts = []
+        for run, (shape, count) in enumerate(tensors.runs):
+            rows = ops.stack(self.matrix_directions([array[run] for array in arrays], shape))
+            parts.append(ops.reshape(rows, (self.matrix_rows, count * math.prod(shape))))
         return ops.stop_gradient(ops.concatenate(parts, axis=1))
 
     def step(

@@ -56,6 +56,14 @@ def test_a_matrix_and_its_transpose_have_the_same_factor():
     )
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5,), (2, 3, 4)])
+def test_several_at_once_are_as_one_by_one(shape):
+    several = np.stack([random_matrix(shape, seed) * 10.0**seed for seed in range(3)])
+    result = ops.convert_to_numpy(orthogonal_factor(ops.array(several.reshape(3, -1)), shape))
+    expected = [factor(one) for one in several]
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
 def test_large_matrices_are_cut_into_blocks(monkeypatch):
     monkeypatch.setattr(orthogonal, "_LARGEST_SIDE", 4)
     matrix = random_matrix((7, 9))

@@ -8,7 +8,10 @@ from keras import ops
 
 from l2l_keras.rules import Tensors
 
-SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=5)
+# Neighbours of one shape too.
+SHAPES = st.lists(
+    st.tuples(st.lists(st.integers(0, 4), max_size=3), st.integers(1, 3)), min_size=1, max_size=4
+).map(lambda runs: [shape for shape, count in runs for _ in range(count)])
 
 
 @settings(deadline=None, max_examples=25)
