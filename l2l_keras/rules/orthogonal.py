@@ -16,7 +16,9 @@ Tensor = Any
 _LARGEST_SIDE = 256
 # A quintic whose iterates bring every singular value between 0.003 and 1 close to 1 in five steps.
 _QUINTIC, _STEPS = (3.4445, -4.7750, 2.0315), 5
-_TINY = 1e-30
+# What largest numbers are when they are none, and mean squares of what was divided by the largest.
+# Compilers divide by their product: that must not be zero.
+_TINY, _LITTLE = 1e-30, 1e-12
 
 
 def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
@@ -52,7 +54,7 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
     # Divided by the largest first: the square of a small number is zero.
     vector = vector / (ops.max(ops.abs(vector), axis=-1, keepdims=True) + _TINY)
     if min(rows, columns) < 2:
-        return vector / ops.sqrt(ops.mean(ops.square(vector), axis=-1, keepdims=True) + _TINY)
+        return vector / ops.sqrt(ops.mean(ops.square(vector), axis=-1, keepdims=True) + _LITTLE)
     several = vector.shape[:-1]
     matrix = ops.reshape(vector, (*several, rows, columns))
     if rows > columns:
@@ -89,7 +91,7 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
 
 def _polar(blocks: Tensor) -> Tensor:
     """Returns the orthogonal factors of matrices `[..., rows, columns]`, not more rows."""
-    norm = ops.sqrt(ops.sum(ops.square(blocks), axis=(-2, -1), keepdims=True) + _TINY)
+    norm = ops.sqrt(ops.sum(ops.square(blocks), axis=(-2, -1), keepdims=True) + _LITTLE)
     a, b, c = _QUINTIC
     x = blocks / norm
     for _ in range(_STEPS):

@@ -213,10 +213,10 @@ class TensorwiseLSTM(TensorwiseRule):
         for place in self.orthogonal:
             momentum, decay = state[place], self.momenta[place][1]
             v = state[len(self.momenta) + self._decays.index(decay)]
-            size = _root(ops.mean(ops.square(momentum), axis=-1, keepdims=True))
-            usual = _root(ops.mean(v, axis=-1, keepdims=True))
+            size = ops.sqrt(ops.mean(ops.square(momentum), axis=-1, keepdims=True))
+            usual = ops.sqrt(ops.mean(v, axis=-1, keepdims=True))
             factor = orthogonal_factor(momentum, shape)
-            factors.append(factor * size / (size + _NOTHING * usual))
+            factors.append(factor * size / (size + _NOTHING * usual + _TINY))
         return factors
 
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:

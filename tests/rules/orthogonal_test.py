@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -42,6 +43,16 @@ def test_zeros_stay_zero():
     assert np.all(factor(np.zeros((4, 3), "float32")) == 0.0)
     assert np.all(factor(np.zeros(4, "float32")) == 0.0)
     assert factor(np.zeros((0, 3), "float32")).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 4)])
+@pytest.mark.parametrize("scale", [1e-36, 1e-38, 1e-41])
+def test_what_is_next_to_nothing_is_finite_however_it_is_compiled(shape, scale):
+    """Compilers divide by the product of two sizes, which would be zero."""
+    matrix = random_matrix(shape) * np.float32(scale)
+    matrix.flat[0] = 0.0
+    compiled = tf.function(lambda vector: orthogonal_factor(vector, shape), jit_compile=True)
+    assert np.isfinite(compiled(matrix.ravel()).numpy()).all()
 
 
 def test_a_vector_is_divided_by_its_size():

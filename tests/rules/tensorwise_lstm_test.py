@@ -37,6 +37,17 @@ def gradients(steps=6, seed=0, shapes=SHAPES):
     return np.random.default_rng(seed).normal(size=(steps, size)).astype("float32")
 
 
+@pytest.mark.parametrize("orthogonal", [(), (0,)])
+def test_where_there_are_no_more_gradients_it_stands_still(orthogonal):
+    """As where all is learned by heart: what is left of momenta is no direction."""
+    rule = trained(momenta=((0.9, 0.99),), orthogonal=orthogonal)
+    given = np.zeros((700, 54), "float32")
+    given[:10] = gradients(steps=10, shapes=[(6, 5), (2, 3, 4)])
+    updates, _ = trajectory(rule, given, Tensors([(6, 5), (2, 3, 4)]))
+    assert np.abs(updates[9]).max() > 1e-4
+    assert np.abs(updates[-1]).max() < 1e-12
+
+
 class TestAtFirst:
     def test_it_is_adam_with_a_small_rate_that_the_state_tells(self):
         """Without anything learned: the output weights are zero."""
