@@ -9,8 +9,9 @@ import tensorflow as tf
 Tensor = Any
 
 _EPSILON = 1e-8
-# Such a part of the initial loss is next to none for `"log_relative"`.
-_LITTLE = 0.003
+# What the part of the initial loss that is left is raised to by `"log_relative"`: what is gained by
+# a factor counts half as much once a thousandth is left, and a tenth at 1e-10.
+_POWER = 0.1
 
 
 def _log_of(losses: Tensor) -> Tensor:
@@ -43,8 +44,9 @@ def _log_window(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
 
 
 def _log_relative(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
-    parts = _means(losses, weights) / (tf.abs(initial) + _EPSILON)
-    return tf.reduce_mean(tf.math.log(tf.maximum(parts, 0.0) + _LITTLE))
+    # The logarithm of losses, which may be tiny, first: that of zero has a derivative.
+    logs = _log_of(_means(losses, weights)) - _log_of(tf.abs(initial))
+    return tf.reduce_mean(tf.math.expm1(_POWER * logs) / _POWER)
 
 
 def _relative(losses: Tensor, initial: Tensor, weights: Tensor) -> Tensor:
@@ -65,10 +67,10 @@ that of their logarithms, for losses that fall over orders of magnitude or diffe
 orders of magnitude while the few functions that are worst off shall count. `"log_window"`: the
 logarithm of the mean loss of a window, for tasks whose losses differ and are noisy: what is gained
 in a task with a large loss is worth no more than in one with a small loss, and a lucky minibatch is
-worth no more than another. `"log_relative"`: that of the part of the initial loss that is left, and
-0.003, so that tasks which are learned by heart, whose losses fall over ever more orders of
-magnitude, do not drown the others. `"relative"`: the mean of the losses over the optimizee's
-initial loss."""
+worth no more than another. `"log_relative"`: nearly that of the part r of the initial loss that is
+left, (r^0.1 - 1) / 0.1, so that tasks which are learned by heart, whose losses fall over ever more
+orders of magnitude, do not drown the others. `"relative"`: the mean of the losses over the
+optimizee's initial loss."""
 
 STEP_WEIGHTS = {
     "uniform": lambda progress: tf.ones_like(progress),

@@ -95,6 +95,13 @@ def general(
             8,
             "mean_squared_error",
         ),
+        "classes": _task(
+            _mlp((10,), (32, 32), 5, initializer=_far_off), generated.clusters(5, 10, 1800), 64
+        ),
+        "two_classes": _task(
+            _mlp((18,), (40,), 2, initializer=_far_off), generated.clusters(2, 18), 16
+        ),
+        "linear_classes": _task(_mlp((13,), (), 3), generated.clusters(3, 13, 750), 8),
         "regions": _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
         "correlated": _task(_mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"),
         "convolutions": _task(_convnet((8, 8, 1), (6, 12)), _channels(digits), 32),
@@ -116,6 +123,7 @@ def general(
             "mean_squared_error",
         ),
         "bag": _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
+        "frequent_words": _task(_bag(201, 24, 4), generated.bags(3000, 4, kept=200), 128),
         "factors": _task(_factors(150, 8), generated.ratings(100, 50), 128, "mean_squared_error"),
     }
     validation = {
@@ -135,6 +143,12 @@ def general(
         "few_rows": _task(
             _mlp((24,), (64, 32), 1, dropout=0.3, initializer=_far_off), small(24), 16, _BINARY()
         ),
+        "kinds": _task(
+            _mlp((14,), (24,), 3, initializer=_far_off, regularizer=keras.regularizers.L2(1e-3)),
+            generated.clusters(3, 14, 600),
+            16,
+        ),
+        "linear_kinds": _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
         "images": _task(
             _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(pooled), 32
         ),
@@ -145,6 +159,7 @@ def general(
             16,
         ),
         "words": _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
+        "common_words": _task(_bag(121, 32, 3), generated.bags(2000, 3, kept=120), 256),
     }
     kinds = list(members) if kinds is None else list(kinds)
     if unknown := set(kinds) - set(members):
@@ -168,8 +183,8 @@ def _task(
 
 
 def _far_off() -> keras.initializers.Initializer:
-    """Returns Glorot's initializer, with its weights times a random factor from 0.2 to 5."""
-    factor = 5.0 ** random.uniform(-1.0, 1.0)
+    """Returns Glorot's initializer, with its weights times a random factor from 0.1 to 10."""
+    factor = 10.0 ** random.uniform(-1.0, 1.0)
     return keras.initializers.VarianceScaling(factor**2, "fan_avg", "uniform")
 
 

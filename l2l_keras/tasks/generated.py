@@ -85,6 +85,25 @@ def table(features: int = 20, count: int = 6000) -> Data:
     return thirds(x.astype("float32"), (score > 0.0).astype("float32")[:, None])
 
 
+def clusters(kinds: int, features: int, count: int = 900, distance: float = 4.0) -> Data:
+    """Returns points around a centre for each kind, with features that say much the same.
+
+    Args:
+        kinds: Number of kinds.
+        features: Number of features, of mean zero and variance one.
+        count: Number of points. Defaults to 900.
+        distance: That of two centres, in standard deviations of points from their own. Defaults
+            to 4, at which kinds overlap a little.
+    """
+    random = np.random.default_rng(20)
+    labels = random.integers(kinds, size=count)
+    centres = distance / np.sqrt(2.0 * features) * random.normal(size=(kinds, features))
+    common = random.normal(size=(count, 4)) @ random.normal(size=(4, features)) / 2.0
+    x = centres[labels] + 0.8 * common + 0.6 * random.normal(size=(count, features))
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    return thirds(x.astype("float32"), labels.astype("int32"))
+
+
 def correlated(features: int = 30, condition: float = 100.0, count: int = 6000) -> Data:
     """Returns a linear regression of a given condition number, with noise.
 
@@ -147,13 +166,15 @@ def waves(length: int, count: int = 6000) -> Data:
     return thirds(series[:, :-1, None], series[:, -1:])
 
 
-def bags(vocabulary: int, size: int, count: int = 15000) -> Data:
+def bags(vocabulary: int, size: int, count: int = 15000, kept: int | None = None) -> Data:
     """Returns bags of words of one topic, and another word of it.
 
     Args:
         vocabulary: Number of words, rare ones among them.
         size: Words in a bag.
         count: Number of bags. Defaults to 15000.
+        kept: How many words are told apart, where rarer ones are all the same one. Defaults to
+            all.
 
     Returns:
         For each split, int32 `[examples, size]` words, and `[examples]` another.
@@ -163,7 +184,7 @@ def bags(vocabulary: int, size: int, count: int = 15000) -> Data:
     topics = random.dirichlet(0.05 * frequency * vocabulary, size=12).cumsum(axis=-1)
     topic = topics[random.integers(12, size=count)][:, None]
     words = (topic < random.uniform(size=(count, size + 1, 1))).sum(axis=-1)
-    words = np.minimum(words, vocabulary - 1).astype("int32")
+    words = np.minimum(words, (vocabulary if kept is None else kept + 1) - 1).astype("int32")
     return thirds(words[:, :-1], words[:, -1])
 
 

@@ -44,18 +44,19 @@ def test_that_of_a_window_is_the_logarithm_of_the_weighted_mean(step_weights):
 
 
 @pytest.mark.parametrize("step_weights", WEIGHTS)
-def test_the_relative_one_is_the_logarithm_of_the_part_that_is_left(step_weights):
+def test_the_relative_one_is_nearly_the_logarithm_of_the_part_that_is_left(step_weights):
     means = np.average(LOSSES, axis=0, weights=WEIGHTS[step_weights])
-    expected = np.log(means / INITIAL + 0.003).mean()
-    assert compute("log_relative", step_weights) == pytest.approx(expected, rel=1e-5)
+    expected = ((means / INITIAL) ** 0.1 - 1.0).mean() / 0.1
+    assert compute("log_relative", step_weights) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_relative_one_does_not_care_for_losses_that_are_next_to_nothing():
-    """What is a thousandth of that is worth a gain of a few percent where there is a loss."""
-    tiny = [compute("log_relative", "uniform", LOSSES * scale) for scale in (1e-6, 1e-9)]
-    assert tiny[0] - tiny[1] < 0.01
-    plain = [compute("log_window", "uniform", LOSSES * scale) for scale in (1e-2, 1e-5)]
-    assert plain[0] - plain[1] == pytest.approx(np.log(1e3), rel=0.01)
+def test_to_the_relative_one_a_factor_is_worth_less_the_less_is_left():
+    gains = {}
+    for name in ("log_window", "log_relative"):
+        losses = [compute(name, "uniform", LOSSES * scale) for scale in (1.0, 0.1, 1e-5, 1e-6)]
+        gains[name] = (losses[0] - losses[1], losses[2] - losses[3])
+    assert gains["log_window"] == pytest.approx((np.log(10), np.log(10)), rel=0.01)
+    assert gains["log_relative"][0] > 3.0 * gains["log_relative"][1] > 0.0
 
 
 @pytest.mark.parametrize("name", STEP_WEIGHTS)

@@ -11,6 +11,7 @@ MAKERS = {
     "field": lambda: generated.field(count=300),
     "regions": lambda: generated.regions(3, count=300),
     "table": lambda: generated.table(8, count=300),
+    "clusters": lambda: generated.clusters(3, 6, count=300),
     "correlated": lambda: generated.correlated(6, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
     "waves": lambda: generated.waves(5, count=300),
@@ -53,6 +54,14 @@ def test_a_table_has_two_classes_of_about_one_size():
     assert 0.3 < labels.mean() < 0.7
 
 
+def test_most_points_of_clusters_are_told_apart_by_where_they_are():
+    for distance, lowest, highest in ((4.0, 0.9, 1.0), (1.0, 0.4, 0.8)):
+        x, labels = generated.clusters(3, 12, 3000, distance)["train"]
+        x = np.column_stack([x, np.ones(len(x))])
+        fitted = x @ np.linalg.lstsq(x, np.eye(3)[labels], rcond=None)[0]
+        assert lowest < np.mean(fitted.argmax(axis=1) == labels) <= highest
+
+
 @pytest.mark.parametrize("condition", [1.0, 1000.0])
 def test_features_have_the_condition_that_was_asked_for(condition):
     x, _ = generated.correlated(8, condition, count=30000)["train"]
@@ -85,6 +94,12 @@ def test_items_are_counted_after_users():
     x, _ = generated.ratings(10, 5)["train"]
     assert set(x[:, 0]) == set(range(10))
     assert set(x[:, 1]) == set(range(10, 15))
+
+
+def test_rare_words_of_a_bag_can_be_all_the_same():
+    whole = generated.bags(50, 4)["train"]
+    for words, few in zip(whole, generated.bags(50, 4, kept=10)["train"], strict=True):
+        np.testing.assert_array_equal(few, np.minimum(words, 10))
 
 
 if __name__ == "__main__":
