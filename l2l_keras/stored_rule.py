@@ -24,8 +24,10 @@ STATE_DTYPES = ("float32", "bfloat16")
 # Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
 # few of each so many. These are of all rows: some have no gradient, those of words that are not in
 # the minibatch, or of pixels that are always black. The many are a prime, so that these are of all
-# columns too, but where there are a multiple of them.
-_FEW, _PERIOD, _SPAN = 2**12, 101, 4
+# columns too, but where there are a multiple of them; and more in a large tensor: it takes longest
+# to go from one to the next.
+_FEW, _SPAN = 2**12, 4
+_PERIODS = (101, 211, 401, 809, 1601, 3203, 6421, 12809, 25601, 51203, 102407)
 
 
 class Storage:
@@ -242,10 +244,11 @@ def _sample(array: Tensor) -> Tensor:
     """
     n = math.prod(array.shape)
     vector = ops.reshape(array, (n,))
-    span = max(_SPAN, math.ceil(_FEW * _PERIOD / max(1, n)))
-    if span >= _PERIOD:
+    period = max((p for p in _PERIODS if p * _FEW <= n), default=_PERIODS[0])
+    span = max(_SPAN, math.ceil(_FEW * period / max(1, n)))
+    if span >= period:
         return vector
-    periods = ops.reshape(vector[: n // _PERIOD * _PERIOD], (-1, _PERIOD))
+    periods = ops.reshape(vector[: n // period * period], (-1, period))
     return periods[:, :span]
 
 

@@ -43,7 +43,9 @@ def test_some_of_a_large_tensor_tell_of_all():
     assert 0.0 < difference.max() < 0.1
 
 
-@pytest.mark.parametrize("shape", [(784, 64), (784, 200), (1000, 101), (32, 32, 3, 48)])
+@pytest.mark.parametrize(
+    "shape", [(784, 64), (784, 200), (1000, 101), (32, 32, 3, 48), (4000, 250)]
+)
 def test_some_of_a_large_tensor_tell_of_all_rows(shape):
     """Also where rows are unlike: most of them are of pixels that are black, or of other words."""
     rule = TensorwiseLSTM(4, seed=0)
