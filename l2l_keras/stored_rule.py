@@ -190,10 +190,9 @@ class StoredTensorwiseRule(Storage):
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
         whole = [matrices[k] for k in range(matrices.shape[0])]
         directions = [*whole, *self.rule.directions(gradient, state, parameters)]
-        kept = accepted
+        tensors, kept = Tensors(shapes), accepted
         if not all(members):
-            sizes = [math.prod(shape) for shape in shapes]
-            kept = ops.logical_and(accepted, np.repeat(members, sizes))
+            kept = ops.logical_and(accepted, np.repeat(members, tensors.sizes))
         new = [
             ops.where(kept, self.stored(array), old)
             for array, old in zip(state, stored, strict=True)
@@ -201,7 +200,6 @@ class StoredTensorwiseRule(Storage):
         if len(shapes) == 1:
             weighted = zip(ops.unstack(coefficients[0]), directions, strict=False)
             return [ops.where(accepted, sum(c * d for c, d in weighted), 0.0)], new
-        tensors = Tensors(shapes)
         cut = [tensors.cut(direction) for direction in directions]
         updates, start = [], 0
         for run, (shape, count) in enumerate(tensors.runs):

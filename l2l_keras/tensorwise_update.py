@@ -94,6 +94,7 @@ class TensorwiseBlock:
             stop = start + len(part.shapes)
             if number in matrices:
                 with _backend.after(ended):
+                    # Arrays again: to keep them for that long may take a copy of the whole model.
                     updates, states[number] = self.stored_rule.update(
                         states[number],
                         *part.arrays(step),

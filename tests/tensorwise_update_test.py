@@ -52,17 +52,27 @@ def test_small_variables_are_updated_together_as_each_in_its_turn(shapes, orthog
         apart, other = trained(shapes, seed, orthogonal=orthogonal)
     assert_close(together, apart)
     assert_close(map(optimizer.state_of, together), map(other.state_of, apart))
-    assert len(optimizer.variables) <= len(other.variables)
+    slots = optimizer.rule.coordinate_rows
+    assert len(other.variables) - len(optimizer.variables) == (len(shapes) - 1) * slots
 
 
 def test_parts_have_bounds(monkeypatch):
     shapes = [(2, 2), (40,), (1,), (2, 2), (2, 2), (2,)]
-    whole, _ = trained(shapes)
-    monkeypatch.setattr(tensorwise_update, "_SMALL", 10)
-    for bound in ("_MOST", "_LIMIT"):
+    whole, optimizer = trained(shapes)
+    # By shape: 1, 2, and three times 4 coordinates; and 40.
+    for bounds, parts in (
+        ({}, 1),
+        ({"_SMALL": 10}, 2),
+        ({"_SMALL": 10, "_MOST": 3}, 3),
+        ({"_SMALL": 10, "_LIMIT": 3}, 5),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(tensorwise_update, bound, 3)
-            assert_close(trained(shapes)[0], whole)
+            for name, bound in bounds.items():
+                patch.setattr(tensorwise_update, name, bound)
+            variables, other = trained(shapes)
+        assert_close(variables, whole)
+        more = len(other.variables) - len(optimizer.variables)
+        assert more == (parts - 1) * optimizer.rule.coordinate_rows
 
 
 def test_variables_without_a_gradient_stay_as_they_are():

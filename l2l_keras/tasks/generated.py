@@ -184,7 +184,8 @@ def bags(vocabulary: int, size: int, count: int = 15000, kept: int | None = None
     topics = random.dirichlet(0.05 * frequency * vocabulary, size=12).cumsum(axis=-1)
     topic = topics[random.integers(12, size=count)][:, None]
     words = (topic < random.uniform(size=(count, size + 1, 1))).sum(axis=-1)
-    words = np.minimum(words, (vocabulary if kept is None else kept + 1) - 1).astype("int32")
+    last = vocabulary - 1 if kept is None else kept
+    words = np.minimum(words, last).astype("int32")
     return thirds(words[:, :-1], words[:, -1])
 
 
