@@ -130,8 +130,8 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
                 result["learning_rate"],
                 np.array(rows[result["name"]][0]),
                 np.array(rows[result["name"]][1]),
-                _number(result["mean_final_loss"], math.inf),
-                _number(result["interval_half_width"], math.nan),
+                read_number(result["mean_final_loss"], math.inf),
+                read_number(result["interval_half_width"], math.nan),
             )
             for result in results
         )
@@ -287,6 +287,15 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _number(value: float | None, missing: float) -> float:
-    """Returns a number of a report, where null stands for one that is not finite."""
+def read_number(value: float | None, missing: float) -> float:
+    """Returns a number of a report, where null stands for one that is not finite.
+
+    Args:
+        value: The number, or None.
+        missing: Which one None stands for.
+
+    Example:
+        >>> read_number(None, math.inf)
+        inf
+    """
     return missing if value is None else float(value)

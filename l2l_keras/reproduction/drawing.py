@@ -14,6 +14,7 @@ from l2l_keras.evaluation import (
     draw_curves,
     line_styles,
     log_scale,
+    testbed,
     tidy,
 )
 
@@ -22,6 +23,8 @@ _WIDTH, _HEIGHT = 4.3, 4.2
 _PICTURE = 1.7
 """Side of a picture on a sheet in inches."""
 _DPI = 150
+_SHOWN = (0.1, 10.0)
+"""Ratios that are drawn as they are."""
 Panels = Mapping[str, Sequence[Curve]]
 """Curves by the title of their panel."""
 Lines = Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]
@@ -230,6 +233,51 @@ def draw_tensor_responses(responses: Mapping[str, Mapping[str, TensorResponse]])
         for axes, title in zip(row, panels, strict=True):
             axes.set_title(title)
         part.suptitle(name)
+    return figure
+
+
+def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
+    """Draws ratios of losses on several tasks, and their geometric means, a row for each rule.
+
+    Args:
+        ratios: By the name of a rule, by the name of a task, the ratio; that rule first that the
+            others differ from in one thing.
+
+    Returns:
+        A `matplotlib.figure.Figure`, which belongs to no window. Ratios that are beyond 0.1 and 10
+        are at the edge.
+
+    Raises:
+        ValueError: If there is no rule.
+
+    Example:
+        >>> ratios = {"all": {"a": 0.8, "b": 0.9}, "without": {"a": 1.2, "b": 1.1}}
+        >>> [text.get_text() for text in draw_ablations(ratios).axes[0].get_yticklabels()]
+        ['all', 'without']
+    """
+    from matplotlib.figure import Figure
+
+    _check(len(ratios))
+    figure = Figure(figsize=(7.5, 1.5 + 0.3 * len(ratios)), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    means = []
+    for row, own in enumerate(ratios.values()):
+        shown = np.clip(list(own.values()), *_SHOWN)
+        mean = testbed.geometric_mean(list(own.values()))
+        means.append(float(np.clip(mean, *_SHOWN)))
+        axes.plot(shown, np.full(len(shown), row), "|", color="#999999", markersize=9)
+        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        axes.annotate(f"{mean:.3g}", (1.02, row), **place)
+    axes.plot(means, range(len(means)), "o", color="#d55e00", label="geometric mean")
+    axes.plot([], [], "|", color="#999999", markersize=9, label="a task")
+    axes.axvline(1.0, color="black", linewidth=0.8, zorder=1)
+    axes.axvline(means[0], color="#d55e00", linewidth=0.8, linestyle="--", zorder=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(ratios)), [name.replace("_", " ") for name in ratios])
+    axes.set_ylim(len(ratios) - 0.4, -0.6)
+    axes.set_xlabel("final loss / best tuned baseline's")
+    tidy(axes)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -161,6 +161,17 @@ def _update_maps(size: Size) -> Figure:
     return Figure(trainings, (), functools.partial(outputs.update_maps, scales))
 
 
+def _ablations(size: Size) -> Figure:
+    """What techniques of meta-training and options of the tensorwise rule are worth."""
+    trainings = recipes.ablations(size)
+    options = task_options(size.mixture)
+    flags = ("--task=general", *options, f"--steps={size.ablation_steps}", *size.ablation_runs)
+    stage = Evaluation(
+        "ablations", tuple(t.name for t in trainings), flags, size.images in stored_names()
+    )
+    return Figure(trainings, (stage,), functools.partial(outputs.ablations, stage))
+
+
 _FIGURES: dict[str, Callable[[Size], Figure]] = {
     "quadratics": _quadratics,
     "mnist": _mnist,
@@ -169,6 +180,7 @@ _FIGURES: dict[str, Callable[[Size], Figure]] = {
     "cifar": _cifar,
     "neural_art": _neural_art,
     "update_maps": _update_maps,
+    "ablations": _ablations,
 }
 # Root mean squares of gradients, some five to twenty steps into a run on what each rule was trained
 # on.

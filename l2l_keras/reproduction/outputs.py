@@ -254,6 +254,38 @@ def neural_art(
     return dataclasses.replace(curves(cells, workshop), extras={"_pictures.png": sheet})
 
 
+def ablations(stage: Evaluation, workshop: Workshop) -> Output:
+    """Draws how rules that differ in one thing each do on several tasks.
+
+    Args:
+        stage: The comparison, which is finished; the rule that has all comes first.
+        workshop: Where it was run.
+
+    Returns:
+        The figure; rows of rule, task, final loss relative to the best tuned baseline's with the
+        ends of its 95 % interval, and area under the loss curve relative to that one's; and the
+        geometric means.
+
+    Raises:
+        ValueError: If the files of the stage cannot be read.
+
+    Example:
+        >>> output = ablations(evaluation, workshop)  # doctest: +SKIP
+    """
+    scores = evaluation.testbed.read_scores(workshop.place(stage))
+    ratios: dict[str, dict[str, float]] = {name: {} for name in stage.trainings}
+    rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "area_ratio")]
+    for score in scores:
+        ratios[score.optimizer][score.problem] = score.ratio.mean
+        numbers = (f"{number:.6g}" for number in (*score.ratio, score.area_ratio))
+        rows.append((score.optimizer, score.problem, *numbers))
+    summary = {
+        "command": shlex.join(workshop.command(stage)),
+        "results": [dataclasses.asdict(s) for s in evaluation.testbed.summaries(scores)],
+    }
+    return Output(drawing.draw_ablations(ratios), rows, summary)
+
+
 def _read(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Sequence[evaluation.Curve]]:
     """Returns the curves of each cell by its title."""
     return {cell.title: evaluation.read_curves(workshop.place(cell.evaluation)) for cell in cells}

@@ -84,6 +84,53 @@ _PAINTER = (
     "--episodes=6",
     "--validation_episodes=3",
 )
+_GENERAL = (
+    "--task=general",
+    "--rule=tensorwise_lstm",
+    "--unroll=60",
+    "--parallel=4",
+    "--staggered",
+    "--meta_loss=log_relative",
+    "--random_scale=1.0",
+    "--random_scale_of=tensor",
+    "--second_derivatives",
+    "--clip_through_time",
+    "--window_clip=0.3",
+    "--epochs=6",
+    "--episodes=60",
+    "--validation_episodes=1",
+    "--meta_learning_rate=0.002",
+)
+_FIRST_ORDER = ("--second_derivatives=false", "--clip_through_time=false")
+_PES = (*_FIRST_ORDER, "--pes_pairs=1", "--window_clip=50.0")
+_OTHER_TECHNIQUES = {
+    "all_techniques": (),
+    "no_random_scale": ("--random_scale=0.0",),
+    "random_scale_of_coordinates": ("--random_scale_of=coordinate",),
+    "mean_loss": ("--meta_loss=mean",),
+    "log_loss": ("--meta_loss=log",),
+    "log_window_loss": ("--meta_loss=log_window",),
+    "relative_loss": ("--meta_loss=relative",),
+    "one_horizon": ("--horizon=180", "--longest_horizon=180"),
+    "curriculum": ("--curriculum=120,240,480",),
+    "not_staggered": ("--staggered=false",),
+    "one_optimizee": ("--parallel=1",),
+    "first_order": _FIRST_ORDER,
+    "not_clipped_through_time": ("--clip_through_time=false",),
+    "pes": _PES,
+    "pes_of_reused_noise": (*_PES, "--pes_reuse_noise"),
+    "imitation_only": (*_FIRST_ORDER, "--imitated_rate=0.003"),
+    "no_nominal_term": ("--rule_option=nominal=0.0",),
+    "weight_decay": ("--rule_option=weight_decay=0.1",),
+    "normalized_update": ("--rule_option=normalize_update=True",),
+    "relative_scale": ("--rule_option=relative_scale=True",),
+    "no_largest_step": ("--rule_option=largest_step=None",),
+    "no_fan_in": ("--rule_option=fan_in_exponent=0.0",),
+    "two_momenta": ("--rule_option=momenta=((0.9,0.99),(0.99,0.99))",),
+    "orthogonal_factors": ("--rule_option=orthogonal=(0,)",),
+    "rnnprop": ("--rule=rnnprop",),
+    "the_papers_lstm": ("--rule=coordinatewise_lstm",),
+}
 
 
 def quadratics(size: Size) -> tuple[Training, ...]:
@@ -166,6 +213,25 @@ def painter(size: Size) -> Training:
     options = {**size.painting_options(), "size": size.painting_sizes[0]}
     arguments = ("--task=neural_art", *task_options(options), *_PAINTER)
     return _sized(Training("neural_art", arguments, "neural_art"), size)
+
+
+def ablations(size: Size) -> tuple[Training, ...]:
+    """Returns general rules, each meta-trained with one technique or option changed.
+
+    Args:
+        size: Size of the figure.
+
+    Returns:
+        First the one with which none is.
+    """
+    # The horizons are those of the figure, but where they are what is changed.
+    horizons = (f"--horizon={size.ablation_steps // 8}", f"--longest_horizon={size.ablation_steps}")
+    usual = replaced((*_GENERAL, *task_options(size.mixture), *horizons), size.training)
+    return tuple(
+        Training(name, replaced(usual, changes), reads_data=size.images in stored_names())
+        for name, changes in _OTHER_TECHNIQUES.items()
+        if name in size.ablations or not size.ablations
+    )
 
 
 def _on_quadratics(kind: str, name: str, options: Mapping[str, object], size: Size) -> Training:

@@ -53,6 +53,10 @@ class Size:
         paintings: Flags of evaluations on neural art.
         painting_sizes: Sides of the small and the large paintings in pixels.
         painting_steps: Steps of a painting.
+        mixture: Options of the general mixture that techniques of meta-training are tried on.
+        ablations: Names of those that are tried; empty for all.
+        ablation_steps: Updates of runs there.
+        ablation_runs: Flags of their evaluation.
         pictures: What they are made from; None for embedded photographs and a network of random
             weights.
     """
@@ -69,6 +73,10 @@ class Size:
     paintings: tuple[str, ...]
     painting_sizes: tuple[int, int]
     painting_steps: int
+    mixture: Mapping[str, tuple[str, ...]]
+    ablations: tuple[str, ...]
+    ablation_steps: int
+    ablation_runs: tuple[str, ...]
     pictures: Pictures | None
 
     def painting_options(self, new_style: bool = False) -> dict[str, str | None]:
@@ -103,6 +111,31 @@ FULL = Size(
     paintings=("--seeds=10", "--tuning_seeds=2"),
     painting_sizes=(64, 128),
     painting_steps=128,
+    mixture={
+        "kinds": (
+            "shallow",
+            "badly_scaled",
+            "layer_norm",
+            "teacher",
+            "table",
+            "regions",
+            "convolutions",
+            "lstm",
+        ),
+        "validation": (
+            "nine_layers",
+            "wide_layer",
+            "regression",
+            "few_rows",
+            "kinds",
+            "attention",
+            "memory",
+            "words",
+        ),
+    },
+    ablations=(),
+    ablation_steps=480,
+    ablation_runs=(),
     pictures=Pictures(),
 )
 SMALL_RUNS = ("--seeds=2", "--tuning_seeds=1", "--baseline=Adam")
@@ -125,5 +158,9 @@ SMALL = Size(
     paintings=SMALL_RUNS,
     painting_sizes=(16, 24),
     painting_steps=10,
+    mixture={"kinds": ("regions",), "validation": ("linear_kinds",)},
+    ablations=("all_techniques", "mean_loss"),
+    ablation_steps=10,
+    ablation_runs=("--seeds=2",),
     pictures=None,
 )

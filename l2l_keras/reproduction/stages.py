@@ -22,6 +22,8 @@ from l2l_keras.reproduction import child
 from l2l_keras.reproduction.child import StageError
 
 _RECORD = "stage.json"
+# What `l2l-evaluate` writes of one task, and of several.
+_REPORTS = (("results.json", "curves.csv"), ("testbed.json",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +203,7 @@ class Workshop:
             return made and _read(place) == _inputs_of_training(stage)
         record = _read(place)
         record.pop("seconds", None)
-        made = (place / "results.json").is_file() and (place / "curves.csv").is_file()
+        made = any(all((place / name).is_file() for name in report) for report in _REPORTS)
         return made and record == self._inputs_of_evaluation(stage)
 
     def seconds(self, stage: Stage) -> float | None:

@@ -10,6 +10,10 @@ From the shipped presets, without meta-training; from a rule of your own:
   l2l-reproduce --figure=mnist_sweep --preset=shipped --data_dir=~/tensorflow_datasets
   l2l-reproduce --figure=mnist --preset=mnist_mlp=my_rule/preset
 
+What single techniques of meta-training and options of a general rule are worth:
+
+  l2l-reproduce --figure=ablations --data_dir=~/tensorflow_datasets
+
 A figure is a list of stages, each of them an l2l-meta-train or l2l-evaluate that is printed and
 run, and a drawing of what they wrote. Stages whose output is there are not run again: after an
 interruption, the same command goes on. All figures share their stages in one folder.

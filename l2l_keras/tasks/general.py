@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -39,7 +39,10 @@ _BINARY = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
 
 
 def general(
-    data_dir: str | None = None, download: bool = True, kinds: Sequence[str] | None = None
+    data_dir: str | None = None,
+    download: bool = True,
+    kinds: Sequence[str] | None = None,
+    validation: Sequence[str] | None = None,
 ) -> Mixture:
     """Returns the mixture of tasks that the general presets are meta-trained on.
 
@@ -47,139 +50,176 @@ def general(
         data_dir: Folder of TensorFlow Datasets, for MNIST. Defaults to that library's own.
         download: Whether to download MNIST where it is missing. Defaults to True.
         kinds: Names of the members to train on. Defaults to all.
+        validation: Names of the tasks to validate on. Defaults to all.
 
     Returns:
         The mixture. What it is validated on are models of other sizes and kinds, on data that no
         training optimizee sees.
 
     Raises:
-        ValueError: If there is no member of such a name.
-        FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
+        ValueError: If there is no member or task of such a name.
+        FileNotFoundError: If a chosen one is of MNIST, which is not in `data_dir` and is not
+            downloaded.
     """
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
-    images = load_images("mnist", _MNIST_PARTS, data_dir, download)
-    mnist, pooled = _pixels(images, pool=1), _pixels(images, pool=2)
-    flat = {split: tf.reshape(x, (len(x), -1)) for split, (x, _) in pooled.items()}
     tokens = generated.tokens(vocabulary=24, length=12)
     small = functools.partial(generated.table, count=750)
+
+    # Read where it is needed, once.
+    @functools.cache
+    def mnist(pool: int = 1) -> Data:
+        return _pixels(load_images("mnist", _MNIST_PARTS, data_dir, download), pool)
+
+    @functools.cache
+    def pixels() -> Data:
+        """Averages of MNIST's pixels as vectors, which are their own targets."""
+        flat = {split: tf.reshape(x, (len(x), -1)) for split, (x, _) in mnist(pool=2).items()}
+        return {split: (x, x) for split, x in flat.items()}
+
     members = {
-        "shallow": _task(_mlp((8, 8), (20,), 10), digits, 128),
-        "middling": _task(_mlp((8, 8), (64, 64), 10), digits, 32),
-        "deep": _task(_mlp((8, 8), (32,) * 6, 10, initializer=_HE), digits, 64),
-        "badly_scaled": _task(_mlp((8, 8), (40, 40), 10, initializer=_far_off), digits, 32),
-        "residual": _task(_mlp((8, 8), (32,) * 6, 10, residual=True), digits, 16),
-        "layer_norm": _task(_mlp((8, 8), (48, 48), 10, layers.LayerNormalization), digits, 16),
-        "batch_norm": _task(_mlp((8, 8), (48, 48, 48), 10, BatchNormalization), digits, 64),
-        "wide": _task(_mlp((14, 14), (128,), 10), pooled, 32),
-        "wider": _task(_mlp((14, 14), (256, 256), 10), pooled, 16),
-        "dropout": _task(_mlp((14, 14), (48, 48), 10, dropout=0.3), pooled, 64),
-        "linear": _task(_mlp((14, 14), (), 10), pooled, 256),
-        "large_inputs": _task(_mlp((28, 28), (32,), 10), mnist, 64),
-        "autoencoder": _task(_mlp((196,), (48, 16, 48), 196), _itself(flat), 32, _BINARY()),
-        "wide_autoencoder": _task(_mlp((196,), (256, 32, 256), 196), _itself(flat), 16, _BINARY()),
-        "deep_autoencoder": _task(
+        "shallow": lambda: _task(_mlp((8, 8), (20,), 10), digits, 128),
+        "middling": lambda: _task(_mlp((8, 8), (64, 64), 10), digits, 32),
+        "deep": lambda: _task(_mlp((8, 8), (32,) * 6, 10, initializer=_HE), digits, 64),
+        "badly_scaled": lambda: _task(_mlp((8, 8), (40, 40), 10, initializer=_far_off), digits, 32),
+        "residual": lambda: _task(_mlp((8, 8), (32,) * 6, 10, residual=True), digits, 16),
+        "layer_norm": lambda: _task(
+            _mlp((8, 8), (48, 48), 10, layers.LayerNormalization), digits, 16
+        ),
+        "batch_norm": lambda: _task(_mlp((8, 8), (48, 48, 48), 10, BatchNormalization), digits, 64),
+        "wide": lambda: _task(_mlp((14, 14), (128,), 10), mnist(pool=2), 32),
+        "wider": lambda: _task(_mlp((14, 14), (256, 256), 10), mnist(pool=2), 16),
+        "dropout": lambda: _task(_mlp((14, 14), (48, 48), 10, dropout=0.3), mnist(pool=2), 64),
+        "linear": lambda: _task(_mlp((14, 14), (), 10), mnist(pool=2), 256),
+        "large_inputs": lambda: _task(_mlp((28, 28), (32,), 10), mnist(), 64),
+        "autoencoder": lambda: _task(_mlp((196,), (48, 16, 48), 196), pixels(), 32, _BINARY()),
+        "wide_autoencoder": lambda: _task(
+            _mlp((196,), (256, 32, 256), 196), pixels(), 16, _BINARY()
+        ),
+        "deep_autoencoder": lambda: _task(
             _mlp((196,), (48, 24, 8, 24, 48), 196, output="sigmoid"),
-            _itself(flat),
+            pixels(),
             16,
             "mean_squared_error",
         ),
-        "teacher": _task(
+        "teacher": lambda: _task(
             _mlp((9,), (40, 24), 1), generated.teacher(9, 1), 16, "mean_squared_error"
         ),
-        "field": _task(_mlp((2,), (48, 48), 2), generated.field(), 128, "mean_squared_error"),
-        "table": _task(_mlp((20,), (32,), 1), generated.table(), 32, _BINARY()),
-        "small_table": _task(_mlp((16,), (48, 48), 1, dropout=0.2), small(16), 32, _BINARY()),
-        "small_regression": _task(
+        "field": lambda: _task(
+            _mlp((2,), (48, 48), 2), generated.field(), 128, "mean_squared_error"
+        ),
+        "table": lambda: _task(_mlp((20,), (32,), 1), generated.table(), 32, _BINARY()),
+        "small_table": lambda: _task(
+            _mlp((16,), (48, 48), 1, dropout=0.2), small(16), 32, _BINARY()
+        ),
+        "small_regression": lambda: _task(
             _mlp((12,), (32, 32), 1, regularizer=keras.regularizers.L2(1e-3)),
             generated.teacher(12, 1, count=600, noise=0.5),
             8,
             "mean_squared_error",
         ),
-        "classes": _task(
+        "classes": lambda: _task(
             _mlp((10,), (32, 32), 5, initializer=_far_off), generated.clusters(5, 10, 1800), 64
         ),
-        "two_classes": _task(
+        "two_classes": lambda: _task(
             _mlp((18,), (40,), 2, initializer=_far_off), generated.clusters(2, 18), 16
         ),
-        "linear_classes": _task(_mlp((13,), (), 3), generated.clusters(3, 13, 750), 8),
-        "regions": _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
-        "correlated": _task(_mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"),
-        "convolutions": _task(_convnet((8, 8, 1), (6, 12)), _channels(digits), 32),
-        "normalised_convolutions": _task(
+        "linear_classes": lambda: _task(_mlp((13,), (), 3), generated.clusters(3, 13, 750), 8),
+        "regions": lambda: _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
+        "correlated": lambda: _task(
+            _mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"
+        ),
+        "convolutions": lambda: _task(_convnet((8, 8, 1), (6, 12)), _channels(digits), 32),
+        "normalised_convolutions": lambda: _task(
             _convnet((8, 8, 1), (6, 12), BatchNormalization), _channels(digits), 16
         ),
-        "strided_convolutions": _task(
-            _convnet((14, 14, 1), (8, 12), strides=2), _channels(pooled), 16
+        "strided_convolutions": lambda: _task(
+            _convnet((14, 14, 1), (8, 12), strides=2), _channels(mnist(pool=2)), 16
         ),
-        "transformer": _task(_transformer(24, 12, width=32, heads=4), tokens, 8),
-        "wide_transformer": _task(_transformer(24, 12, width=96, heads=4), tokens, 4),
-        "narrow_transformer": _task(_transformer(24, 12, width=16, heads=2, blocks=2), tokens, 32),
-        "deep_transformer": _task(_transformer(24, 12, width=48, heads=4, blocks=4), tokens, 8),
-        "lstm": _task(_recurrent(layers.LSTM, (12,), 24, vocabulary=24, embedding=8), tokens, 32),
-        "gru": _task(
+        "transformer": lambda: _task(_transformer(24, 12, width=32, heads=4), tokens, 8),
+        "wide_transformer": lambda: _task(_transformer(24, 12, width=96, heads=4), tokens, 4),
+        "narrow_transformer": lambda: _task(
+            _transformer(24, 12, width=16, heads=2, blocks=2), tokens, 32
+        ),
+        "deep_transformer": lambda: _task(
+            _transformer(24, 12, width=48, heads=4, blocks=4), tokens, 8
+        ),
+        "lstm": lambda: _task(
+            _recurrent(layers.LSTM, (12,), 24, vocabulary=24, embedding=8), tokens, 32
+        ),
+        "gru": lambda: _task(
             _recurrent(layers.GRU, (10, 1), 16),
             generated.waves(length=10),
             32,
             "mean_squared_error",
         ),
-        "bag": _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
-        "frequent_words": _task(_bag(201, 24, 4), generated.bags(3000, 4, kept=200), 128),
-        "factors": _task(_factors(150, 8), generated.ratings(100, 50), 128, "mean_squared_error"),
+        "bag": lambda: _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
+        "frequent_words": lambda: _task(_bag(201, 24, 4), generated.bags(3000, 4, kept=200), 128),
+        "factors": lambda: _task(
+            _factors(150, 8), generated.ratings(100, 50), 128, "mean_squared_error"
+        ),
     }
-    validation = {
+    tasks = {
         # With dropout: what is learned by heart makes ratios of losses those of rounding errors.
-        "two_layers": _task(_mlp((28, 28), (40, 40), 10, dropout=0.2), mnist, 128),
-        "nine_layers": _task(_mlp((14, 14), (24,) * 9, 10, initializer=_HE), pooled, 32),
-        "wide_layer": _task(_mlp((14, 14), (400, 40), 10, dropout=0.2), pooled, 64),
-        "squeezing": _task(
+        "two_layers": lambda: _task(_mlp((28, 28), (40, 40), 10, dropout=0.2), mnist(), 128),
+        "nine_layers": lambda: _task(
+            _mlp((14, 14), (24,) * 9, 10, initializer=_HE), mnist(pool=2), 32
+        ),
+        "wide_layer": lambda: _task(_mlp((14, 14), (400, 40), 10, dropout=0.2), mnist(pool=2), 64),
+        "squeezing": lambda: _task(
             _mlp((196,), (96, 12, 96), 196, output="sigmoid"),
-            _itself(flat),
+            pixels(),
             128,
             "mean_squared_error",
         ),
-        "regression": _task(
+        "regression": lambda: _task(
             _mlp((16,), (24, 24, 24), 3), generated.teacher(16, 3, noise=0.3), 8, "mae"
         ),
-        "few_rows": _task(
+        "few_rows": lambda: _task(
             _mlp((24,), (64, 32), 1, dropout=0.3, initializer=_far_off), small(24), 16, _BINARY()
         ),
-        "kinds": _task(
+        "kinds": lambda: _task(
             _mlp((14,), (24,), 3, initializer=_far_off, regularizer=keras.regularizers.L2(1e-3)),
             generated.clusters(3, 14, 600),
             16,
         ),
-        "linear_kinds": _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
-        "images": _task(
-            _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(pooled), 32
+        "linear_kinds": lambda: _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
+        "images": lambda: _task(
+            _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(mnist(pool=2)), 32
         ),
-        "attention": _task(_transformer(40, 10, width=24, heads=3), generated.tokens(40, 10), 32),
-        "memory": _task(
+        "attention": lambda: _task(
+            _transformer(40, 10, width=24, heads=3), generated.tokens(40, 10), 32
+        ),
+        "memory": lambda: _task(
             _recurrent(layers.GRU, (10,), 32, vocabulary=40, embedding=12),
             generated.tokens(40, 10),
             16,
         ),
-        "words": _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
-        "common_words": _task(_bag(121, 32, 3), generated.bags(2000, 3, kept=120), 256),
+        "words": lambda: _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
+        "common_words": lambda: _task(_bag(121, 32, 3), generated.bags(2000, 3, kept=120), 256),
     }
-    kinds = list(members) if kinds is None else list(kinds)
-    if unknown := set(kinds) - set(members):
-        raise ValueError(f"`kinds` must be among {list(members)}. Received: {sorted(unknown)}")
     return Mixture(
-        {kind: members[kind]() for kind in kinds},
-        {kind: make() for kind, make in validation.items()},
+        {name: members[name]() for name in _chosen("kinds", kinds, members)},
+        {name: tasks[name]() for name in _chosen("validation", validation, tasks)},
         name="general",
     )
 
 
-def _task(
-    model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None
-) -> Callable[[], KerasTask]:
-    """Returns what makes the task of training a model, with cross-entropy unless told otherwise.
+def _chosen(argument: str, names: Sequence[str] | None, all_names: Iterable[str]) -> list[str]:
+    """Returns the names that are chosen; all by default."""
+    known = list(all_names)
+    chosen = known if names is None else list(names)
+    if unknown := sorted(set(chosen) - set(known)):
+        raise ValueError(f"`{argument}` must be among {known}. Received: {unknown}")
+    return chosen
+
+
+def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> KerasTask:
+    """Returns the task of training a model, with cross-entropy unless told otherwise.
 
     All are compiled with XLA: they are small, and of layers that it is quick at.
     """
     loss = loss or cross_entropy()
-    return functools.partial(KerasTask, model_fn, loss, data, batch_size, jit_compile=True)
+    return KerasTask(model_fn, loss, data, batch_size, jit_compile=True)
 
 
 def _far_off() -> keras.initializers.Initializer:
@@ -322,11 +362,6 @@ def _pixels(images: Data, pool: int) -> Data:
         split: (tf.constant(average(x, pool)[..., 0].astype("float32") / 255.0), y)
         for split, (x, y) in images.items()
     }
-
-
-def _itself(inputs: dict[str, Tensor]) -> Data:
-    """Returns inputs as their own targets."""
-    return {split: (x, x) for split, x in inputs.items()}
 
 
 def _channels(data: Data) -> Data:

@@ -26,7 +26,9 @@ def test_commands_can_be_parsed(name, small, tmp_path):
         values = parse(script, arguments)
         assert values["output_dir"] == str(workshop.place(stage))
         # Without it, the default folder would be read, or data downloaded.
-        assert stage.reads_data == (values["task"] in ("cifar_convnet", "mnist_mlp"))
+        # The small variant's part of the general mixture is generated.
+        stored = {"cifar_convnet", "mnist_mlp"} | (set() if small else {"general"})
+        assert stage.reads_data == (values["task"] in stored)
         assert not (small and stage.reads_data)
 
 
@@ -61,6 +63,23 @@ def test_architectures_are_those_named():
     assert options["mnist-1x20-relu-100"] == ["activation=relu"]
     assert stages["mnist-1x20-sigmoid-200"]["steps"] == 200
     assert stages["mnist-1x20-sigmoid-100"]["steps"] == 100
+
+
+def test_techniques_are_tried_one_at_a_time():
+    first, *others = reproduction.get("ablations").trainings
+    usual = parse(meta_train, first.arguments)
+    assert usual["second_derivatives"] and usual["staggered"] and usual["random_scale"] > 0.0
+    changes = {}
+    for training in others:
+        values = parse(meta_train, training.arguments)
+        changes[training.name] = {name for name in values if values[name] != usual[name]}
+    assert changes["not_staggered"] == {"staggered"}
+    assert changes["weight_decay"] == {"rule_option"}
+    # Of back-propagation, which evolution strategies do without.
+    of_gradients = {"second_derivatives", "clip_through_time", "window_clip"}
+    assert changes["pes"] == {"pes_pairs", *of_gradients}
+    assert all(len(own - of_gradients) in (1, 2) or own < of_gradients for own in changes.values())
+    assert len({training.arguments for training in others}) == len(others)
 
 
 def test_an_unknown_figure_is_refused():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -85,6 +86,35 @@ def test_finals(cells, workshop):
     np.testing.assert_array_equal(lines, [[1.0, 1.0], [2.0, 4.0]])
     assert output.table() == outputs.curves(cells, workshop).table()
     assert output.summary == outputs.curves(cells, workshop).summary
+
+
+def test_ablations(workshop):
+    workshop = Workshop(workshop.folder, {"all": "digits_mlp", "without": "digits_mlp"})
+    stage = Evaluation("ablations", ("all", "without"), ("--task=general",))
+    ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": math.inf}}
+    ends = (math.nan, math.nan)
+    scores = [
+        evaluation.testbed.Score(
+            *(task, name, 10, "NAG", 0.1, False, 2.0, ratio, 1.0),
+            *(evaluation.testbed.Ratio(ratio, *ends), evaluation.testbed.Ratio(1.0, *ends)),
+            *(0.7, None, None),
+        )
+        for name, own in ratios.items()
+        for task, ratio in own.items()
+    ]
+    evaluation.testbed.write_report(scores, workshop.place(stage), {})
+    output = outputs.ablations(stage, workshop)
+    assert output.picture().startswith(b"\x89PNG")
+    assert output.table().decode().splitlines()[:2] == [
+        "rule,task,ratio,low,high,area_ratio",
+        "all,a,0.5,nan,nan,0.7",
+    ]
+    (axes,) = output.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["0.632", "inf"]
+    # What is beyond the axis is at its edge.
+    assert axes.lines[1].get_xdata().tolist() == [0.9, 10.0]
+    assert [result["worst_problem"] for result in output.summary["results"]] == ["b", "b"]
+    assert output.summary["command"].startswith("l2l-evaluate --preset=all=digits_mlp")
 
 
 def test_a_missing_report_is_said(cells, workshop):

@@ -33,6 +33,8 @@ GIVEN = [
     ),
     "--preset=cifar_convnet=cifar_convnet",
     "--preset=cifar_convnet_sub=cifar_convnet",
+    "--preset=all_techniques=general-fast",
+    "--preset=mean_loss=digits_mlp",
 ]
 # All rules of `quadratics` but the first.
 OTHERS = [
@@ -222,16 +224,23 @@ class TestOthers:
         printed = make(folder, "--figure=all", "--jobs=2", *GIVEN, *OTHERS)
         names = reproduction.names()
         # With several jobs, lines of the stages, which write reports, name the stage.
-        figures = [line for line in printed.splitlines() if ": wrote table" not in line]
+        reports = (": wrote table", ": wrote testbed")
+        figures = [
+            line for line in printed.splitlines() if not any(report in line for report in reports)
+        ]
         assert "\n".join(figures).count(": wrote ") == len(names)
         expected = [f"{name}.{ending}" for name in names for ending in ("csv", "json", "png")]
         assert sorted(contents(folder)) == sorted([*expected, "neural_art_pictures.png", ".lock"])
         # Networks of 20 and 40 units and of two layers are in two figures each.
-        assert printed.count("$ l2l-evaluate") == printed.count("$ ") == 6 + 4 + 3
+        assert printed.count("$ l2l-evaluate") == printed.count("$ ") == 6 + 4 + 3 + 1
         sweep = json.loads((folder / "mnist_sweep.json").read_text())["panels"]
         assert len(sweep) == 4
         transfer = json.loads((folder / "mnist_transfer.json").read_text())["panels"]
         assert sweep[1]["command"] == transfer[0]["command"]
+        # Both were trained in the same way, but are others here.
+        techniques = json.loads((folder / "ablations.json").read_text())["results"]
+        assert [summary["optimizer"] for summary in techniques] == ["all_techniques", "mean_loss"]
+        assert techniques[0]["ratio"] != techniques[1]["ratio"]
         # What is painted differs, and so must its losses.
         art = json.loads((folder / "neural_art.json").read_text())["panels"]
         assert len({panel["results"][0]["mean_final_loss"] for panel in art}) == 3

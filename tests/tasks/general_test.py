@@ -39,6 +39,16 @@ def test_some_of_its_kinds_can_be_chosen(mixture):
     assert list(some.validation) == list(mixture.validation)
     with pytest.raises(ValueError, match=r"`kinds` must be among .*Received: \['none'\]"):
         general(DATA_DIR, download=False, kinds=["bag", "none"])
+    with pytest.raises(ValueError, match=r"`validation` must be among .*Received: \['bag'\]"):
+        general(DATA_DIR, download=False, validation=["bag"])
+
+
+def test_what_is_generated_needs_no_data(tmp_path):
+    some = general(str(tmp_path), download=False, kinds=["regions"], validation=["words", "kinds"])
+    assert list(some.members) == ["regions"]
+    assert list(some.validation) == ["words", "kinds"]
+    with pytest.raises(FileNotFoundError):
+        general(str(tmp_path), download=False, kinds=["wide"], validation=["words"])
 
 
 @needs_data

@@ -6,9 +6,16 @@ cache, since tuning takes hours.
 """
 
 from l2l_keras.evaluation.testbed.bench import DEFAULT_CACHE, evaluate, names, problem
-from l2l_keras.evaluation.testbed.report import figure, summaries, table, to_json, write_report
+from l2l_keras.evaluation.testbed.report import (
+    figure,
+    read_scores,
+    summaries,
+    table,
+    to_json,
+    write_report,
+)
 from l2l_keras.evaluation.testbed.runs import DEFAULT, TUNED
-from l2l_keras.evaluation.testbed.scores import Ratio, Score, Summary
+from l2l_keras.evaluation.testbed.scores import Ratio, Score, Summary, geometric_mean
 
 __all__ = [
     "DEFAULT",
@@ -19,8 +26,10 @@ __all__ = [
     "Summary",
     "evaluate",
     "figure",
+    "geometric_mean",
     "names",
     "problem",
+    "read_scores",
     "summaries",
     "table",
     "to_json",

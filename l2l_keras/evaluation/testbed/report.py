@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras.evaluation.panels import LEARNED_COLOURS
+from l2l_keras.evaluation.panels import LEARNED_COLOURS, read_number
 from l2l_keras.evaluation.report import finite, versions, write_files
-from l2l_keras.evaluation.testbed.scores import Score, Summary, summarise
+from l2l_keras.evaluation.testbed.scores import Ratio, Score, Summary, summarise
 
 _HEADER = (
     "problem",
@@ -133,6 +133,31 @@ def to_json(scores: Sequence[Score], settings: Mapping[str, Any]) -> str:
     return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
 
 
+def read_scores(report: str | os.PathLike[str]) -> list[Score]:
+    """Reads scores from the report of them.
+
+    Args:
+        report: A folder that `write_report` wrote; its `testbed.json` is read.
+
+    Returns:
+        The scores, in the order of the report.
+
+    Raises:
+        ValueError: If there is no report, or it cannot be read.
+
+    Example:
+        >>> l2l_keras.evaluation.testbed.read_scores("report")  # doctest: +SKIP
+    """
+    try:
+        scores = json.loads((Path(report) / "testbed.json").read_text())["scores"]
+        return [_score(score) for score in scores]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "Expected the folder of a report, with testbed.json. "
+            f"Received: {str(report)!r} ({type(error).__name__}: {error})"
+        ) from error
+
+
 def write_report(
     scores: Sequence[Score], directory: str | os.PathLike[str], settings: Mapping[str, Any]
 ) -> list[Path]:
@@ -157,6 +182,25 @@ def write_report(
         "testbed.json": to_json(scores, settings).encode(),
     }
     return write_files(files, directory)
+
+
+def _score(content: Mapping[str, Any]) -> Score:
+    """Returns a score from its JSON."""
+    losses = ("initial_loss", "final_loss", "baseline_loss", "area_ratio")
+    ratios = ("ratio", "default_ratio")
+    return Score(
+        **{
+            **content,
+            **{name: read_number(content[name], math.inf) for name in losses},
+            **{name: _ratio(*content[name]) for name in ratios},
+        }
+    )
+
+
+def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
+    return Ratio(
+        read_number(mean, math.inf), read_number(low, math.nan), read_number(high, math.nan)
+    )
 
 
 def _row(score: Score) -> tuple[str, ...]:

@@ -93,5 +93,18 @@ def test_the_report_is_written(scores, tmp_path):
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
+def test_scores_are_read_from_the_report(scores, tmp_path):
+    testbed.write_report(scores, tmp_path, {})
+    read = testbed.read_scores(tmp_path)
+    assert read[0] == scores[0]
+    # As text: what is not finite is not equal to itself.
+    assert testbed.to_json(read, {}) == testbed.to_json(scores, {})
+    assert read[3].ratio.mean == math.inf
+    (tmp_path / "testbed.json").write_text("{}")
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match="Expected the folder of a report, with testbed.json"):
+            testbed.read_scores(place)
+
+
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))
