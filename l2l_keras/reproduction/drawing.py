@@ -256,6 +256,7 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
         ['all', 'without']
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     _check(len(ratios))
     figure = Figure(figsize=(7.5, 1.5 + 0.3 * len(ratios)), dpi=_DPI, layout="constrained")
@@ -266,13 +267,16 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
         mean = testbed.geometric_mean(list(own.values()))
         means.append(float(np.clip(mean, *_SHOWN)))
         axes.plot(shown, np.full(len(shown), row), "|", color="#999999", markersize=9)
-        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        axes.annotate(f"{mean:.3g}", (1.02, row), **place)
+        beside = axes.get_yaxis_transform()
+        axes.text(1.02, row, f"{mean:.3g}", va="center", transform=beside)
     axes.plot(means, range(len(means)), "o", color="#d55e00", label="geometric mean")
     axes.plot([], [], "|", color="#999999", markersize=9, label="a task")
     axes.axvline(1.0, color="black", linewidth=0.8, zorder=1)
     axes.axvline(means[0], color="#d55e00", linewidth=0.8, linestyle="--", zorder=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(ratios)), [name.replace("_", " ") for name in ratios])
     axes.set_ylim(len(ratios) - 0.4, -0.6)
     axes.set_xlabel("final loss / best tuned baseline's")

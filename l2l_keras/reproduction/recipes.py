@@ -125,6 +125,8 @@ _OTHER_TECHNIQUES = {
     "normalized_update": ("--rule_option=normalize_update=True",),
     "relative_scale": ("--rule_option=relative_scale=True",),
     "no_largest_step": ("--rule_option=largest_step=None",),
+    "slower_rise": ("--rule_option=largest_rise=0.2",),
+    "any_rise": ("--rule_option=largest_rise=6.0",),
     "no_fan_in": ("--rule_option=fan_in_exponent=0.0",),
     "two_momenta": ("--rule_option=momenta=((0.9,0.99),(0.99,0.99))",),
     "orthogonal_factors": ("--rule_option=orthogonal=(0,)",),

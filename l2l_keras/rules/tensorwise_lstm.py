@@ -30,11 +30,10 @@ _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # What a step does to a unit grows with its inputs. Rates fall with them from some _MANY on, and no
 # further than for _MOST, which are more often the words of an embedding, of which one is in use.
 _MANY, _MOST = 64.0, 4096.0
-# A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and follows the
-# LSTM by so much a step at most. A rate that may fall at once but has to grow slowly is the warm-up
-# that makes wide and deep networks survive their first steps.
+# A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and falls by no
+# more than _FALL a step.
 _RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
-_RISE, _FALL = 0.1, 1.0
+_FALL = 1.0
 # Rows of a tensor's state besides the LSTM's: r - start, steps, and how far the last one went.
 _OWN_ROWS = 3
 
@@ -74,6 +73,9 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_step: What the root mean square of an update stays below, as a part of that of the
             tensor's parameters and 0.05: a step that replaces half of a tensor is none to come back
             from. None for no such limit. Defaults to 0.25.
+        largest_rise: By how much the logarithm of a rate grows in a step at most. A rate that may
+            fall at once but has to grow slowly is the warm-up that makes wide and deep networks
+            survive their first steps. Defaults to 0.4.
         fan_in_exponent: How rates, `largest_step` and the 0.05 there fall with the number of inputs
             n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
             narrow layers then does to wide ones what it does to those. Defaults to 0.5.
@@ -107,6 +109,7 @@ class TensorwiseLSTM(TensorwiseRule):
         normalize_update: bool = False,
         relative_scale: bool = False,
         largest_step: float | None = 0.25,
+        largest_rise: float = 0.4,
         fan_in_exponent: float = 0.5,
         seed: int | None = None,
         name: str | None = None,
@@ -129,6 +132,9 @@ class TensorwiseLSTM(TensorwiseRule):
         if largest_step is not None and not largest_step > 0.0:
             raise ValueError(f"`largest_step` must be positive or None. Received: {largest_step}")
         self.largest_step = None if largest_step is None else float(largest_step)
+        if not largest_rise > 0.0:
+            raise ValueError(f"`largest_rise` must be positive. Received: {largest_rise}")
+        self.largest_rise = float(largest_rise)
         if not fan_in_exponent >= 0.0:
             raise ValueError(f"`fan_in_exponent` must not be negative. Received: {fan_in_exponent}")
         self.fan_in_exponent = float(fan_in_exponent)
@@ -227,7 +233,7 @@ class TensorwiseLSTM(TensorwiseRule):
         inputs = self._inputs(products, factors, hidden, rate, steps, ratio, tensors)
         outputs, (hidden, cell), _ = self._network.forward(inputs, (hidden, cell))
         change = outputs[-1:] - rate
-        most = ops.where(change > 0.0, _RISE, _FALL)
+        most = ops.where(change > 0.0, self.largest_rise / 2.0, _FALL)
         rate = rate + most * ops.tanh(change / most)
         rate = ops.clip(rate, _LOWEST - _START, _HIGHEST - _START)
         mix = self._mix(outputs[:-1], factors)
@@ -274,6 +280,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "normalize_update": self.normalize_update,
             "relative_scale": self.relative_scale,
             "largest_step": self.largest_step,
+            "largest_rise": self.largest_rise,
             "fan_in_exponent": self.fan_in_exponent,
             "seed": self.seed,
             "name": self.name,

@@ -115,8 +115,9 @@ class TestTensors:
         rates = ops.convert_to_numpy(state[-1])[-3]
         assert len(set(rates.tolist())) == len(SHAPES)
 
-    def test_a_rate_rises_slowly_and_stays_in_its_bounds(self):
-        rule = TensorwiseLSTM(4, seed=0)
+    @pytest.mark.parametrize("largest_rise", [0.2, 0.7])
+    def test_a_rate_rises_slowly_and_stays_in_its_bounds(self, largest_rise):
+        rule = TensorwiseLSTM(4, largest_rise=largest_rise, seed=0)
         *weights, kernel, bias = rule.get_weights()
         for wish, bound in ((50.0, 3.0), (-50.0, -4.0)):
             bias = np.full_like(bias, wish)
@@ -126,7 +127,10 @@ class TestTensors:
             for gradient in gradients(steps=60):
                 _, state = rule.step(ops.array(gradient), state, None, Tensors(SHAPES))
                 rates.append(float(ops.convert_to_numpy(state[-1])[-3, 0]))
-            assert np.diff(rates).max() <= 0.1 + 1e-6
+            steps = rule.step_size(ops.array(rates, "float32"))
+            rises = np.diff(np.log(ops.convert_to_numpy(steps)))
+            assert rises.max() <= largest_rise + 1e-5
+            assert wish < 0.0 or rises.max() > 0.9 * largest_rise
             assert np.diff(rates).min() >= -1.0 - 1e-6
             assert rates[-1] == pytest.approx(bound + 0.5)
 
@@ -232,6 +236,7 @@ class TestOrthogonalFactors:
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
         ({"largest_step": 0.0}, "`largest_step` must be positive or None. Received: 0.0"),
+        ({"largest_rise": 0.0}, "`largest_rise` must be positive. Received: 0.0"),
         (
             {"fan_in_exponent": -0.5},
             "`fan_in_exponent` must not be negative. Received: -0.5",
@@ -259,7 +264,7 @@ def test_zero_gradients_have_finite_derivatives():
 
 
 def test_a_configuration_makes_the_same_rule():
-    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, seed=3)
+    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, 0.3, seed=3)
     again = TensorwiseLSTM.from_config(rule.get_config())
     assert again.get_config() == rule.get_config()
     for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):
