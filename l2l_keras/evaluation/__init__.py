@@ -19,6 +19,7 @@ from l2l_keras.evaluation.panels import (
     draw_curves,
     line_styles,
     log_scale,
+    log_ticks,
     read_curves,
     tidy,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "impulse_responses",
     "line_styles",
     "log_scale",
+    "log_ticks",
     "mean_and_interval",
     "read_curves",
     "run",

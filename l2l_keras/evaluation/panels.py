@@ -261,16 +261,32 @@ def log_scale(axes: Any, lowest: float, highest: float) -> None:
         >>> axes.get_yscale()
         'log'
     """
-    from matplotlib import ticker
-
     axes.set_yscale("log")
     if lowest < highest:
         axes.set_ylim(lowest / 1.5, highest * 1.5)
     if lowest < highest < 100 * lowest:
         # Powers of ten alone would be one number or none.
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        log_ticks(axes.yaxis)
+
+
+def log_ticks(axis: Any) -> None:
+    """Gives an axis that is logarithmic the numbers 1, 2 and 5 of every power of ten.
+
+    Args:
+        axis: One of Matplotlib's axes, `axes.xaxis` or `axes.yaxis`.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> axes = Figure().add_subplot(xscale="log")
+        >>> l2l_keras.evaluation.log_ticks(axes.xaxis)
+        >>> axes.xaxis.get_major_formatter()(0.5)
+        '0.5'
+    """
+    from matplotlib import ticker
+
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def tidy(axes: Any) -> None:

@@ -14,9 +14,11 @@ from l2l_keras.evaluation import (
     draw_curves,
     line_styles,
     log_scale,
+    log_ticks,
     testbed,
     tidy,
 )
+from l2l_keras.evaluation.panels import LEARNED_COLOURS
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""
@@ -256,27 +258,24 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
         ['all', 'without']
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
 
     _check(len(ratios))
     figure = Figure(figsize=(7.5, 1.5 + 0.3 * len(ratios)), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
+    beside = axes.get_yaxis_transform()
     means = []
     for row, own in enumerate(ratios.values()):
         shown = np.clip(list(own.values()), *_SHOWN)
         mean = testbed.geometric_mean(list(own.values()))
         means.append(float(np.clip(mean, *_SHOWN)))
         axes.plot(shown, np.full(len(shown), row), "|", color="#999999", markersize=9)
-        beside = axes.get_yaxis_transform()
         axes.text(1.02, row, f"{mean:.3g}", va="center", transform=beside)
-    axes.plot(means, range(len(means)), "o", color="#d55e00", label="geometric mean")
+    axes.plot(means, range(len(means)), "o", color=LEARNED_COLOURS[0], label="geometric mean")
     axes.plot([], [], "|", color="#999999", markersize=9, label="a task")
     axes.axvline(1.0, color="black", linewidth=0.8, zorder=1)
-    axes.axvline(means[0], color="#d55e00", linewidth=0.8, linestyle="--", zorder=1)
+    axes.axvline(means[0], color=LEARNED_COLOURS[0], linewidth=0.8, linestyle="--", zorder=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
+    log_ticks(axes.xaxis)
     axes.set_yticks(range(len(ratios)), [name.replace("_", " ") for name in ratios])
     axes.set_ylim(len(ratios) - 0.4, -0.6)
     axes.set_xlabel("final loss / best tuned baseline's")

@@ -166,9 +166,8 @@ def _ablations(size: Size) -> Figure:
     trainings = recipes.ablations(size)
     options = task_options(size.mixture)
     flags = ("--task=general", *options, f"--steps={size.ablation_steps}", *size.ablation_runs)
-    stage = Evaluation(
-        "ablations", tuple(t.name for t in trainings), flags, size.images in stored_names()
-    )
+    learned = tuple(training.name for training in trainings)
+    stage = Evaluation("ablations", learned, flags, trainings[0].reads_data)
     return Figure(trainings, (stage,), functools.partial(outputs.ablations, stage))
 
 

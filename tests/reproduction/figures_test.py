@@ -78,6 +78,7 @@ def test_techniques_are_tried_one_at_a_time():
     # Of back-propagation, which evolution strategies do without.
     of_gradients = {"second_derivatives", "clip_through_time", "window_clip"}
     assert changes["pes"] == {"pes_pairs", *of_gradients}
+    assert all(changes.values())
     assert all(len(own - of_gradients) in (1, 2) or own < of_gradients for own in changes.values())
     assert len({training.arguments for training in others}) == len(others)
 
