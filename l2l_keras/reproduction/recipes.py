@@ -119,7 +119,6 @@ _OTHER_TECHNIQUES = {
     "not_clipped_through_time": ("--clip_through_time=false",),
     "pes": _PES,
     "pes_of_reused_noise": (*_PES, "--pes_reuse_noise"),
-    "imitation_only": (*_FIRST_ORDER, "--imitated_rate=0.003"),
     "no_nominal_term": ("--rule_option=nominal=0.0",),
     "weight_decay": ("--rule_option=weight_decay=0.1",),
     "normalized_update": ("--rule_option=normalize_update=True",),
