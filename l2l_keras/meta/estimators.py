@@ -126,17 +126,11 @@ class Imitation(Estimator):
     ) -> tuple[Tensor, list[Tensor], Carry]:
         """Computes a window and its derivative, `meta_loss` left aside; see `Estimator.window`."""
         del meta_loss, key
-        weights = self._loop.pack()
         inner, adam_state = carry
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            error, inner, adam_state = self._loop.imitation(
-                weights, inner, self._adam, adam_state, draw, self._unroll, scale
-            )
-        derivative = tape.gradient(
-            error, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        error, derivative, inner, adam_state = self._loop.imitation(
+            inner, self._adam, adam_state, draw, self._unroll, scale
         )
-        return error, self._loop.unpack(derivative), (inner, adam_state)
+        return error, derivative, (inner, adam_state)
 
     def _adam(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Computes Adam's update, with Keras' defaults."""

@@ -116,6 +116,7 @@ _OTHER_TECHNIQUES = {
     "not_staggered": ("--staggered=false",),
     "one_optimizee": ("--parallel=1",),
     "first_order": _FIRST_ORDER,
+    "imitation_only": (*_FIRST_ORDER, "--imitated_rate=0.003"),
     "not_clipped_through_time": ("--clip_through_time=false",),
     "pes": _PES,
     "pes_of_reused_noise": (*_PES, "--pes_reuse_noise"),

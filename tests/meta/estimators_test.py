@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from l2l_keras import tasks
 from l2l_keras.meta import Imitation, InnerLoop, MetaModel, PersistentEvolution, Truncated
-from l2l_keras.rules import UpdateRule
+from l2l_keras.rules import RNNprop, TensorwiseLSTM, UpdateRule
 from l2l_keras.tasks import Quadratic
 from l2l_keras.tasks.base import Task
 
@@ -119,7 +120,7 @@ class Scaled(UpdateRule):
 
 
 class TestImitation:
-    RATE = 0.05
+    RATE, STEP = 0.05, 1e-2
 
     def windows(self, log_rate, jit_compile=None):
         """Errors and derivatives of two windows, and the parameters after them."""
@@ -156,6 +157,41 @@ class TestImitation:
             _, gradient, state = task.loss_and_gradient(variable.value, state, ())
             adam.apply([gradient], [variable])
         np.testing.assert_allclose(self.windows(3.0)[1], variable.numpy(), rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            TensorwiseLSTM(seed=0),
+            {"kernel": TensorwiseLSTM(seed=0), "bias": RNNprop(units=(4,), seed=0)},
+        ],
+        ids=["alone", "groups"],
+    )
+    def test_its_derivative_is_that_of_the_error(self, rule):
+        """Of any rule, along a direction, by central differences over a window."""
+        task = tasks.get("digits_mlp", layers=(6,))
+        loop = InnerLoop(rule, task)
+        key = tf.zeros(2, tf.int32)
+        _, inner = loop.start(*task.sample("train", 0), task.batch("train", key))
+        estimator = Imitation(loop, 6, self.RATE)
+        carry = estimator.begin(inner, key)
+
+        @tf.function(jit_compile=loop.jit_compile)
+        def window():
+            def draw(t):
+                return task.batch("train", tf.stack([t, 1]))
+
+            return estimator.window(carry, draw, None, None, key)[:2]
+
+        derivative = window()[1]
+        variables = [v for own in loop.rules for v in own.trainable_variables]
+        norm = tf.linalg.global_norm(derivative)
+        errors, values = [], [v.numpy() for v in variables]
+        for sign in (1.0, -1.0):
+            for variable, value, part in zip(variables, values, derivative, strict=True):
+                variable.assign(value + sign * self.STEP * part.numpy() / float(norm))
+            errors.append(float(window()[0]))
+        slope = (errors[0] - errors[1]) / (2.0 * self.STEP)
+        assert slope == pytest.approx(float(norm), rel=0.05)
 
     def test_a_rule_learns_it(self):
         rule = Scaled(-2.0)
