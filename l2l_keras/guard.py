@@ -16,6 +16,8 @@ from l2l_keras.referee import Decision, Referee, decide
 Tensor = Any
 
 _TINY = 1e-30
+# How many times as long as usual a step of Adam's is where it makes up for one that was lost.
+_HURRY = 2.0
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -26,7 +28,8 @@ class Guard:
     loss. If that rises far above what it was, the copy takes the weights' place, and Adam goes on.
     Where the loss falls more slowly than Adam's steps promise, Adam has a trial from the copy, and
     whoever comes to lower losses leads from then on: a rule that is of no use, or has stopped being
-    of use, is replaced, and may return. See `l2l_keras.referee`.
+    of use, is replaced, and may return. Adam's steps are then twice as long until it has made up for
+    those that were lost. See `l2l_keras.referee`.
 
     The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
     backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own
@@ -197,7 +200,8 @@ class GuardedVariables:
         largest = guard.largest_update * ops.sqrt(products[2])
         factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
         factor = ops.where(seen, 1.0, factor)
-        step = ops.where(decision.adam, own, factor * update)
+        adam = ops.where(decision.hurries, _HURRY, 1.0) * own
+        step = ops.where(decision.adam, adam, factor * update)
         stepped = ops.where(accepted, parameters + step, parameters)
         new_copy = ops.where(decision.copy, parameters, old_copy)
         new = ops.where(ops.logical_or(decision.back, decision.swap), new_copy, stepped)

@@ -13,6 +13,8 @@ further trials until one of both is. A good rule is seldom put to trial; a bad o
 weights that it has not ruined yet.
 
 A rule that has lost has short trials of its own now and then, if its updates agree with Adam's.
+Where Adam leads, it makes up for the steps of a rule that are lost: as many of its own are twice as
+long.
 """
 
 from __future__ import annotations
@@ -89,6 +91,7 @@ class Referee(NamedTuple):
         agreeing: How often the rule's updates have agreed with Adam's, of the last dozens.
         moments: Steps that Adam's moments are made of.
         adam_steps: Steps of Adam so far.
+        owed: Lost steps of the rule that Adam has not made up for yet.
         rescues: How often a rule has done harm.
         trials: Trials so far.
     """
@@ -117,6 +120,7 @@ class Referee(NamedTuple):
     agreeing: Tensor
     moments: Tensor
     adam_steps: Tensor
+    owed: Tensor
     rescues: Tensor
     trials: Tensor
 
@@ -126,6 +130,7 @@ class Decision(NamedTuple):
 
     Attributes:
         adam: Whether the step is Adam's, not the rule's.
+        hurries: Whether it is twice as long as usual.
         trial: Whether it is part of a trial.
         back: Whether there is no step, but the copy becomes the weights again.
         copy: Whether the copy is made anew, before the step.
@@ -135,6 +140,7 @@ class Decision(NamedTuple):
     """
 
     adam: Tensor
+    hurries: Tensor
     trial: Tensor
     back: Tensor
     copy: Tensor
@@ -174,7 +180,7 @@ def decide(
     seeing = _see(referee, loss, accepted, products)
     no = ops.zeros_like(accepted)
     # The copy is ready, for the first loss to be seen.
-    blind = Decision(no, no, no, ops.ones_like(no), no, no, no)
+    blind = Decision(no, no, no, no, ops.ones_like(no), no, no, no)
     warmer = referee._replace(moments=referee.moments + _number(accepted))
     parts = (ops.where(seen, a, b) for a, b in zip(seeing[1], blind, strict=True))
     return _when(seen, seeing[0], warmer), Decision(*parts)
@@ -192,6 +198,8 @@ def _see(
     back = ops.logical_and(r.high >= _HARM_STEPS, ops.logical_or(ops.logical_not(adam), trial))
 
     going_on = ops.logical_and(good, ops.logical_not(back))
+    hurries = _all(going_on, leads, ops.logical_not(trial), r.owed > 0.5)
+    r = r._replace(owed=r.owed - _number(hurries))
     # Where losses are late, the first one is that of the copy that was made without it.
     due = ops.where(r.steps > 1.5, r.renewal > 0.5, r.moments < 0.5)
     copy = _all(going_on, ops.logical_not(trial), r.place < 1.5, due)
@@ -207,6 +215,7 @@ def _see(
 
     decision = Decision(
         adam=adam,
+        hurries=hurries,
         trial=trial,
         back=back,
         copy=copy,
@@ -383,13 +392,20 @@ def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
     trust = ops.where(ops.logical_or(certain, r.trust > 0.5), 1.0, -1.0)
     after = _next_period(r._replace(recent=recent, level=own, trust=trust), certain)
     longer = ops.maximum(after.length, _PATIENCE * r.length)
-    return after._replace(length=ops.where(r.adam_leads > 0.5, after.length, longer))
+    leads = r.adam_leads > 0.5
+    return after._replace(
+        length=ops.where(leads, after.length, longer),
+        owed=ops.where(leads, r.owed + r.place, 0.0),
+    )
 
 
 def _win_trial(r: Referee) -> Referee:
-    """The challenger leads."""
+    """The challenger leads. If that is Adam, a period of the rule's, no shorter, was in vain."""
     waits = ops.ones_like(r.attempt)
-    return _next_period(r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits, trust=waits))
+    owed = ops.where(r.adam_leads > 0.5, 0.0, r.length)
+    return _next_period(
+        r._replace(adam_leads=1.0 - r.adam_leads, attempt=waits, trust=waits, owed=owed)
+    )
 
 
 def _replace_rule(r: Referee) -> Referee:
@@ -398,6 +414,7 @@ def _replace_rule(r: Referee) -> Referee:
         r._replace(
             adam_leads=ops.ones_like(r.adam_leads),
             attempt=ops.ones_like(r.attempt),
+            owed=r.place,
             recent=r.level,
         )
     )

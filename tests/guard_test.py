@@ -75,13 +75,14 @@ class TestHarm:
             np.testing.assert_array_equal(value, expected)
         assert all(np.all(s == 0.0) for s in numpy([optimizer.state_of(v) for v in variables]))
 
-    def test_then_adam_goes_on_as_keras_has_it(self):
+    def test_then_adam_makes_up_for_lost_steps_and_goes_on_as_keras_has_it(self):
         optimizer, variables = destructive(guard=Guard(0.01), runaway_factor=None), make_variables()
         apply_with_losses(optimizer, variables, 3, lambda step: 100.0**step)
         assert optimizer.guard_report["rescues"] == 1
         expected = [keras.Variable(value) for value in numpy(variables)]
         adam = keras.optimizers.Adam(0.01)
         for step in range(6):
+            adam.learning_rate = 0.02 if step < 3 else 0.01
             adam.apply(tensors(make_gradients(step)), expected)
         apply_with_losses(optimizer, variables, 6)
         assert_close(variables, numpy(expected))
