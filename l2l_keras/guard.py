@@ -28,8 +28,8 @@ class Guard:
     loss. If that rises far above what it was, the copy takes the weights' place, and Adam goes on.
     Where the loss falls more slowly than Adam's steps promise, Adam has a trial from the copy, and
     whoever comes to lower losses leads from then on: a rule that is of no use, or has stopped being
-    of use, is replaced, and may return. Adam's steps are then twice as long until it has made up for
-    those that were lost. See `l2l_keras.referee`.
+    of use, is replaced, and may return. Adam's steps are then twice as long until it has made up
+    for those that were lost. See `l2l_keras.referee`.
 
     The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
     backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own

@@ -124,6 +124,17 @@ def general(
             _mlp((18,), (40,), 2, initializer=_far_off), generated.clusters(2, 18), 16
         ),
         "linear_classes": lambda: _task(_mlp((13,), (), 3), generated.clusters(3, 13, 750), 8),
+        "mislabelled_classes": lambda: _task(
+            _mlp((15,), (40, 24), 3, initializer=_far_off),
+            generated.mislabelled(generated.clusters(3, 15, 2400, distance=3.0), 0.1),
+            16,
+        ),
+        "mislabelled_linear": lambda: _task(
+            _mlp((25,), (), 2), generated.mislabelled(generated.clusters(2, 25, 1500), 0.2), 8
+        ),
+        "mislabelled_digits": lambda: _task(
+            _mlp((14, 14), (160, 64), 10), generated.mislabelled(mnist(pool=2), 0.4), 64
+        ),
         "regions": lambda: _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
         "correlated": lambda: _task(
             _mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"
@@ -153,7 +164,9 @@ def general(
             "mean_squared_error",
         ),
         "bag": lambda: _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
+        "rare_words": lambda: _task(_bag(1500, 40, 6), generated.bags(1500, 6), 64),
         "frequent_words": lambda: _task(_bag(201, 24, 4), generated.bags(3000, 4, kept=200), 128),
+        "many_words": lambda: _task(_bag(800, 28, 4), generated.bags(6000, 4, kept=799), 128),
         "factors": lambda: _task(
             _factors(150, 8), generated.ratings(100, 50), 128, "mean_squared_error"
         ),
@@ -182,6 +195,14 @@ def general(
             generated.clusters(3, 14, 600),
             16,
         ),
+        "mislabelled_kinds": lambda: _task(
+            _mlp((20,), (32, 16), 2, initializer=_far_off),
+            generated.mislabelled(generated.clusters(2, 20, 1800, distance=3.0), 0.1),
+            16,
+        ),
+        "mislabelled_images": lambda: _task(
+            _mlp((28, 28), (200, 100), 10), generated.mislabelled(mnist(), 0.5), 64
+        ),
         "linear_kinds": lambda: _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
         "images": lambda: _task(
             _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(mnist(pool=2)), 32
@@ -195,7 +216,7 @@ def general(
             16,
         ),
         "words": lambda: _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
-        "common_words": lambda: _task(_bag(121, 32, 3), generated.bags(2000, 3, kept=120), 256),
+        "common_words": lambda: _task(_bag(1000, 24, 4), generated.bags(8000, 4, kept=999), 128),
     }
     return Mixture(
         {name: members[name]() for name in _chosen("kinds", kinds, members)},
@@ -223,8 +244,8 @@ def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> K
 
 
 def _far_off() -> keras.initializers.Initializer:
-    """Returns Glorot's initializer, with its weights times a random factor from 0.1 to 10."""
-    factor = 10.0 ** random.uniform(-1.0, 1.0)
+    """Returns Glorot's initializer, with its weights times a random factor from 0.03 to 10."""
+    factor = 10.0 ** random.uniform(-1.5, 1.0)
     return keras.initializers.VarianceScaling(factor**2, "fan_avg", "uniform")
 
 

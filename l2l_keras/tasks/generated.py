@@ -19,6 +19,23 @@ def thirds(x: Array, y: Array) -> Data:
     return {split: (x[part], y[part]) for split, part in zip(SPLITS, parts, strict=True)}
 
 
+def mislabelled(data: Data, part: float) -> Data:
+    """Returns data of which some labels are drawn at random: what cannot be learned but by heart.
+
+    Args:
+        data: For each split, examples and int labels from 0.
+        part: Part of the labels that are drawn, the right ones among them.
+    """
+    random = np.random.default_rng(21)
+
+    def drawn(labels: Array) -> Array:
+        others = random.integers(labels.max() + 1, size=labels.shape)
+        chosen = random.uniform(size=labels.shape) < part
+        return np.where(chosen, others, labels).astype(labels.dtype)
+
+    return {split: (x, drawn(np.asarray(y))) for split, (x, y) in data.items()}
+
+
 def teacher(inputs: int, outputs: int, count: int = 6000, noise: float = 0.1) -> Data:
     """Returns what a random network of one hidden layer says of random inputs, and noise.
 

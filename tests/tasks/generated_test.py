@@ -12,6 +12,7 @@ MAKERS = {
     "regions": lambda: generated.regions(3, count=300),
     "table": lambda: generated.table(8, count=300),
     "clusters": lambda: generated.clusters(3, 6, count=300),
+    "mislabelled": lambda: generated.mislabelled(generated.clusters(3, 6, count=300), 0.5),
     "correlated": lambda: generated.correlated(6, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
     "waves": lambda: generated.waves(5, count=300),
@@ -60,6 +61,16 @@ def test_most_points_of_clusters_are_told_apart_by_where_they_are():
         x = np.column_stack([x, np.ones(len(x))])
         fitted = x @ np.linalg.lstsq(x, np.eye(3)[labels], rcond=None)[0]
         assert lowest < np.mean(fitted.argmax(axis=1) == labels) <= highest
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+def test_a_part_of_labels_is_drawn_at_random(part):
+    data = generated.clusters(4, 6, 9000)
+    for split, (x, drawn) in generated.mislabelled(data, part).items():
+        assert x is data[split][0]
+        assert np.mean(drawn != data[split][1]) == pytest.approx(0.75 * part, abs=0.03)
+        assert drawn.dtype == data[split][1].dtype
+        assert set(np.unique(drawn)) == set(range(4))
 
 
 @pytest.mark.parametrize("condition", [1.0, 1000.0])
