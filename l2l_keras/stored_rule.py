@@ -21,13 +21,12 @@ Shape = tuple[int, ...]
 STATE_DTYPES = ("float32", "bfloat16")
 """What the state of a rule may be kept in."""
 
-# Of a tensor of more coordinates than these, some tell how its directions are aligned: the first
-# few of each so many. These are of all rows: some have no gradient, those of words that are not in
-# the minibatch, or of pixels that are always black. The many are a prime, so that these are of all
-# columns too, but where there are a multiple of them; and more in a large tensor: it takes longest
-# to go from one to the next.
-_FEW, _SPAN = 2**12, 4
-_PERIODS = (101, 211, 401, 809, 1601, 3203, 6421, 12809, 25601, 51203, 102407)
+# Of a large matrix, some elements tell how directions are aligned: the first few of each period.
+# At least so many of it, and of each of its rows and columns, are looked at: in one alone there may
+# be most of a gradient, such as that of the most frequent word. Periods are primes: they go through
+# all columns.
+_FEW, _EACH, _SPAN = 2**12, 8, 4
+_PERIODS = (7, 11, 17, 29, 43, 61, 101, 211, 401, 809, 1601, 3203, 6421, 12809, 25601, 51203)
 
 
 class Storage:
@@ -133,7 +132,8 @@ class StoredTensorwiseRule(Storage):
     ) -> tuple[Tensor, Tensor]:
         """Computes tensors' matrix directions, and the mean products of all of their directions.
 
-        For the products of a large tensor, some coordinates are looked at, from all over it.
+        For the products of a large matrix, some coordinates are looked at, from all over it, where
+        there are no matrix directions.
 
         Args:
             stored: The state, arrays of one shape.
@@ -150,7 +150,8 @@ class StoredTensorwiseRule(Storage):
         matrices = self.rule.matrices(vector, numbers, Tensors(shapes))
         matrices = ops.reshape(matrices, (self.rule.matrix_rows, *gradient.shape))
         arrays = [gradient, parameters, *(matrices[k] for k in range(matrices.shape[0])), *stored]
-        if len(shapes) == 1:
+        # Next to what matrix directions cost, it costs little to look at all.
+        if len(shapes) == 1 and not self.rule.matrix_rows:
             arrays = [_sample(array) for array in arrays]
             shapes = (arrays[0].shape,)
         gradient, parameters, *rest = arrays
@@ -240,14 +241,19 @@ def _sample(array: Tensor) -> Tensor:
 
     They are not made one vector: XLA would then tell for each by division where it comes from.
     """
-    n = math.prod(array.shape)
+    n, period = math.prod(array.shape), _period(array.shape)
     vector = ops.reshape(array, (n,))
-    period = max((p for p in _PERIODS if p * _FEW <= n), default=_PERIODS[0])
-    span = max(_SPAN, math.ceil(_FEW * period / max(1, n)))
-    if span >= period:
+    if period == 1:
         return vector
     periods = ops.reshape(vector[: n // period * period], (-1, period))
-    return periods[:, :span]
+    return periods[:, :_SPAN]
+
+
+def _period(shape: Shape) -> int:
+    """Returns in how many elements of an array some are looked at; 1 for all of them."""
+    rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
+    most = _SPAN * min(rows * columns / _FEW, rows / _EACH, columns / _EACH)
+    return max((p for p in _PERIODS if p <= most and columns % p), default=1)
 
 
 def stored_rule(rule: UpdateRule, state_dtype: str) -> StoredRule | StoredTensorwiseRule:

@@ -19,8 +19,6 @@ from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 
 # Sizes of gradients below count as zero.
 _TINY = 1e-12
-# Momenta that are such a part of √v are next to nothing.
-_NOTHING = 0.01
 # What is added to the size of parameters, so that those that are zero may move.
 _SMALL = 0.05
 # Layers that are wider look like this to the LSTM: what it has not seen it cannot judge.
@@ -212,17 +210,16 @@ class TensorwiseLSTM(TensorwiseRule):
     def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
         """Computes orthogonal factors of momenta; see `TensorwiseRule.matrix_directions`.
 
-        They vanish with momenta that are next to nothing compared to √v: where there are no more
-        gradients, what is left of them is no direction.
+        They are as large as momenta are over √v: where gradients come and go, or are next to
+        nothing, what is left of a momentum is little of a direction.
         """
         factors = []
         for place in self.orthogonal:
             momentum, decay = state[place], self.momenta[place][1]
             v = state[len(self.momenta) + self._decays.index(decay)]
-            size = ops.sqrt(ops.mean(ops.square(momentum), axis=-1, keepdims=True))
-            usual = ops.sqrt(ops.mean(v, axis=-1, keepdims=True))
-            factor = orthogonal_factor(momentum, shape)
-            factors.append(factor * size / (size + _NOTHING * usual + _TINY))
+            relative = momentum * ops.rsqrt(ops.maximum(v, _TINY**2))
+            size = ops.sqrt(ops.mean(ops.square(relative), axis=-1, keepdims=True))
+            factors.append(size * orthogonal_factor(momentum, shape))
         return factors
 
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
@@ -307,9 +304,8 @@ class TensorwiseLSTM(TensorwiseRule):
             ops.sqrt(squares[decay]) / m for (_, decay), m in zip(self.momenta, own, strict=True)
         ]
         one = ops.ones_like(usual)
-        return ops.concatenate(
-            [*[one] * self.matrix_rows, *relative, usual, *(inverse / m for m in own), one]
-        )
+        matrices = [relative[place] for place in self.orthogonal]
+        return ops.concatenate([*matrices, *relative, usual, *(inverse / m for m in own), one])
 
     def _narrowness(self, tensors: Tensors) -> Tensor:
         """Returns the factor of each tensor's rate that is due to its fan-in, `[1, T]`."""
