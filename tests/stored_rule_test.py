@@ -86,7 +86,8 @@ def test_no_row_or_column_is_overlooked(shape, orthogonal):
             gradient = np.zeros(shape, "float32").reshape(-1, shape[-1])
             gradient[(place, slice(None)) if axis == 0 else (slice(None), place)] = 1.0
             gradient = gradient.reshape(shape)
-            products, _ = stored.observe_tensors(state, gradient, ops.ones(shape), (shape,))
+            array = ops.array(gradient)
+            products, _ = stored.observe_tensors(state, array, ops.ones(shape), (shape,))
             (square,) = ops.convert_to_numpy(products)[momentum, momentum]
             ratio = square / np.mean(0.01 * gradient**2)
             assert ratio == pytest.approx(1.0, rel=1e-3 if orthogonal else 0.5), (axis, place)
