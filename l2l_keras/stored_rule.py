@@ -149,13 +149,13 @@ class StoredTensorwiseRule(Storage):
         numbers = [self.numbers(array) for array in vectors]
         matrices = self.rule.matrices(vector, numbers, Tensors(shapes))
         matrices = ops.reshape(matrices, (self.rule.matrix_rows, *gradient.shape))
-        arrays = [gradient, parameters, *(matrices[k] for k in range(matrices.shape[0])), *stored]
+        arrays = [gradient, parameters, *stored]
         # Next to what matrix directions cost, it costs little to look at all.
         if len(shapes) == 1 and not self.rule.matrix_rows:
             arrays = [_sample(array) for array in arrays]
             shapes = (arrays[0].shape,)
-        gradient, parameters, *rest = arrays
-        whole, stored = rest[: self.rule.matrix_rows], rest[self.rule.matrix_rows :]
+        gradient, parameters, *stored = arrays
+        whole = [matrices[k] for k in range(matrices.shape[0])]
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
         rows = ops.stack([*whole, *self.rule.directions(gradient, state, parameters)])
         rows = ops.reshape(rows, (rows.shape[0], math.prod(gradient.shape)))

@@ -261,7 +261,8 @@ class InnerLoop:
         lesson = (teacher_state, 0.0, _arrays(inner.gradient, unroll))
         trace, after, lesson = self._run(take_step, inner, lesson, unroll)
         teacher_state, error, d_updates = lesson
-        d_weights = self._first_order(weights, inner, trace, d_updates.stack(), scale)
+        gradients = _scaled(trace.gradients.stack(), scale)
+        d_weights = self._first_order(weights, inner, trace, gradients, d_updates.stack())
         return error, self.unpack(d_weights), after, teacher_state
 
     def pack(self) -> list[Tensor]:
@@ -330,9 +331,9 @@ class InnerLoop:
             )
         else:
             # Every loss after an update depends on it.
-            d_losses = _scaled(factors * trace.gradients.stack()[1:], scale)
-            d_updates = _sums_to_the_end(d_losses)
-            d_weights = self._first_order(weights, inner, trace, d_updates, scale)
+            gradients = _scaled(trace.gradients.stack(), scale)
+            d_updates = _sums_to_the_end(factors * gradients[1:])
+            d_weights = self._first_order(weights, inner, trace, gradients, d_updates)
         return value, self.unpack(d_weights), losses, after
 
     def _pieces(self) -> Iterator[tuple[int, int, CompiledRule]]:
@@ -472,18 +473,26 @@ class InnerLoop:
         weights: list[Tensor],
         inner: Inner,
         trace: Trace,
+        gradients: Tensor,
         d_updates: Tensor,
-        scale: Tensor | None,
     ) -> list[Tensor]:
-        """Computes a first-order meta-gradient, piece by piece."""
-        gradients = self.partition.split(_scaled(trace.gradients.stack(), scale))
+        """Computes a first-order meta-gradient, piece by piece.
+
+        Args:
+            weights: φ, as returned by `pack`.
+            inner: Where the loop stood before the window.
+            trace: What was kept of it.
+            gradients: ∇f of θ', float32 `[unroll + 1, size]`.
+            d_updates: As in `_back_propagate`, of all coordinates.
+        """
+        gradient_pieces = self.partition.split(gradients)
         d_pieces = self.partition.split(d_updates)
         parts: list[Tensor] = []
         for piece, _, _ in self._pieces():
             # One piece after the other: the executor would otherwise compute all of them again at
             # once, and keep them.
             with tf.control_dependencies(parts[-1:]):
-                own_gradients, own_d_updates = tf.identity(gradients[piece]), d_pieces[piece]
+                own_gradients, own_d_updates = tf.identity(gradient_pieces[piece]), d_pieces[piece]
             caches, states = self._steps_of(weights, inner, trace, piece, own_gradients)
             parts.append(
                 self._back_propagate(weights, piece, own_gradients, own_d_updates, caches, states)
