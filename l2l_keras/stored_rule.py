@@ -21,12 +21,10 @@ Shape = tuple[int, ...]
 STATE_DTYPES = ("float32", "bfloat16")
 """What the state of a rule may be kept in."""
 
-# Of a large matrix, some elements tell how directions are aligned: the first few of each period.
-# At least so many of it, and of each of its rows and columns, are looked at: in one alone there may
-# be most of a gradient, such as that of the most frequent word. Periods are primes: they go through
-# all columns.
-_FEW, _EACH, _SPAN = 2**12, 8, 4
-_PERIODS = (7, 11, 17, 29, 43, 61, 101, 211, 401, 809, 1601, 3203, 6421, 12809, 25601, 51203)
+# Of a large matrix, some elements tell how directions are aligned. At least so many of it, and
+# about so many of each of its rows and columns, are looked at: in one alone there may be most of a
+# gradient, such as that of the most frequent word.
+_FEW, _EACH = 2**12, 8
 
 
 class Storage:
@@ -241,19 +239,29 @@ def _sample(array: Tensor) -> Tensor:
 
     They are not made one vector: XLA would then tell for each by division where it comes from.
     """
-    n, period = math.prod(array.shape), _period(array.shape)
+    n = math.prod(array.shape)
     vector = ops.reshape(array, (n,))
-    if period == 1:
+    span, period = _span_and_period(array.shape)
+    if span == period:
         return vector
-    periods = ops.reshape(vector[: n // period * period], (-1, period))
-    return periods[:, :_SPAN]
+    # From the middle of what is left over, so that neither the first row nor the last falls short.
+    start = n % period // 2
+    periods = ops.reshape(vector[start : start + n // period * period], (-1, period))
+    return periods[:, :span]
 
 
-def _period(shape: Shape) -> int:
-    """Returns in how many elements of an array some are looked at; 1 for all of them."""
+def _span_and_period(shape: Shape) -> tuple[int, int]:
+    """Returns how many neighbours of how many elements of an array are looked at.
+
+    Of each row of a matrix they are two spans, a span further along than of the row before, so
+    that all columns have their turn.
+    """
     rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
-    most = _SPAN * min(rows * columns / _FEW, rows / _EACH, columns / _EACH)
-    return max((p for p in _PERIODS if p <= most and columns % p), default=1)
+    part = max(_FEW / max(rows * columns, 1), _EACH / max(rows, 1), _EACH / max(columns, 1))
+    if part > 0.5:
+        return 1, 1
+    span = math.ceil(part * columns / 2)
+    return span, (columns + span) // 2
 
 
 def stored_rule(rule: UpdateRule, state_dtype: str) -> StoredRule | StoredTensorwiseRule:

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import ops
 
 from l2l_keras import LearnedOptimizer, stored_rule
@@ -91,6 +93,17 @@ def test_no_row_or_column_is_overlooked(shape, orthogonal):
             (square,) = ops.convert_to_numpy(products)[momentum, momentum]
             ratio = square / np.mean(0.01 * gradient**2)
             assert ratio == pytest.approx(1.0, rel=1e-3 if orthogonal else 0.5), (axis, place)
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 1000), columns=st.integers(1, 1000))
+def test_of_each_row_and_column_about_as_much_is_looked_at(rows, columns):
+    seen = np.asarray(stored_rule._sample(np.arange(rows * columns).reshape(rows, columns))).ravel()
+    for places, count in ((seen // columns, rows), (seen % columns, columns)):
+        of_each = np.bincount(places, minlength=count)
+        assert of_each.min() >= min(4, seen.size / count)
+        assert of_each.min() >= 0.4 * seen.size / count
+        assert of_each.max() <= 2.5 * seen.size / count
 
 
 def test_where_none_is_seen_a_gradient_is_no_reason_for_a_large_step():

@@ -124,6 +124,26 @@ def general(
             _mlp((18,), (40,), 2, initializer=_far_off), generated.clusters(2, 18), 16
         ),
         "linear_classes": lambda: _task(_mlp((13,), (), 3), generated.clusters(3, 13, 750), 8),
+        # Dropout and few rows: losses fall to hundredths, and whoever steps too far is punished
+        # by the few rows that are hard.
+        "dropped_classes": lambda: _task(
+            _mlp((28,), (64, 64), 2, dropout=0.3, initializer=_far_off),
+            generated.clusters(2, 28, distance=3.0),
+            32,
+        ),
+        "dropped_shallow_classes": lambda: _task(
+            _mlp((22,), (48,), 2, dropout=0.2), generated.clusters(2, 22, 600, distance=4.0), 16
+        ),
+        "apart": lambda: _task(
+            _mlp((12,), (40, 24), 3, dropout=0.4, initializer=_far_off),
+            generated.clusters(3, 12, 1200, distance=7.0),
+            64,
+        ),
+        "deeply_dropped_classes": lambda: _task(
+            _mlp((34,), (40, 40, 40), 2, dropout=0.15, initializer=_HE),
+            generated.mislabelled(generated.clusters(2, 34, 750, distance=6.0), 0.04),
+            8,
+        ),
         "mislabelled_classes": lambda: _task(
             _mlp((15,), (40, 24), 3, initializer=_far_off),
             generated.mislabelled(generated.clusters(3, 15, 2400, distance=3.0), 0.1),
@@ -193,6 +213,16 @@ def general(
         "kinds": lambda: _task(
             _mlp((14,), (24,), 3, initializer=_far_off, regularizer=keras.regularizers.L2(1e-3)),
             generated.clusters(3, 14, 600),
+            16,
+        ),
+        "dropped_kinds": lambda: _task(
+            _mlp((26,), (56, 40), 2, dropout=0.35),
+            generated.mislabelled(generated.clusters(2, 26, 840, distance=3.0), 0.02),
+            32,
+        ),
+        "dropped_few_kinds": lambda: _task(
+            _mlp((18,), (48, 48), 2, dropout=0.25, initializer=_far_off),
+            generated.mislabelled(generated.clusters(2, 18, 660, distance=5.0), 0.04),
             16,
         ),
         "mislabelled_kinds": lambda: _task(
