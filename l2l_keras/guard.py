@@ -11,13 +11,11 @@ from keras import ops
 
 from l2l_keras import _backend
 from l2l_keras.columns import Shape, Slot, Step, slot_like
-from l2l_keras.referee import Decision, Referee, decide
+from l2l_keras.referee import HURRY, Decision, Referee, decide
 
 Tensor = Any
 
 _TINY = 1e-30
-# How many times as long as usual a step of Adam's is where it makes up for one that was lost.
-_HURRY = 2.0
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -28,8 +26,8 @@ class Guard:
     loss. If that rises far above what it was, the copy takes the weights' place, and Adam goes on.
     Where the loss falls more slowly than Adam's steps promise, Adam has a trial from the copy, and
     whoever comes to lower losses leads from then on: a rule that is of no use, or has stopped being
-    of use, is replaced, and may return. Adam's steps are then twice as long until it has made up
-    for those that were lost. See `l2l_keras.referee`.
+    of use, is replaced, and may return. Adam's steps are then longer until it has made up for those
+    that were lost. See `l2l_keras.referee`.
 
     The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
     backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own
@@ -200,7 +198,7 @@ class GuardedVariables:
         largest = guard.largest_update * ops.sqrt(products[2])
         factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
         factor = ops.where(seen, 1.0, factor)
-        adam = ops.where(decision.hurries, _HURRY, 1.0) * own
+        adam = ops.where(decision.hurries, HURRY, 1.0) * own
         step = ops.where(decision.adam, adam, factor * update)
         stepped = ops.where(accepted, parameters + step, parameters)
         new_copy = ops.where(decision.copy, parameters, old_copy)

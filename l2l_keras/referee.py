@@ -13,8 +13,8 @@ further trials until one of both is. A good rule is seldom put to trial; a bad o
 weights that it has not ruined yet.
 
 A rule that has lost has short trials of its own now and then, if its updates agree with Adam's.
-Where Adam leads, it makes up for the steps of a rule that are lost: as many of its own are twice as
-long.
+Where Adam leads, it makes up for the steps of a rule that are lost: for a while its own are `HURRY`
+times as long.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from typing import Any, NamedTuple
 from keras import ops
 
 Tensor = Any
+
+HURRY = 2.0
+"""How many times as long as usual a step of Adam's is where it makes up for some that were lost."""
 
 # Steps of the first period, and of later ones as a part of all steps. Even numbers: of two halves.
 _PERIOD, _PART = 8.0, 0.25
@@ -130,7 +133,7 @@ class Decision(NamedTuple):
 
     Attributes:
         adam: Whether the step is Adam's, not the rule's.
-        hurries: Whether it is twice as long as usual.
+        hurries: Whether it is `HURRY` times as long as usual.
         trial: Whether it is part of a trial.
         back: Whether there is no step, but the copy becomes the weights again.
         copy: Whether the copy is made anew, before the step.
@@ -199,7 +202,7 @@ def _see(
 
     going_on = ops.logical_and(good, ops.logical_not(back))
     hurries = _all(going_on, leads, ops.logical_not(trial), r.owed > 0.5)
-    r = r._replace(owed=r.owed - _number(hurries))
+    r = r._replace(owed=r.owed - (HURRY - 1.0) * _number(hurries))
     # Where losses are late, the first one is that of the copy that was made without it.
     due = ops.where(r.steps > 1.5, r.renewal > 0.5, r.moments < 0.5)
     copy = _all(going_on, ops.logical_not(trial), r.place < 1.5, due)

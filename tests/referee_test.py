@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from l2l_keras.referee import Decision, Referee, decide
+from l2l_keras.referee import HURRY, Decision, Referee, decide
 
 STEPS = 1500
 
@@ -64,7 +64,7 @@ class Simulation:
                 self.progress = self.copy
                 continue
             if decision.adam:
-                self.progress += self.pace() * (2.0 if decision.hurries else 1.0)
+                self.progress += self.pace() * (HURRY if decision.hurries else 1.0)
             else:
                 self.progress = self.rule(self.progress, len(self.decisions))
             if decision.swap:

@@ -155,6 +155,11 @@ def general(
         "mislabelled_digits": lambda: _task(
             _mlp((14, 14), (160, 64), 10), generated.mislabelled(mnist(pool=2), 0.4), 64
         ),
+        "textures": lambda: _task(
+            _mlp((22, 22, 3), (56, 40), 8),
+            generated.mislabelled(generated.textures(8, 22), 0.2),
+            32,
+        ),
         "regions": lambda: _task(_mlp((2,), (24, 24), 4), generated.regions(4), 16),
         "correlated": lambda: _task(
             _mlp((30,), (), 1), generated.correlated(), 32, "mean_squared_error"
@@ -232,6 +237,9 @@ def general(
         ),
         "mislabelled_images": lambda: _task(
             _mlp((28, 28), (200, 100), 10), generated.mislabelled(mnist(), 0.5), 64
+        ),
+        "directions": lambda: _task(
+            _mlp((28, 28, 3), (80,), 6), generated.mislabelled(generated.textures(6, 28), 0.3), 64
         ),
         "linear_kinds": lambda: _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
         "images": lambda: _task(

@@ -139,6 +139,39 @@ def correlated(features: int = 30, condition: float = 100.0, count: int = 6000) 
     return thirds(x.astype("float32"), y.astype("float32")[:, None])
 
 
+def textures(kinds: int, size: int, count: int = 4500) -> Data:
+    """Returns colour pictures of waves on a background that fades, whose kind is their direction.
+
+    Neighbouring pixels are alike, and none is zero, as in photographs.
+
+    Args:
+        kinds: Number of directions.
+        size: Height and width in pixels.
+        count: Number of pictures. Defaults to 4500.
+
+    Returns:
+        For each split, float32 `[examples, size, size, 3]` from 0 to 1, and int32 `[examples]`.
+    """
+    random = np.random.default_rng(22)
+    labels = random.integers(kinds, size=count)
+    angle = np.pi * (labels + random.normal(scale=0.2, size=count)) / kinds
+    frequency = random.uniform(4.0, 12.0, size=count)
+    places = np.linspace(-1.0, 1.0, size, dtype="float32")
+    columns, rows = np.meshgrid(places, places)
+
+    def plane(x: Array, y: Array) -> Array:
+        return x[:, None, None] * columns + y[:, None, None] * rows
+
+    waves = plane(frequency * np.cos(angle), frequency * np.sin(angle))
+    waves = np.sin(waves + random.uniform(0.0, 2.0 * np.pi, size=(count, 1, 1)))
+    fading = plane(*random.normal(size=(2, count)))
+    colours = random.normal(size=(3, count, 1, 1, 3))
+    x = 0.5 + 0.1 * colours[0] + 0.1 * fading[..., None] * colours[1]
+    x = x + 0.1 * waves[..., None] * (1.0 + 0.3 * colours[2])
+    x = x + random.normal(scale=0.05, size=x.shape)
+    return thirds(np.clip(x, 0.0, 1.0).astype("float32"), labels.astype("int32"))
+
+
 def tokens(vocabulary: int, length: int, count: int = 6000) -> Data:
     """Returns sequences of a Markov chain that now and then turns into another, and what follows.
 

@@ -14,6 +14,7 @@ MAKERS = {
     "clusters": lambda: generated.clusters(3, 6, count=300),
     "mislabelled": lambda: generated.mislabelled(generated.clusters(3, 6, count=300), 0.5),
     "correlated": lambda: generated.correlated(6, count=300),
+    "textures": lambda: generated.textures(4, 8, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
     "waves": lambda: generated.waves(5, count=300),
     "bags": lambda: generated.bags(30, 3, count=300),
@@ -78,6 +79,18 @@ def test_features_have_the_condition_that_was_asked_for(condition):
     x, _ = generated.correlated(8, condition, count=30000)["train"]
     values = np.linalg.eigvalsh(np.cov(x.T))
     assert values[-1] / values[0] == pytest.approx(condition, rel=0.15)
+
+
+def test_the_kind_of_a_texture_is_the_direction_of_its_waves():
+    x, labels = generated.textures(4, 24, count=600)["train"]
+    assert x.shape == (200, 24, 24, 3)
+    assert x.min() >= 0.0
+    assert x.max() <= 1.0
+    # Waves change most along their direction, the angle of the structure tensor.
+    down, right = np.gradient(x.mean(axis=-1), axis=(1, 2))
+    double = np.arctan2(2.0 * np.mean(down * right, (1, 2)), np.mean(right**2 - down**2, (1, 2)))
+    kinds = np.round(double / 2.0 / (np.pi / 4)).astype(int) % 4
+    assert np.mean(kinds == labels) > 0.8
 
 
 def test_tokens_follow_from_those_before():
