@@ -134,7 +134,7 @@ def general(
         "dropped_shallow_classes": lambda: _task(
             _mlp((22,), (48,), 2, dropout=0.2), generated.clusters(2, 22, 600, distance=4.0), 16
         ),
-        "apart": lambda: _task(
+        "distant_classes": lambda: _task(
             _mlp((12,), (40, 24), 3, dropout=0.4, initializer=_far_off),
             generated.clusters(3, 12, 1200, distance=7.0),
             64,
@@ -143,6 +143,18 @@ def general(
             _mlp((34,), (40, 40, 40), 2, dropout=0.15, initializer=_HE),
             generated.mislabelled(generated.clusters(2, 34, 750, distance=6.0), 0.04),
             8,
+        ),
+        "apart_classes": lambda: _task(
+            _mlp((20,), (48, 48), 2, dropout=0.2, apart=True),
+            generated.clusters(2, 20, distance=3.0),
+            32,
+        ),
+        "apart_digits": lambda: _task(_mlp((8, 8), (48, 32), 10, apart=True), digits, 32),
+        "apart_regression": lambda: _task(
+            _mlp((14,), (40, 40), 1, dropout=0.1, apart=True),
+            generated.teacher(14, 1, count=900, noise=0.3),
+            16,
+            "mean_squared_error",
         ),
         "mislabelled_classes": lambda: _task(
             _mlp((15,), (40, 24), 3, initializer=_far_off),
@@ -230,6 +242,11 @@ def general(
             generated.mislabelled(generated.clusters(2, 18, 660, distance=5.0), 0.04),
             16,
         ),
+        "apart_kinds": lambda: _task(
+            _mlp((24,), (40, 40), 3, dropout=0.25, apart=True),
+            generated.mislabelled(generated.clusters(3, 24, distance=4.0), 0.02),
+            32,
+        ),
         "mislabelled_kinds": lambda: _task(
             _mlp((20,), (32, 16), 2, initializer=_far_off),
             generated.mislabelled(generated.clusters(2, 20, 1800, distance=3.0), 0.1),
@@ -283,7 +300,11 @@ def _task(model_fn: ModelFn, data: Data, batch_size: int, loss: Any = None) -> K
 
 def _far_off() -> keras.initializers.Initializer:
     """Returns Glorot's initializer, with its weights times a random factor from 0.03 to 10."""
-    factor = 10.0 ** random.uniform(-1.5, 1.0)
+    return _glorot(10.0 ** random.uniform(-1.5, 1.0))
+
+
+def _glorot(factor: float) -> keras.initializers.Initializer:
+    """Returns Glorot's initializer, with its weights times a factor."""
     return keras.initializers.VarianceScaling(factor**2, "fan_avg", "uniform")
 
 
@@ -302,27 +323,37 @@ def _mlp(
     initializer: Initializer = keras.initializers.GlorotUniform,
     regularizer: keras.regularizers.Regularizer | None = None,
     output: str = "linear",
+    apart: bool = False,
 ) -> ModelFn:
-    """Returns a function that makes perceptrons of a random activation."""
+    """Returns a function that makes perceptrons of a random activation.
 
-    def dense(units: int, activation: str = "linear") -> keras.layers.Layer:
+    If the scales of layers are to be far apart, the first one's weights are up to 20 times as large
+    as usual, or as small, and those of the last one as many times smaller, or larger.
+    """
+
+    def dense(units: int, activation: str = "linear", factor: float = 1.0) -> keras.layers.Layer:
+        kernel_initializer = initializer() if factor == 1.0 else _glorot(factor)
         return layers.Dense(
-            units, activation, kernel_initializer=initializer(), kernel_regularizer=regularizer
+            units,
+            activation,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=regularizer,
         )
 
     def model_fn() -> keras.Model:
+        scale = 20.0 ** random.uniform(-1.0, 1.0) if apart else 1.0
         inputs = keras.Input(shape)
         x = layers.Flatten()(inputs)
         activation = _activation()
         for number, count in enumerate(units):
-            new = dense(count)(x)
+            new = dense(count, factor=1.0 if number else scale)(x)
             if normalization:
                 new = normalization()(new)
             new = activation(new)
             if dropout:
                 new = layers.Dropout(dropout)(new)
             x = x + new if residual and number else new
-        return keras.Model(inputs, dense(outputs, output)(x))
+        return keras.Model(inputs, dense(outputs, output, 1.0 / scale)(x))
 
     return model_fn
 
