@@ -257,10 +257,10 @@ def _span_and_period(shape: Shape) -> tuple[int, int]:
     that all columns have their turn.
     """
     rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
-    part = max(_FEW / max(rows * columns, 1), _EACH / max(rows, 1), _EACH / max(columns, 1))
-    if part > 0.5:
+    fewer = min(rows * columns / _FEW, rows / _EACH, columns / _EACH)
+    if fewer < 2.0:
         return 1, 1
-    span = math.ceil(part * columns / 2)
+    span = math.ceil(columns / fewer / 2.0)
     return span, (columns + span) // 2
 
 

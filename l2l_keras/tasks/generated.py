@@ -142,7 +142,7 @@ def correlated(features: int = 30, condition: float = 100.0, count: int = 6000) 
 def textures(kinds: int, size: int, count: int = 4500) -> Data:
     """Returns colour pictures of waves on a background that fades, whose kind is their direction.
 
-    Neighbouring pixels are alike, and none is zero, as in photographs.
+    Neighbouring pixels are alike, and few are black, as in photographs.
 
     Args:
         kinds: Number of directions.
