@@ -112,7 +112,8 @@ def test_where_none_is_seen_a_gradient_is_no_reason_for_a_large_step():
     optimizer = LearnedOptimizer(rule, runaway_factor=None)
     optimizer.build([variable])
     gradient = np.zeros(variable.shape, "float32")
-    gradient[-1, -1] = 1.0  # Not among those that are looked at.
+    gradient[-1, -1] = 1.0
+    assert not np.asarray(stored_rule._sample(gradient)).any()
     for _ in range(3):
         optimizer.apply([ops.array(gradient)])
     moved = ops.convert_to_numpy(variable.value)
