@@ -15,10 +15,12 @@ class KeepBest(keras.callbacks.Callback):
     """Keeps the best weights by validation, and puts them back into the rule at the end.
 
     Meta-training is not monotonic: later weights are often worse than earlier ones. Put this
-    callback before `Backup`, so that backups hold the best weights.
+    callback before `Backup`, so that backups hold the best weights; and before
+    `keras.callbacks.SwapEMAWeights`, so that averaged weights are kept where those are validated.
 
     Args:
-        monitor: The logged quantity to minimise. Defaults to `"val_final_loss"`.
+        monitor: The logged quantity to minimise, one of validation. Defaults to
+            `"val_final_loss"`.
 
     Example:
         >>> callback = l2l_keras.meta.KeepBest()
@@ -30,15 +32,20 @@ class KeepBest(keras.callbacks.Callback):
         super().__init__()
         self.monitor = monitor
 
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keeps the weights that were validated if they are the best so far."""
+        name = self.monitor.removeprefix("val_")
+        if logs and name in logs:
+            self.model.keep_best(float(logs[name]))
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps the weights if they are the best so far."""
+        """Makes sure that there was something to keep."""
         logs = logs or {}
         if self.monitor not in logs:
             raise ValueError(
                 f"KeepBest needs {self.monitor!r} among the logs: give `fit` some "
                 f"`validation_episodes`. Received: {sorted(logs)}"
             )
-        self.model.keep_best(float(logs[self.monitor]))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back."""

@@ -39,7 +39,8 @@ class MetaModel(keras.Model):
     interrupted. The best weights by validation are kept in `best_weights` (see `KeepBest`).
 
     Compile with a Keras optimizer for φ, such as `keras.optimizers.Adam(1e-3, global_clipnorm=1)`:
-    its `global_clipnorm` clips the meta-gradient.
+    its `global_clipnorm` clips the meta-gradient. With its `use_ema`, and
+    `keras.callbacks.SwapEMAWeights` after `KeepBest`, averaged weights are validated and kept.
 
     Args:
         rule: The update rule to train; or several, one for each of a task's parameter groups, as a

@@ -118,6 +118,7 @@ _OTHER_TECHNIQUES = {
     "first_order": _FIRST_ORDER,
     "imitation_only": (*_FIRST_ORDER, "--imitated_rate=0.003"),
     "not_clipped_through_time": ("--clip_through_time=false",),
+    "averaged_weights": ("--ema_momentum=0.98",),
     "pes": _PES,
     "pes_of_reused_noise": (*_PES, "--pes_reuse_noise"),
     "no_nominal_term": ("--rule_option=nominal=0.0",),

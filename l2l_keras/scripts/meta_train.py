@@ -165,6 +165,16 @@ _CLIP = _define(
     "Largest global norm of a meta-gradient.",
     lower_bound=1e-12,
 )
+_EMA_MOMENTUM = _define(
+    flags.DEFINE_float,
+    "ema_momentum",
+    None,
+    "If set, an exponential moving average of the rule's weights is validated and kept; this is "
+    "how much of it is left after an update, such as 0.998. Worth most where meta-gradients are "
+    "noisy.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 _META_LOSS = _define(
     flags.DEFINE_enum,
     "meta_loss",
@@ -515,8 +525,14 @@ def _make_meta_model(
     schedule = keras.optimizers.schedules.CosineDecay(
         _LEARNING_RATE.value, windows * _EPOCHS.value, alpha=0.01
     )
-    meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=_CLIP.value))
+    averaging = {"use_ema": True, "ema_momentum": _EMA_MOMENTUM.value} if _averages() else {}
+    meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=_CLIP.value, **averaging))
     return meta_model, windows
+
+
+def _averages() -> bool:
+    """Returns whether weights are averaged over updates."""
+    return _EMA_MOMENTUM.value is not None
 
 
 def _make_curriculum() -> list[keras.callbacks.Callback]:
@@ -549,6 +565,7 @@ def _meta_train(
             verbose=0,
             callbacks=[
                 meta.KeepBest(),
+                *([keras.callbacks.SwapEMAWeights()] if _averages() else []),
                 *curriculum,
                 meta.Progress(lambda line: print(line, flush=True)),
                 backup,

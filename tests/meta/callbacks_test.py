@@ -35,6 +35,21 @@ class Spoil(keras.callbacks.Callback):
         self.weights.append(self.model.rule.get_weights())
 
 
+class Notes(keras.callbacks.Callback):
+    """Notes the rule's weights after every update, and those that are validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained = []
+        self.validated = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.trained.append(self.model.rule.get_weights())
+
+    def on_test_end(self, logs=None):
+        self.validated.append(self.model.rule.get_weights())
+
+
 def make_model():
     rule = CoordinatewiseLSTM((3,), "none", seed=0)
     model = MetaModel(rule, Quadratic(2, 3), horizon=6, unroll=3)
@@ -82,6 +97,22 @@ class TestKeepBest:
         assert model.keep_best(2.0)
         assert not model.keep_best(2.0)
         assert model.keep_best(1.0)
+
+    def test_averaged_weights_are_kept_where_those_are_validated(self):
+        model, notes = make_model(), Notes()
+        model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.8))
+        averaging = keras.callbacks.SwapEMAWeights()
+        values = fit(model, notes, KeepBest(), averaging, windows=1)["val_final_loss"]
+        first, *others = notes.trained
+        averages = [first]
+        for weights in others:
+            pairs = zip(averages[-1], weights, strict=True)
+            averages.append([0.8 * average + 0.2 * weight for average, weight in pairs])
+        for validated, average in zip(notes.validated, averages, strict=True):
+            for actual, expected in zip(validated, average, strict=True):
+                np.testing.assert_allclose(actual, expected, atol=1e-6)
+        assert not np.allclose(notes.trained[-1][0], averages[-1][0], atol=1e-5)
+        assert equal(model.rule.get_weights(), notes.validated[int(np.argmin(values))])
 
     @pytest.mark.parametrize(("monitor", "episodes"), [("val_final_loss", 0), ("val_accuracy", 1)])
     def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):

@@ -334,7 +334,7 @@ class TestMixture:
 
 
 class TestResume:
-    FLAGS = ("--epochs=4", "--episodes=3", "--random_scale=0.5", *SMALL)
+    FLAGS = ("--epochs=4", "--episodes=3", "--random_scale=0.5", "--ema_momentum=0.9", *SMALL)
 
     def test_an_interrupted_run_goes_on_to_the_same_rule(self, task, tmp_path):
         folder = tmp_path / "run"
