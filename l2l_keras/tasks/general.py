@@ -63,6 +63,7 @@ def general(
     """
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
     tokens = generated.tokens(vocabulary=24, length=12)
+    text = functools.cache(functools.partial(generated.text, letters=25, length=16))
     small = functools.partial(generated.table, count=750)
 
     # Read where it is needed, once.
@@ -75,6 +76,10 @@ def general(
         """Averages of MNIST's pixels as vectors, which are their own targets."""
         flat = {split: tf.reshape(x, (len(x), -1)) for split, (x, _) in mnist(pool=2).items()}
         return {split: (x, x) for split, x in flat.items()}
+
+    @functools.cache
+    def sums() -> Data:
+        return _shared(generated.sums(mnist(pool=2)))
 
     members = {
         "shallow": lambda: _task(_mlp((8, 8), (20,), 10), digits, 128),
@@ -200,6 +205,25 @@ def general(
             32,
             "mean_squared_error",
         ),
+        # Of these there is always something left to learn: who is content too early loses.
+        "text_transformer": lambda: _task(
+            _transformer(25, 16, width=48, heads=4, blocks=2), text(), 16
+        ),
+        "text_gru": lambda: _task(
+            _recurrent(layers.GRU, (16,), 48, vocabulary=25, embedding=16), text(), 32
+        ),
+        "sums": lambda: _task(_mlp((14, 28), (128, 64), 10, dropout=0.1), sums(), 32),
+        "sums_of_convolutions": lambda: _task(
+            _convnet((14, 28, 1), (8, 12, 16), BatchNormalization, strides=2),
+            _channels(sums()),
+            32,
+        ),
+        "deep_teacher": lambda: _task(
+            _mlp((24,), (96, 64), 2),
+            generated.teacher(24, 2, count=60000, depth=3),
+            32,
+            "mean_squared_error",
+        ),
         "bag": lambda: _task(_bag(200, 16, 4), generated.bags(200, 4), 64),
         "rare_words": lambda: _task(_bag(1500, 40, 6), generated.bags(1500, 6), 64),
         "frequent_words": lambda: _task(_bag(201, 24, 4), generated.bags(3000, 4, kept=200), 128),
@@ -269,6 +293,21 @@ def general(
             _recurrent(layers.GRU, (10,), 32, vocabulary=40, embedding=12),
             generated.tokens(40, 10),
             16,
+        ),
+        "letters": lambda: _task(
+            _recurrent(layers.LSTM, (20,), 40, vocabulary=31, embedding=12),
+            generated.text(31, 20, words=1000),
+            16,
+        ),
+        "attention_to_letters": lambda: _task(
+            _transformer(31, 20, width=36, heads=3, blocks=2),
+            generated.text(31, 20, words=1000),
+            32,
+        ),
+        "differences": lambda: _task(
+            _convnet((14, 28, 1), (12, 16, 24), BatchNormalization, strides=2),
+            _channels(generated.sums(mnist(pool=2), sign=-1)),
+            64,
         ),
         "words": lambda: _task(_bag(300, 12, 3), generated.bags(300, 3), 32),
         "common_words": lambda: _task(_bag(1000, 24, 4), generated.bags(8000, 4, kept=999), 128),
@@ -444,14 +483,18 @@ def _factors(rows: int, width: int) -> ModelFn:
 
 
 def _pixels(images: Data, pool: int) -> Data:
-    """Returns images from 0 to 1, with squares of pixels averaged.
+    """Returns images from 0 to 1, with squares of pixels averaged."""
+    return _shared(
+        {
+            split: (average(x, pool)[..., 0].astype("float32") / 255.0, y)
+            for split, (x, y) in images.items()
+        }
+    )
 
-    As tensors, which tasks share instead of making their own.
-    """
-    return {
-        split: (tf.constant(average(x, pool)[..., 0].astype("float32") / 255.0), y)
-        for split, (x, y) in images.items()
-    }
+
+def _shared(data: Data) -> Data:
+    """Returns examples as tensors, which tasks share instead of making their own."""
+    return {split: (tf.constant(x), y) for split, (x, y) in data.items()}
 
 
 def _channels(data: Data) -> Data:

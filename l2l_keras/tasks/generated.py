@@ -36,8 +36,10 @@ def mislabelled(data: Data, part: float) -> Data:
     return {split: (x, drawn(np.asarray(y))) for split, (x, y) in data.items()}
 
 
-def teacher(inputs: int, outputs: int, count: int = 6000, noise: float = 0.1) -> Data:
-    """Returns what a random network of one hidden layer says of random inputs, and noise.
+def teacher(
+    inputs: int, outputs: int, count: int = 6000, noise: float = 0.1, depth: int = 1
+) -> Data:
+    """Returns what a random network says of random inputs, and noise.
 
     Args:
         inputs: Number of inputs.
@@ -45,10 +47,13 @@ def teacher(inputs: int, outputs: int, count: int = 6000, noise: float = 0.1) ->
         count: Number of examples. Defaults to 6000.
         noise: Standard deviation of the noise; that of what there is to learn is one. Defaults
             to 0.1.
+        depth: Hidden layers of the network, of 24 units each. Defaults to 1.
     """
     random = np.random.default_rng(11)
-    x = random.normal(size=(count, inputs))
-    hidden = np.tanh(x @ random.normal(size=(inputs, 24)) * 1.5 / np.sqrt(inputs))
+    x = hidden = random.normal(size=(count, inputs))
+    for _ in range(depth):
+        kernel = random.normal(size=(hidden.shape[1], 24))
+        hidden = np.tanh(hidden @ kernel * 1.5 / np.sqrt(len(kernel)))
     y = hidden @ random.normal(size=(24, outputs))
     y = y / y.std() + noise * random.normal(size=y.shape)
     return thirds(x.astype("float32"), y.astype("float32"))
@@ -195,6 +200,62 @@ def tokens(vocabulary: int, length: int, count: int = 6000) -> Data:
         sequence.append(token)
     sequences = np.stack(sequence, axis=1).astype("int32")
     return thirds(sequences[:, :-1], sequences[:, 1:])
+
+
+def text(letters: int, length: int, count: int = 72000, words: int = 600) -> Data:
+    """Returns windows of a text of made-up words, and the letter after each of theirs.
+
+    Few words are frequent and many are rare, as in any language: there is always something left to
+    learn.
+
+    Args:
+        letters: Number of letters, of which 0 is the space.
+        length: Letters in a window.
+        count: Number of windows. Defaults to 72000.
+        words: Number of words. Defaults to 600.
+
+    Returns:
+        For each split, int32 `[examples, length]` letters, and the letters after each of them.
+    """
+    random = np.random.default_rng(24)
+    longest = 7
+    # Words end in a space; what is behind it is left out.
+    size = random.integers(2, longest + 1, size=(words, 1))
+    place = np.arange(longest + 1)
+    spelling = random.integers(1, letters, size=(words, longest + 1))
+    spelling = np.where(place < size, spelling, np.where(place == size, 0, -1))
+    # After each of eight sorts of words, other sorts are likely.
+    sort = random.integers(8, size=words)
+    follows = random.dirichlet(np.full(8, 0.3), size=8)
+    frequency = follows[:, sort] / np.arange(1, words + 1)
+    frequency = (frequency / frequency.sum(axis=1, keepdims=True)).cumsum(axis=1)
+    word = random.integers(words, size=count)
+    spelled = []
+    for _ in range(length // 3 + 2):
+        spelled.append(spelling[word])
+        below = frequency[sort[word]] < random.uniform(size=(count, 1))
+        word = np.minimum(below.sum(axis=1), words - 1)
+    windows = np.concatenate(spelled, axis=1)
+    behind = np.argsort(windows < 0, axis=1, kind="stable")
+    windows = np.take_along_axis(windows, behind, axis=1)[:, : length + 1].astype("int32")
+    return thirds(windows[:, :-1], windows[:, 1:])
+
+
+def sums(data: Data, sign: int = 1) -> Data:
+    """Returns pairs of images side by side, and the last digit of the sum of their labels.
+
+    Args:
+        data: For each split, float32 `[examples, height, width]` and int labels from 0 to 9.
+        sign: 1 (the default), or -1 for the difference of labels.
+    """
+    random = np.random.default_rng(25)
+
+    def pairs(images: Array, labels: Array) -> tuple[Array, Array]:
+        other = random.permutation(len(labels))
+        beside = np.concatenate([images, np.asarray(images)[other]], axis=-1)
+        return beside, ((labels + sign * np.asarray(labels)[other]) % 10).astype("int32")
+
+    return {split: pairs(np.asarray(x), np.asarray(y)) for split, (x, y) in data.items()}
 
 
 def waves(length: int, count: int = 6000) -> Data:

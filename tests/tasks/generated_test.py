@@ -16,6 +16,10 @@ MAKERS = {
     "correlated": lambda: generated.correlated(6, count=300),
     "textures": lambda: generated.textures(4, 8, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
+    "text": lambda: generated.text(9, 5, count=300),
+    "sums": lambda: generated.sums(
+        {split: (x[:, None], y) for split, (x, y) in generated.clusters(10, 6, 300).items()}
+    ),
     "waves": lambda: generated.waves(5, count=300),
     "bags": lambda: generated.bags(30, 3, count=300),
     "ratings": lambda: generated.ratings(10, 5, count=300),
@@ -39,6 +43,15 @@ def test_splits_are_equal_finite_disjoint_and_always_the_same(name):
 
 def test_a_teacher_s_targets_are_of_size_one():
     assert generated.teacher(4, 1, noise=0.0)["train"][1].std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_deeper_teacher_is_further_from_linear():
+    def left(depth):
+        """The part of the variance that no linear function explains."""
+        x, y = generated.teacher(6, 4, count=9000, noise=0.0, depth=depth)["train"]
+        return np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) / np.var(y)
+
+    assert 0.02 < left(1) < left(3) < 0.9
 
 
 def test_there_are_places_of_every_kind_of_region():
@@ -103,6 +116,34 @@ def test_tokens_follow_from_those_before():
     assert counts.max(axis=1).sum() / counts.sum() > 3 / 12
     assert x.min() >= 0
     assert x.max() < 12
+
+
+def test_a_text_is_of_few_frequent_and_many_rare_words():
+    x, y = generated.text(10, 30, words=50)["train"]
+    assert x.shape == y.shape == (24000, 30)
+    np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+    assert x.min() == 0
+    assert x.max() < 10
+    # The last one may be cut off.
+    words = [word for window in x for word in "".join(map(str, window)).split("0")[:-1]]
+    assert {len(word) for word in words} == set(range(2, 8))
+    found, counts = np.unique(words, return_counts=True)
+    assert len(found) <= 50
+    counts = np.sort(counts)[::-1] / len(words)
+    assert counts[:5].sum() > 0.3
+    assert counts[25:].sum() > 0.1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pairs_of_images_are_labelled_with_the_last_digit_of_their_sum(sign):
+    labels = np.tile(np.arange(10, dtype="int32"), 30)
+    images = np.broadcast_to(labels[:, None, None], (300, 2, 3)).astype("float32")
+    pairs, sums = generated.sums({"train": (images, labels)}, sign)["train"]
+    assert pairs.shape == (300, 2, 6)
+    np.testing.assert_array_equal(pairs[:, :, :3], images)
+    other = pairs[:, 0, 3]
+    assert len(np.unique(labels + 10 * other)) > 50
+    np.testing.assert_array_equal((labels + sign * other) % 10, sums)
 
 
 def test_words_of_a_bag_are_of_one_topic():
