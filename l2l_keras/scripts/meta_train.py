@@ -525,14 +525,10 @@ def _make_meta_model(
     schedule = keras.optimizers.schedules.CosineDecay(
         _LEARNING_RATE.value, windows * _EPOCHS.value, alpha=0.01
     )
-    averaging = {"use_ema": True, "ema_momentum": _EMA_MOMENTUM.value} if _averages() else {}
+    momentum = _EMA_MOMENTUM.value
+    averaging = {} if momentum is None else {"use_ema": True, "ema_momentum": momentum}
     meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=_CLIP.value, **averaging))
     return meta_model, windows
-
-
-def _averages() -> bool:
-    """Returns whether weights are averaged over updates."""
-    return _EMA_MOMENTUM.value is not None
 
 
 def _make_curriculum() -> list[keras.callbacks.Callback]:
@@ -565,7 +561,7 @@ def _meta_train(
             verbose=0,
             callbacks=[
                 meta.KeepBest(),
-                *([keras.callbacks.SwapEMAWeights()] if _averages() else []),
+                *([keras.callbacks.SwapEMAWeights()] if meta_model.optimizer.use_ema else []),
                 *curriculum,
                 meta.Progress(lambda line: print(line, flush=True)),
                 backup,

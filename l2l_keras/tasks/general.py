@@ -63,7 +63,7 @@ def general(
     """
     digits = {split: (x[..., 0], y) for split, (x, y) in embedded_digits().items()}
     tokens = generated.tokens(vocabulary=24, length=12)
-    text = functools.cache(functools.partial(generated.text, letters=25, length=16))
+    text = functools.cache(generated.text)
     small = functools.partial(generated.table, count=750)
 
     # Read where it is needed, once.
@@ -207,10 +207,10 @@ def general(
         ),
         # Of these there is always something left to learn: who is content too early loses.
         "text_transformer": lambda: _task(
-            _transformer(25, 16, width=48, heads=4, blocks=2), text(), 16
+            _transformer(25, 16, width=48, heads=4, blocks=2), text(25, 16), 16
         ),
         "text_gru": lambda: _task(
-            _recurrent(layers.GRU, (16,), 48, vocabulary=25, embedding=16), text(), 32
+            _recurrent(layers.GRU, (16,), 48, vocabulary=25, embedding=16), text(25, 16), 32
         ),
         "sums": lambda: _task(_mlp((14, 28), (128, 64), 10, dropout=0.1), sums(), 32),
         "sums_of_convolutions": lambda: _task(
@@ -296,12 +296,12 @@ def general(
         ),
         "letters": lambda: _task(
             _recurrent(layers.LSTM, (20,), 40, vocabulary=31, embedding=12),
-            generated.text(31, 20, words=1000),
+            text(31, 20, words=1000),
             16,
         ),
         "attention_to_letters": lambda: _task(
             _transformer(31, 20, width=36, heads=3, blocks=2),
-            generated.text(31, 20, words=1000),
+            text(31, 20, words=1000),
             32,
         ),
         "differences": lambda: _task(

@@ -252,8 +252,8 @@ def sums(data: Data, sign: int = 1) -> Data:
 
     def pairs(images: Array, labels: Array) -> tuple[Array, Array]:
         other = random.permutation(len(labels))
-        beside = np.concatenate([images, np.asarray(images)[other]], axis=-1)
-        return beside, ((labels + sign * np.asarray(labels)[other]) % 10).astype("int32")
+        beside = np.concatenate([images, images[other]], axis=-1)
+        return beside, ((labels + sign * labels[other]) % 10).astype("int32")
 
     return {split: pairs(np.asarray(x), np.asarray(y)) for split, (x, y) in data.items()}
 

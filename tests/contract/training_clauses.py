@@ -201,10 +201,10 @@ def the_graph_holds_one_rule_however_many_variables_there_are(make: Make) -> Non
         nodes = [node for function in graph.library.function for node in function.node_def]
         return [node.op for node in (*graph.node, *nodes)]
 
-    def products(nodes: list[str]) -> int:
-        # Those of one tensor need no batch.
-        return nodes.count("MatMul") + nodes.count("BatchMatMulV2")
-
-    few, many = operations(1), operations(10)
-    assert products(few) == products(many)
-    assert len(many) < len(few) + 9 * 40
+    one, few, many = operations(1), operations(2), operations(10)
+    products = ("MatMul", "BatchMatMulV2")
+    for product in products:
+        assert few.count(product) == many.count(product)
+    # A product of one tensor may be without a batch.
+    assert sum(map(one.count, products)) == sum(map(many.count, products))
+    assert len(many) < len(one) + 9 * 40
