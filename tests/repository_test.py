@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,21 @@ def test_every_foreign_import_of_the_package_is_declared(project):
 def test_nothing_imports_private_keras():
     for path in sources():
         assert not [name for name in imports(path) if name.startswith("keras.src")], str(path)
+
+
+@pytest.mark.parametrize("preset", ["general", "general-fast"])
+def test_cards_and_published_tables_agree(preset):
+    card = json.loads((ROOT / "l2l_keras/presets" / preset / "card.json").read_text("utf-8"))
+    published = (ROOT / "docs/results.md").read_text("utf-8")
+    assert set(card["testbed"]) == {"100", "1000", "10000"}
+    for length, figures in card["testbed"].items():
+        steps = f"{int(length):,}"
+        numbers = [str(figure) for figure in figures.values()]
+        assert f"| `{preset}` | {steps} | {' | '.join(numbers)} |" in published
+        table = published.partition(f"`{preset}`, {steps} steps:\n")[2]
+        means = re.search(r"\n\| all 17 \(geometric mean\)(.*)", table)[1]
+        found = [float(n) for n in re.findall(r"[\d.]+", means.replace("below 1:", ""))]
+        assert found == pytest.approx([float(number.rstrip("%")) for number in numbers], abs=0.005)
 
 
 if __name__ == "__main__":

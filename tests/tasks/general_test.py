@@ -127,3 +127,18 @@ def test_mixtures_need_tasks():
 
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))
+
+
+def test_scales_of_layers_can_be_far_apart(tmp_path):
+    mixture = general(str(tmp_path), download=False, kinds=["apart_classes"], validation=["words"])
+    task = mixture.members["apart_classes"]
+    ratios = []
+    for seed in range(5):
+        weights = task.unflatten(task.sample("train", seed)[0])
+        kernels = [weight.numpy() for weight in weights if len(weight.shape) == 2]
+        # Relative to the standard deviations that Glorot's initializer gives them.
+        first, middle, last = (np.std(w) * np.sqrt(sum(w.shape) / 2.0) for w in kernels)
+        assert first * last == pytest.approx(1.0, rel=0.25)
+        assert middle == pytest.approx(1.0, rel=0.1)
+        ratios.append(first / last)
+    assert max(ratios) > 5.0 * min(ratios)
