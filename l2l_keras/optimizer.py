@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
-import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
-from l2l_keras import _backend, gradient_guard, parameter_groups, presets
+from l2l_keras import _backend, gradient_guard, parameter_groups, presets, update_records
 from l2l_keras._keras_hooks import BatchOptimizer
 from l2l_keras.batched_update import Block, ShardedBlock
 from l2l_keras.columns import Slot, Step, divide, to_vector
@@ -26,9 +23,6 @@ from l2l_keras.tensorwise_update import TensorwiseBlock
 
 Tensor = Any
 Variable = Any
-
-_RECORDED = ("update norm", "cosine with descent")
-"""What is recorded of updates."""
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -165,9 +159,7 @@ class LearnedOptimizer(BatchOptimizer):
         self.guard = Guard() if guard is True else guard or None
         # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
         # they are saved with it, and are arguments, not constants, of compiled training steps.
-        self._rule_weights = [
-            w for rule in parameter_groups.rules(self.rule).values() for w in rule.weights
-        ]
+        self._rule_weights = parameter_groups.weights(self.rule)
         # Not in `build`, which may be called where Keras does not track what layers consist of.
         self._stored_rules = {
             group: stored_rule(rule, state_dtype)
@@ -260,7 +252,7 @@ class LearnedOptimizer(BatchOptimizer):
         ]
         self._paths = [parameter_groups.path_of(variable) for variable in variables]
         if self.record_updates:
-            shape = (len(variables), len(_RECORDED))
+            shape = (len(variables), len(update_records.NAMES))
             self._known["records"] = self.add_variable(shape, name="records")
         self._guard_slots: dict[int, list[Variable]] = {}
         if self.guard:
@@ -334,7 +326,7 @@ class LearnedOptimizer(BatchOptimizer):
                 numbers = block.diagnose(slots, index)
                 if self.record_updates:
                     own = ops.unstack(ops.convert_to_tensor(self._known["records"])[index])
-                    numbers |= zip(_RECORDED, own, strict=True)
+                    numbers |= zip(update_records.NAMES, own, strict=True)
                 seen[self._paths[index]] = {
                     name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
                 }
@@ -429,17 +421,12 @@ class LearnedOptimizer(BatchOptimizer):
             A dictionary that JSON can hold. `rule_weights` are the rules' weights in their order,
             little-endian float32, base64.
         """
-        weights = [
-            np.asarray(w, "<f4").tobytes()
-            for r in parameter_groups.rules(self.rule).values()
-            for w in r.get_weights()
-        ]
         group_of = self.group_of and keras.saving.serialize_keras_object(self.group_of)
         return {
             "rule": keras.saving.serialize_keras_object(
                 self.rule if isinstance(self.rule, UpdateRule) else dict(self.rule)
             ),
-            "rule_weights": base64.b64encode(b"".join(weights)).decode("ascii"),
+            "rule_weights": parameter_groups.pack_weights(self.rule),
             "group_of": group_of,
             "state_dtype": self.state_dtype,
             "runaway_factor": self.runaway_factor,
@@ -470,20 +457,7 @@ class LearnedOptimizer(BatchOptimizer):
             config[argument] = keras.saving.deserialize_keras_object(
                 config[argument], custom_objects=custom_objects
             )
-        packed = base64.b64decode(config.pop("rule_weights"))
-        flat = np.frombuffer(packed, "<f4").astype("float32")
-        rules = parameter_groups.rules(config["rule"]).values()
-        shapes = [tuple(w.shape) for rule in rules for w in rule.weights]
-        sizes = [math.prod(shape) for shape in shapes]
-        if flat.size != sum(sizes):
-            raise ValueError(
-                f"The weights of the rules {[rule.name for rule in rules]} must be {sum(sizes)} "
-                f"numbers. Received: {flat.size} numbers"
-            )
-        parts = np.split(flat, np.cumsum(sizes, dtype=int))[:-1]
-        weights = iter([p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)])
-        for rule in rules:
-            rule.set_weights([next(weights) for _ in rule.weights])
+        parameter_groups.unpack_weights(config["rule"], config.pop("rule_weights"))
         return super().from_config(config, custom_objects)
 
     def _make_blocks(
@@ -608,7 +582,7 @@ class LearnedOptimizer(BatchOptimizer):
             step, watched, forget, products = self._guarded.step(step, watched, guard_slots, access)
         recorded: dict[int, Tensor] = {}
         if self.record_updates:
-            step = _recording(step, recorded)
+            step = update_records.recording(step, recorded)
         new_slots: list[Any] = []
         ended: list[Any] = []
         for block, own in zip(blocks, own_slots, strict=True):
@@ -657,25 +631,6 @@ class LearnedOptimizer(BatchOptimizer):
         for optimizer, members in self._delegations:
             if chosen := [k for k, index in enumerate(plan.indices) if index in members]:
                 yield optimizer, chosen
-
-
-def _recording(step: Step, recorded: dict[int, Tensor]) -> Step:
-    """Returns a step that records updates.
-
-    Args:
-        step: The step as it would be.
-        recorded: Where to put what `_RECORDED` names, by the places of variables.
-    """
-
-    def add(index: int, update: Tensor) -> Any:
-        vector = ops.reshape(update, (-1,))
-        gradient = ops.reshape(step.gradients[index], (-1,))
-        norms = [ops.sqrt(gradient_guard.square_norm(part)) for part in (vector, gradient)]
-        cosine = -ops.dot(vector, gradient) / ops.maximum(norms[0] * norms[1], 1e-30)
-        recorded[index] = ops.stack([norms[0], cosine])
-        return step.add(index, update)
-
-    return step._replace(add=add)
 
 
 class _Plan(NamedTuple):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from l2l_keras.rules import UpdateRule
 
@@ -60,6 +63,39 @@ def weights(rule: Members) -> list[Variable]:
         rule: A rule or members.
     """
     return [weight for r in rules(rule).values() for weight in r.weights]
+
+
+def pack_weights(rule: Members) -> str:
+    """Returns the weights of all rules as text: little-endian float32 in their order, base64.
+
+    Args:
+        rule: A rule or members.
+    """
+    arrays = [keras.ops.convert_to_numpy(w).astype("<f4") for w in weights(rule)]
+    return base64.b64encode(b"".join(array.tobytes() for array in arrays)).decode("ascii")
+
+
+def unpack_weights(rule: Members, packed: str) -> None:
+    """Gives all rules the weights that `pack_weights` returned.
+
+    Args:
+        rule: A rule or members.
+        packed: As returned for members of the same configuration.
+
+    Raises:
+        ValueError: If the weights do not fit the rules.
+    """
+    flat = np.frombuffer(base64.b64decode(packed), "<f4").astype("float32")
+    variables = weights(rule)
+    sizes = [math.prod(variable.shape) for variable in variables]
+    if flat.size != sum(sizes):
+        raise ValueError(
+            f"The weights of the rules {[r.name for r in rules(rule).values()]} must be "
+            f"{sum(sizes)} numbers. Received: {flat.size} numbers"
+        )
+    parts = np.split(flat, np.cumsum(sizes, dtype=int))[:-1]
+    for variable, part in zip(variables, parts, strict=True):
+        variable.assign(part.reshape(variable.shape))
 
 
 def delegates(rule: Members) -> dict[str, keras.optimizers.Optimizer]:

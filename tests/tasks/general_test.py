@@ -125,10 +125,6 @@ def test_mixtures_need_tasks():
         Mixture({"a": task}, {})
 
 
-if __name__ == "__main__":
-    raise SystemExit(pytest.main([__file__]))
-
-
 def test_scales_of_layers_can_be_far_apart(tmp_path):
     mixture = general(str(tmp_path), download=False, kinds=["apart_classes"], validation=["words"])
     task = mixture.members["apart_classes"]
@@ -142,3 +138,7 @@ def test_scales_of_layers_can_be_far_apart(tmp_path):
         assert middle == pytest.approx(1.0, rel=0.1)
         ratios.append(first / last)
     assert max(ratios) > 5.0 * min(ratios)
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
