@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from l2l_keras import parameter_groups
+from l2l_keras.meta import loops
 from l2l_keras.meta.compiled_rule import CompiledRule, compile_rule
 from l2l_keras.meta.partition import Chunks, Partition, Problems
 from l2l_keras.rules import Tensors, TensorwiseRule, UpdateRule
@@ -217,8 +218,8 @@ class InnerLoop:
             step_losses, inner, _ = self._inner_step(weights, inner, draw(t), scale, kept=0)
             return inner, losses.write(t, step_losses)
 
-        losses = _arrays(tf.TensorSpec((self.task.functions,)), unroll)
-        inner, losses = _loop(range(unroll), body, (inner, losses))
+        losses = loops.new_arrays(tf.TensorSpec((self.task.functions,)), unroll)
+        inner, losses = loops.run(range(unroll), body, (inner, losses))
         return losses.stack(), inner
 
     def imitation(
@@ -258,7 +259,7 @@ class InnerLoop:
             losses, inner = self._advance(inner, own, rule_state, draw(t), scale)
             return losses, inner, caches, (teacher_state, error, d_updates)
 
-        lesson = (teacher_state, 0.0, _arrays(inner.gradient, unroll))
+        lesson = (teacher_state, 0.0, loops.new_arrays(inner.gradient, unroll))
         trace, after, lesson = self._run(take_step, inner, lesson, unroll)
         teacher_state, error, d_updates = lesson
         gradients = _scaled(trace.gradients.stack(), scale)
@@ -332,7 +333,7 @@ class InnerLoop:
         else:
             # Every loss after an update depends on it.
             gradients = _scaled(trace.gradients.stack(), scale)
-            d_updates = _sums_to_the_end(factors * gradients[1:])
+            d_updates = loops.sums_to_the_end(factors * gradients[1:])
             d_weights = self._first_order(weights, inner, trace, gradients, d_updates)
         return value, self.unpack(d_weights), losses, after
 
@@ -420,11 +421,13 @@ class InnerLoop:
         kept_states = list(inner.rule_state) if with_states else []
         kept_of_optimizee = (inner.parameters, inner.task_state) if second_derivatives else ()
         trace = Trace(
-            losses=_arrays(tf.TensorSpec((self.task.functions,)), unroll),
-            gradients=_write(_arrays(inner.gradient, unroll + 1), 0, inner.gradient),
-            caches=[_arrays(cache, unroll) for _, cache in specs[:kept]],
-            states=[_write(_arrays(state, unroll + 1), 0, state) for state in kept_states],
-            optimizee=_arrays(kept_of_optimizee, unroll),
+            losses=loops.new_arrays(tf.TensorSpec((self.task.functions,)), unroll),
+            gradients=loops.write(loops.new_arrays(inner.gradient, unroll + 1), 0, inner.gradient),
+            caches=[loops.new_arrays(cache, unroll) for _, cache in specs[:kept]],
+            states=[
+                loops.write(loops.new_arrays(state, unroll + 1), 0, state) for state in kept_states
+            ],
+            optimizee=loops.new_arrays(kept_of_optimizee, unroll),
         )
 
         def body(t: Tensor, inner: Inner, carry: Nest, trace: Trace) -> tuple:
@@ -435,13 +438,13 @@ class InnerLoop:
             trace = Trace(
                 losses=trace.losses.write(t, losses),
                 gradients=trace.gradients.write(t + 1, inner.gradient),
-                caches=_write(trace.caches, t, caches),
-                states=_write(trace.states, t + 1, kept_states),
-                optimizee=_write(trace.optimizee, t, kept_of_optimizee),
+                caches=loops.write(trace.caches, t, caches),
+                states=loops.write(trace.states, t + 1, kept_states),
+                optimizee=loops.write(trace.optimizee, t, kept_of_optimizee),
             )
             return inner, carry, trace
 
-        inner, carry, trace = _loop(range(unroll), body, (inner, carry, trace))
+        inner, carry, trace = loops.run(range(unroll), body, (inner, carry, trace))
         return trace, inner, carry
 
     def _spec(self, piece: int) -> tuple[Nest, Nest]:
@@ -458,7 +461,8 @@ class InnerLoop:
     def _kept_pieces(self, unroll: int) -> tuple[int, bool]:
         """Returns how many pieces' caches are kept over a window, and whether all states are."""
         states, caches = (
-            [unroll * _bytes(part) for part in parts] for parts in zip(*self._specs(), strict=True)
+            [unroll * loops.bytes_of(part) for part in parts]
+            for parts in zip(*self._specs(), strict=True)
         )
         if sum(states) + sum(caches) <= self._cache_bytes:
             return len(caches), True
@@ -523,22 +527,22 @@ class InnerLoop:
         group = self.partition.owners[k]
         compiled, own_weights = self._compiled[group], weights[group]
         state = inner.rule_state[k]
-        states = _write(_arrays(state_specs, unroll + 1), 0, state)
+        states = loops.write(loops.new_arrays(state_specs, unroll + 1), 0, state)
         if k < len(trace.caches):
             caches = trace.caches[k]
 
             def replay(t: Tensor, state: tuple, states: Nest) -> tuple:
-                state = compiled.replay(own_weights, gradients[t], state, _read(caches, t))
-                return state, _write(states, t + 1, state)
+                state = compiled.replay(own_weights, gradients[t], state, loops.read(caches, t))
+                return state, loops.write(states, t + 1, state)
 
-            return caches, _loop(range(unroll), replay, (state, states))[1]
+            return caches, loops.run(range(unroll), replay, (state, states))[1]
 
         def forward(t: Tensor, state: tuple, caches: Nest, states: Nest) -> tuple:
             _, state, cache = compiled.forward(own_weights, gradients[t], state, ())
-            return state, _write(caches, t, cache), _write(states, t + 1, state)
+            return state, loops.write(caches, t, cache), loops.write(states, t + 1, state)
 
-        start = (state, _arrays(cache_specs, unroll), states)
-        return _loop(range(unroll), forward, start)[1:]
+        start = (state, loops.new_arrays(cache_specs, unroll), states)
+        return loops.run(range(unroll), forward, start)[1:]
 
     def _back_propagate(
         self,
@@ -567,9 +571,9 @@ class InnerLoop:
             d_step, _, d_state = compiled.backward(
                 own_weights,
                 gradients[t],
-                _read(states, t),
-                _read(states, t + 1),
-                _read(caches, t),
+                loops.read(states, t),
+                loops.read(states, t + 1),
+                loops.read(caches, t),
                 d_updates[t],
                 d_state,
                 with_gradient=False,
@@ -577,7 +581,7 @@ class InnerLoop:
             return d_weights + d_step, d_state
 
         start = (tf.zeros_like(own_weights), self._initial_state(piece))
-        return _loop(range(d_updates.shape[0])[::-1], body, start)[0]
+        return loops.run(range(d_updates.shape[0])[::-1], body, start)[0]
 
     def _whole_derivative(
         self,
@@ -605,7 +609,7 @@ class InnerLoop:
             d_states: list,
         ) -> tuple:
             # Up to here, `d_gradient` is that of the gradient after step t, used in step t + 1.
-            parameters, task_state = _read(trace.optimizee, t)
+            parameters, task_state = loops.read(trace.optimizee, t)
             d_loss = factors[t] * trace.gradients.read(t + 1)
             d_parameters += d_loss
             d_parameters += self._hessian_vector_product(
@@ -621,9 +625,9 @@ class InnerLoop:
                 d_step, d_piece, d_state = compiled.backward(
                     weights[group],
                     gradients[piece][t],
-                    _read(states, t),
-                    _read(states, t + 1),
-                    _read(caches, t),
+                    loops.read(states, t),
+                    loops.read(states, t + 1),
+                    loops.read(caches, t),
                     d_updates[piece],
                     d_states[piece],
                     with_gradient=True,
@@ -637,7 +641,7 @@ class InnerLoop:
 
         zeros = tf.zeros((self.task.size,))
         start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, self._initial_states())
-        return _loop(range(factors.shape[0])[::-1], body, start)[0]
+        return loops.run(range(factors.shape[0])[::-1], body, start)[0]
 
 
 def _divide(
@@ -697,49 +701,3 @@ def _clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, 
 
 def _scaled(vector: Tensor, scale: Tensor | None) -> Tensor:
     return vector if scale is None else scale * vector
-
-
-def _loop(steps: range, body: Callable, variables: tuple) -> tuple:
-    """Runs `variables = body(step, *variables)` for the steps of a range, in a loop of graphs."""
-
-    def turn(count: Tensor, *variables: Any) -> tuple:
-        return count + 1, *body(steps.start + steps.step * count, *variables)
-
-    return tf.while_loop(
-        lambda count, *_: count < len(steps), turn, (0, *variables), parallel_iterations=1
-    )[1:]
-
-
-def _sums_to_the_end(steps: Tensor) -> Tensor:
-    """Returns what each step and all after it sum up to, `[steps, …]`.
-
-    In a loop: `tf.cumsum` takes 20 to 80 times as long here, with XLA or without.
-    """
-
-    def body(t: Tensor, total: Tensor, sums: tf.TensorArray) -> tuple:
-        total += steps[t]
-        return total, sums.write(t, total)
-
-    start = (tf.zeros_like(steps[0]), _arrays(steps[0], steps.shape[0]))
-    return _loop(range(steps.shape[0])[::-1], body, start)[1].stack()
-
-
-def _bytes(like: Nest) -> int:
-    """Returns how large tensors such as these are."""
-    return sum(math.prod(t.shape) * t.dtype.size for t in tf.nest.flatten(like))
-
-
-def _arrays(like: Nest, steps: int) -> Nest:
-    """Returns arrays of tensors such as these, one for each of a number of steps."""
-    return tf.nest.map_structure(
-        lambda t: tf.TensorArray(t.dtype, steps, element_shape=t.shape, clear_after_read=False),
-        like,
-    )
-
-
-def _write(arrays: Nest, step: Any, values: Nest) -> Nest:
-    return tf.nest.map_structure(lambda array, value: array.write(step, value), arrays, values)
-
-
-def _read(arrays: Nest, step: Tensor) -> Nest:
-    return tf.nest.map_structure(lambda array: array.read(step), arrays)
