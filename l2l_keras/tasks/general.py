@@ -205,6 +205,25 @@ def general(
             32,
             "mean_squared_error",
         ),
+        # Without noise: losses fall by orders of magnitude.
+        "responses": lambda: _task(
+            _recurrent(layers.GRU, (12, 1), 20),
+            generated.responses(12),
+            32,
+            "mean_squared_error",
+        ),
+        "responses_of_lstm": lambda: _task(
+            _recurrent(layers.LSTM, (8, 1), 16),
+            generated.responses(8),
+            16,
+            "mean_squared_error",
+        ),
+        "exact_teacher": lambda: _task(
+            _mlp((12,), (48, 32), 1),
+            generated.teacher(12, 1, count=30000, noise=0.0),
+            32,
+            "mean_squared_error",
+        ),
         # Of these there is always something left to learn: who is content too early loses.
         "text_transformer": lambda: _task(
             _transformer(25, 16, width=48, heads=4, blocks=2), text(25, 16), 16
@@ -293,6 +312,18 @@ def general(
             _recurrent(layers.GRU, (10,), 32, vocabulary=40, embedding=12),
             generated.tokens(40, 10),
             16,
+        ),
+        "pendulum": lambda: _task(
+            _recurrent(layers.LSTM, (14, 1), 24),
+            generated.responses(14),
+            64,
+            "mean_squared_error",
+        ),
+        "exact_regression": lambda: _task(
+            _mlp((10,), (40, 40), 2),
+            generated.teacher(10, 2, count=30000, noise=0.0, depth=2),
+            16,
+            "mean_squared_error",
         ),
         "letters": lambda: _task(
             _recurrent(layers.LSTM, (20,), 40, vocabulary=31, embedding=12),

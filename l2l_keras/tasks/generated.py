@@ -277,6 +277,27 @@ def waves(length: int, count: int = 6000) -> Data:
     return thirds(series[:, :-1, None], series[:, -1:])
 
 
+def responses(length: int, count: int = 12000) -> Data:
+    """Returns pushes that a damped pendulum is given, and where it is after them: without noise.
+
+    Args:
+        length: Number of pushes.
+        count: Number of pendulums. Defaults to 12000.
+
+    Returns:
+        For each split, float32 `[examples, length, 1]` and `[examples, 1]`.
+    """
+    random = np.random.default_rng(26)
+    pushes = random.normal(size=(count, length))
+    angle = speed = np.zeros(count)
+    for push in pushes.T:
+        for _ in range(4):
+            speed = speed + 0.15 * (2.0 * push - np.sin(angle) - 0.3 * speed)
+            angle = angle + 0.15 * speed
+    x, y = pushes.astype("float32"), (angle / angle.std()).astype("float32")
+    return thirds(x[..., None], y[:, None])
+
+
 def bags(vocabulary: int, size: int, count: int = 15000, kept: int | None = None) -> Data:
     """Returns bags of words of one topic, and another word of it.
 

@@ -21,6 +21,7 @@ MAKERS = {
         {split: (x[:, None], y) for split, (x, y) in generated.clusters(10, 6, 300).items()}
     ),
     "waves": lambda: generated.waves(5, count=300),
+    "responses": lambda: generated.responses(5, count=300),
     "bags": lambda: generated.bags(30, 3, count=300),
     "ratings": lambda: generated.ratings(10, 5, count=300),
 }
@@ -144,6 +145,18 @@ def test_pairs_of_images_are_labelled_with_the_last_digit_of_their_sum(sign):
     other = pairs[:, 0, 3]
     assert len(np.unique(labels + 10 * other)) > 50
     np.testing.assert_array_equal((labels + sign * other) % 10, sums)
+
+
+def test_a_pendulum_follows_the_pushes_that_it_was_given():
+    """Weak ones add up as those of a damped spring do: what is left is what the sine adds."""
+    x, y = generated.responses(6, count=3000)["train"]
+    assert y.std() == pytest.approx(1.0, rel=0.05)
+    pushes = x[..., 0]
+    weak = np.abs(pushes).max(axis=1) < np.quantile(np.abs(pushes).max(axis=1), 0.2)
+    weights, *_ = np.linalg.lstsq(pushes[weak], y[weak], rcond=None)
+    left = [np.std(y[some] - pushes[some] @ weights) for some in (weak, ~weak)]
+    assert left[0] < 0.15
+    assert left[1] > 2.0 * left[0]
 
 
 def test_words_of_a_bag_are_of_one_topic():
