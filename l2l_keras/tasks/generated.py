@@ -195,8 +195,7 @@ def tokens(vocabulary: int, length: int, count: int = 6000) -> Data:
     sequence = [token]
     for _ in range(length):
         chain = np.where(random.uniform(size=count) < 0.05, 1 - chain, chain)
-        below = chains[chain, token] < random.uniform(size=(count, 1))
-        token = np.minimum(below.sum(axis=1), vocabulary - 1)
+        token = _drawn(random, chains[chain, token])
         sequence.append(token)
     sequences = np.stack(sequence, axis=1).astype("int32")
     return thirds(sequences[:, :-1], sequences[:, 1:])
@@ -233,8 +232,7 @@ def text(letters: int, length: int, count: int = 72000, words: int = 600) -> Dat
     spelled = []
     for _ in range(length // 3 + 2):
         spelled.append(spelling[word])
-        below = frequency[sort[word]] < random.uniform(size=(count, 1))
-        word = np.minimum(below.sum(axis=1), words - 1)
+        word = _drawn(random, frequency[sort[word]])
     windows = np.concatenate(spelled, axis=1)
     behind = np.argsort(windows < 0, axis=1, kind="stable")
     windows = np.take_along_axis(windows, behind, axis=1)[:, : length + 1].astype("int32")
@@ -315,7 +313,7 @@ def bags(vocabulary: int, size: int, count: int = 15000, kept: int | None = None
     frequency = 1.0 / np.arange(1, vocabulary + 1)
     topics = random.dirichlet(0.05 * frequency * vocabulary, size=12).cumsum(axis=-1)
     topic = topics[random.integers(12, size=count)][:, None]
-    words = (topic < random.uniform(size=(count, size + 1, 1))).sum(axis=-1)
+    words = _drawn(random, np.broadcast_to(topic, (count, size + 1, vocabulary)))
     last = vocabulary - 1 if kept is None else kept
     words = np.minimum(words, last).astype("int32")
     return thirds(words[:, :-1], words[:, -1])
@@ -339,3 +337,9 @@ def ratings(users: int, items: int, count: int = 15000) -> Data:
     rating = (tastes[user] * tastes[item]).sum(axis=1) / 2.0 + 0.3 * random.normal(size=count)
     x = np.stack([user, item], axis=1).astype("int32")
     return thirds(x, rating.astype("float32")[:, None])
+
+
+def _drawn(random: np.random.Generator, cumulated: Array) -> Array:
+    """Draws a number from each distribution, whose cumulated probabilities are the last axis."""
+    below = cumulated < random.uniform(size=(*cumulated.shape[:-1], 1))
+    return np.minimum(below.sum(axis=-1), cumulated.shape[-1] - 1)
