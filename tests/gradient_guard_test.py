@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
@@ -54,6 +54,7 @@ def test_without_a_factor_any_finite_norm_passes():
     assert judged([1.0, 1e18, math.inf], None)[0] == [True, True, False]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(1.0, 900.0), min_size=1, max_size=20),
     st.floats(1e-12, 1e12),
@@ -63,6 +64,7 @@ def test_the_scale_does_not_matter(norms, scale):
     assert judged([scale * norm for norm in norms])[0] == judged(norms)[0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6, width=32), max_size=30))
 def test_square_norm(numbers):
     actual = float(ops.convert_to_numpy(square_norm(np.asarray(numbers, "float32"))))
