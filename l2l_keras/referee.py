@@ -327,7 +327,9 @@ def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     half = 0.5 * r.length
     # Of the difference of two sums of so many losses.
     error = ops.sqrt(2.0 * r.variance * half)
-    behind = ops.where(r.place > half, r.second - r.leader_second, r.first - r.leader_first)
+    # Half-way through, a challenger need not be below losses that have risen since.
+    worse = ops.maximum(r.leader_first, r.leader_second)
+    behind = ops.where(r.place > half, r.second - r.leader_second, r.first - worse)
     # Later on, losses that have risen may fall again: to be below them is no feat.
     lower = ops.minimum(r.leader_first, r.leader_second)
     rival = ops.where(r.steps > _PROBATION, lower, r.leader_second)

@@ -220,6 +220,21 @@ def test_one_loss_that_is_far_too_high_is_an_accident(losses, rescues):
     assert Referee(*vector.numpy().tolist()).rescues == rescues
 
 
+@pytest.mark.parametrize(
+    ("second_half", "adam_leads"), [(0.8, False), (1.3, True)], ids=["fallen", "risen"]
+)
+def test_half_way_a_challenger_need_not_be_below_losses_that_have_risen_since(
+    second_half, adam_leads
+):
+    promise = (1.0, 1.0, 1.0, -1.0)  # Of Adam's, which makes a trial of the first period's end.
+    vector = tf.zeros(len(Referee._fields))
+    for loss in [*[0.9] * 4, *[second_half] * 4, *[1.0] * 4, *[0.7] * 4]:
+        vector, _ = _decide(vector, np.float32(loss), True, promise)
+    referee = Referee(*vector.numpy().tolist())
+    assert referee.trials == 1.0
+    assert (referee.adam_leads > 0.5) == adam_leads
+
+
 def test_a_trial_against_a_rule_that_was_good_is_a_tenth_of_all_steps_at_most():
     run = Simulation(lambda progress, _: min(1e4, progress + 50.0)).run(STEPS)
     trials = np.array([decision.trial and decision.adam for decision in run.decisions])
