@@ -33,9 +33,8 @@ _PERIOD, _PART = 8.0, 0.25
 # A period that tells nothing yet becomes longer until it is such a part of all steps, and so long.
 _LONGEST_PART, _LONGEST_FIRST = 0.5, 32.0
 # By how many standard errors the fall of losses is to miss what was promised for there to be a
-# trial, early or later; and to exceed it to be taken for no accident, from a rule that is trusted,
-# or not yet.
-_EARLY_DOUBTS, _DOUBTS, _LIKELY, _CERTAIN = 1.0, 1.5, 1.0, 3.0
+# trial; and to exceed it to be taken for no accident, from a rule that is trusted, or not yet.
+_DOUBTS, _LIKELY, _CERTAIN = 1.5, 1.0, 3.0
 # After so many steps, it is enough that losses are lower than before, but for a rule that could not
 # prove more in a trial.
 _PROBATION = 64.0
@@ -46,9 +45,8 @@ _STANDSTILL = 0.03
 _SLIGHTLY_AHEAD, _AHEAD, _BEHIND = 0.5, 2.0, 0.5
 # Steps of a trial of Adam's against a trusted rule, as a part of all, at most.
 _TRUSTED_PART = 0.1
-# How many times as long as a trial that Adam has lost the next period is: early, where that was not
-# for certain, and otherwise.
-_EARLY_PATIENCE, _PATIENCE = 2.0, 4.0
+# How many times as long as a trial that Adam has lost the next period is.
+_PATIENCE = 4.0
 # Steps of trials of a rule, as a part of all; there may be one when there have been so many steps,
 # and twice as many as at the last.
 _TRIAL_PART, _FIRST_WAIT = 0.03, 16.0
@@ -308,7 +306,7 @@ def _examine(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     below = -r.second / half / error
     both = ops.minimum(progress, below)
     proven = ops.where(trusted, below > _LIKELY, both > _CERTAIN)
-    behind = gain < promised - ops.where(probation, _EARLY_DOUBTS, _DOUBTS) * error
+    behind = gain < promised - _DOUBTS * error
     longest = ops.maximum(_LONGEST_FIRST, _LONGEST_PART * (r.steps + r.length))
     room = ops.logical_or(2.0 * r.length <= longest, ops.logical_not(trusted))
     leads = r.adam_leads > 0.5
@@ -388,7 +386,7 @@ def _begin_trial(r: Referee) -> Referee:
 
 
 def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
-    """The leader goes on, with its own weights; its next period is longer than the trial.
+    """The leader goes on, with its own weights; its next period is far longer than the trial.
 
     If that is a rule that is ahead, but not for certain, Adam's weights are the copy then.
     """
@@ -398,9 +396,7 @@ def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
     certain = ops.logical_or(back, far_behind)
     trust = ops.where(ops.logical_or(certain, r.trust > 0.5), 1.0, -1.0)
     after = _next_period(r._replace(recent=recent, level=own, trust=trust), certain)
-    patient = ops.logical_or(certain, r.steps > _PROBATION)
-    patience = ops.where(patient, _PATIENCE, _EARLY_PATIENCE)
-    longer = ops.maximum(after.length, patience * r.length)
+    longer = ops.maximum(after.length, _PATIENCE * r.length)
     leads = r.adam_leads > 0.5
     return after._replace(
         length=ops.where(leads, after.length, longer),
