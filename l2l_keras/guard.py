@@ -11,9 +11,10 @@ from keras import ops
 
 from l2l_keras import _backend
 from l2l_keras.columns import Shape, Slot, Step, slot_like
-from l2l_keras.referee import HURRY, Decision, Referee, decide
+from l2l_keras.referee import HURRY, Decision, Referee, conclude, decide
 
 Tensor = Any
+Variable = Any
 
 _TINY = 1e-30
 
@@ -27,7 +28,8 @@ class Guard:
     Where the loss falls more slowly than Adam's steps promise, Adam has a trial from the copy, and
     whoever comes to lower losses leads from then on: a rule that is of no use, or has stopped being
     of use, is replaced, and may return. Adam's steps are then longer until it has made up for those
-    that were lost. See `l2l_keras.referee`.
+    that were lost. Where training ends in a trial, the weights are the winner's. See
+    `l2l_keras.referee`.
 
     The loss is seen where training passes it through `Optimizer.scale_loss`, as `fit` does with the
     backends TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own
@@ -173,6 +175,31 @@ class GuardedVariables:
         accepted = ops.logical_and(plain.accepted, decision.rule_sees)
         step = plain._replace(accepted=accepted, add=add)
         return step, [ops.stack(after), ops.zeros_like(watched[1])], decision.forget_rule, products
+
+    def finish(
+        self,
+        referee: Variable,
+        slots: Mapping[int, Sequence[Variable]],
+        variables: Mapping[int, Variable],
+    ) -> None:
+        """Ends a trial, if training ends in one; see `l2l_keras.referee.conclude`.
+
+        Args:
+            referee: The referee.
+            slots: What is kept of each variable.
+            variables: The variables themselves, by their places.
+        """
+        after, *decisions = conclude(Referee(*ops.unstack(ops.convert_to_tensor(referee))))
+        swap, forget_adam = (bool(ops.convert_to_numpy(decision)) for decision in decisions)
+        referee.assign(ops.stack(after))
+        for index, (momentum, velocity, copy) in slots.items():
+            if swap:
+                value = ops.cast(ops.copy(variables[index]), "float32")
+                variables[index].assign(ops.cast(copy, variables[index].dtype))
+                copy.assign(value)
+            if forget_adam:
+                for moment in (momentum, velocity):
+                    moment.assign(ops.zeros(moment.shape))
 
     def _step(
         self,

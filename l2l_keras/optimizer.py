@@ -388,6 +388,20 @@ class LearnedOptimizer(BatchOptimizer):
 
         _backend.run_on_replicas(self._run, delegate, plan, *arguments)
 
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Sets the final values of the variables; called by `fit` at its end.
+
+        Where training ends in a trial of the guard, that ends too (`l2l_keras.referee.conclude`),
+        and they are the winner's. With `use_ema`, they are averages.
+
+        Args:
+            var_list: The variables that the optimizer was built with.
+        """
+        if self.guard and self.built:
+            variables = {self.index_of(variable): variable for variable in var_list}
+            self._guarded.finish(self._known["referee"], self._guard_slots, variables)
+        super().finalize_variable_values(var_list)
+
     def state_of(self, variable: Variable) -> Tensor:
         """Returns the state that a rule keeps of a variable.
 

@@ -189,6 +189,30 @@ def decide(
     return _when(seen, seeing[0], warmer), Decision(*parts)
 
 
+def conclude(referee: Referee) -> tuple[Referee, Tensor, Tensor]:
+    """Ends a trial before its time. Pure, in `keras.ops` only.
+
+    For where training ends in a trial: the challenger wins if it is more than half-way through and
+    has come to lower losses, if not for certain. Else the leader goes on, with its own weights.
+
+    Args:
+        referee: What is known.
+
+    Returns:
+        `(referee, swap, forget_adam)`: what is known then, whether weights and copy are to change
+        places, and whether Adam's moments are to start anew, boolean scalars.
+    """
+    r = referee
+    trial = r.trial > 0.5
+    wins = _all(trial, r.place > 0.5 * r.length, r.recent < _recent_of_leader(r))
+    loses = ops.logical_and(trial, ops.logical_not(wins))
+    no = ops.zeros_like(trial)
+    after = _when(wins, _win_trial(r), _when(loses, _lose_trial(r, no, no), r))
+    forget_adam = ops.logical_and(loses, r.adam_leads < 0.5)
+    moments = ops.where(forget_adam, 0.0, after.moments)
+    return after._replace(moments=moments), loses, forget_adam
+
+
 def _see(
     referee: Referee, loss: Tensor, accepted: Tensor, products: Tensor
 ) -> tuple[Referee, Decision]:
@@ -390,18 +414,21 @@ def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
 
     If that is a rule that is ahead, but not for certain, Adam's weights are the copy then.
     """
-    half = 0.5 * r.length
-    recent = r.level + r.leader_second / half
-    own = r.level + ops.where(r.place > half, r.second, r.first) / half
     certain = ops.logical_or(back, far_behind)
     trust = ops.where(ops.logical_or(certain, r.trust > 0.5), 1.0, -1.0)
-    after = _next_period(r._replace(recent=recent, level=own, trust=trust), certain)
+    known = r._replace(recent=_recent_of_leader(r), level=r.recent, trust=trust)
+    after = _next_period(known, certain)
     longer = ops.maximum(after.length, _PATIENCE * r.length)
     leads = r.adam_leads > 0.5
     return after._replace(
         length=ops.where(leads, after.length, longer),
         owed=ops.where(leads, r.owed + r.place, 0.0),
     )
+
+
+def _recent_of_leader(r: Referee) -> Tensor:
+    """Returns what the losses of the leader were before the trial."""
+    return r.level + r.leader_second / (0.5 * r.length)
 
 
 def _win_trial(r: Referee) -> Referee:

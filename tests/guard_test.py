@@ -107,6 +107,73 @@ class TestGoodRules:
         assert not optimizer.guard_report["adam leads"]
 
 
+class TestTheEndOfTraining:
+    """In a trial of Adam's, which begins after eight steps of a rule that makes no progress."""
+
+    @pytest.mark.parametrize(
+        ("loss", "steps", "adam_leads"),
+        [(1.1, 3, False), (0.9, 3, False), (0.9, 6, True)],
+        ids=["worse", "early", "better"],
+    )
+    def test_weights_are_the_winners(self, loss, steps, adam_leads):
+        optimizer, variables = LearnedOptimizer(GradientDescent(), guard=True), make_variables()
+        apply_with_losses(optimizer, variables, 8)
+        plain, of_the_rule = LearnedOptimizer(GradientDescent()), make_variables()
+        apply_with_losses(plain, of_the_rule, 8)
+        apply_with_losses(optimizer, variables, steps, lambda _: loss)
+        assert optimizer.guard_report["trials"] == 1
+        expected = numpy(variables if adam_leads else of_the_rule)
+        for _ in range(2):  # There is nothing to do the second time.
+            optimizer.finalize_variable_values(variables)
+            for value, end in zip(numpy(variables), expected, strict=True):
+                np.testing.assert_array_equal(value, end)
+        assert optimizer.guard_report["adam leads"] == adam_leads
+
+    def test_training_goes_on_from_them(self):
+        """In a period of the rule's, and Adam's moments begin anew."""
+        optimizer, variables = LearnedOptimizer(GradientDescent(), guard=True), make_variables()
+        apply_with_losses(optimizer, variables, 8)
+        apply_with_losses(optimizer, variables, 3, lambda _: 1.1)
+        optimizer.finalize_variable_values(variables)
+        expected, plain = make_variables(), LearnedOptimizer(GradientDescent())
+        for new, value in zip(expected, numpy(variables), strict=True):
+            new.assign(value)
+        apply_with_losses(plain, expected, 4)
+        apply_with_losses(optimizer, variables, 4)
+        assert_close(variables, numpy(expected))
+
+    @pytest.mark.parametrize("steps", [3, 40])
+    def test_elsewhere_nothing_changes(self, steps):
+        optimizer, variables = LearnedOptimizer(GradientDescent(), guard=True), make_variables()
+        apply_with_losses(optimizer, variables, steps, lambda step: 0.9**step)
+        before = numpy([*variables, *optimizer.variables])
+        optimizer.finalize_variable_values(variables)
+        for value, old in zip(numpy([*variables, *optimizer.variables]), before, strict=True):
+            np.testing.assert_array_equal(value, old)
+
+    def test_fit_ends_with_them(self):
+        steps = 10
+        x, y = (np.repeat(array, 16 * steps, axis=0) for array in data(1))
+
+        def fitted(rows, guard):
+            model = regression_model(LearnedOptimizer(GradientDescent(1e-5), guard=guard))
+            model.fit(
+                x[:rows],
+                y[:rows],
+                16,
+                shuffle=False,
+                verbose=0,
+                callbacks=CALLBACKS if guard else [],
+            )
+            return model
+
+        guarded = fitted(16 * steps, True)
+        of_adam = guarded.optimizer.guard_report["adam steps"]
+        assert of_adam in (1, 2)  # Where a callback shows losses, they are late by one step.
+        plain = fitted(16 * (steps - of_adam), None)
+        assert_close(guarded.trainable_variables, numpy(plain.trainable_variables))
+
+
 class TestWhereNoLossIsSeen:
     def test_updates_are_limited(self):
         guard = Guard(learning_rate=0.001, largest_update=10.0)
