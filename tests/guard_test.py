@@ -135,6 +135,9 @@ class TestTheEndOfTraining:
         apply_with_losses(optimizer, variables, 8)
         apply_with_losses(optimizer, variables, 3, lambda _: 1.1)
         optimizer.finalize_variable_values(variables)
+        moments = [v for v in optimizer.variables if v.name.startswith(("momentum", "velocity"))]
+        assert len(moments) == 2 * len(variables)
+        assert all(np.all(moment == 0.0) for moment in numpy(moments))
         expected, plain = make_variables(), LearnedOptimizer(GradientDescent())
         for new, value in zip(expected, numpy(variables), strict=True):
             new.assign(value)
