@@ -77,6 +77,11 @@ class TensorwiseLSTM(TensorwiseRule):
         fan_in_exponent: How rates, `largest_step` and the 0.05 there fall with the number of inputs
             n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
             narrow layers then does to wide ones what it does to those. Defaults to 0.5.
+        decay_exponent: How rates fall with the steps t of a tensor,
+            (1 + t / decay_steps) ** -decay_exponent: after thousands of steps, those that are still
+            as long are mostly noise. It is what an LSTM hardly learns whose training seldom lasts
+            as long. Defaults to 0, not at all.
+        decay_steps: After how many steps that begins to matter. Defaults to 2,000.
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
 
@@ -109,6 +114,8 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_step: float | None = 0.25,
         largest_rise: float = 0.4,
         fan_in_exponent: float = 0.5,
+        decay_exponent: float = 0.0,
+        decay_steps: float = 2000.0,
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
@@ -136,6 +143,12 @@ class TensorwiseLSTM(TensorwiseRule):
         if not fan_in_exponent >= 0.0:
             raise ValueError(f"`fan_in_exponent` must not be negative. Received: {fan_in_exponent}")
         self.fan_in_exponent = float(fan_in_exponent)
+        if not decay_exponent >= 0.0:
+            raise ValueError(f"`decay_exponent` must not be negative. Received: {decay_exponent}")
+        self.decay_exponent = float(decay_exponent)
+        if not decay_steps > 0.0:
+            raise ValueError(f"`decay_steps` must be positive. Received: {decay_steps}")
+        self.decay_steps = float(decay_steps)
         self.seed = seed
         self._decays = tuple(sorted({decay for _, decay in self.momenta}))
         # Orthogonal factors, of each momentum two, of the gradient one, and the parameters.
@@ -238,7 +251,7 @@ class TensorwiseLSTM(TensorwiseRule):
         mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
         size = _root(mean_square)
         narrowness = self._narrowness(tensors)
-        length = self.step_size(rate) * narrowness
+        length = self.step_size(rate, steps) * narrowness
         own_size = _root(products[-2:-1, -2])
         if self.relative_scale:
             length = length * 10.0 * ops.maximum(own_size, 0.01)
@@ -252,17 +265,19 @@ class TensorwiseLSTM(TensorwiseRule):
         new_state = ops.concatenate([hidden, cell, rate, steps, ratio])
         return -length * mix, new_state
 
-    def step_size(self, rate: Tensor) -> Tensor:
-        """Returns the step size of a rate as the state of tensors holds it."""
-        return _RATE * ops.exp(2.0 * (rate + _START))
+    def step_size(self, rate: Tensor, steps: Tensor) -> Tensor:
+        """Returns the step size of a rate after so many steps, both as tensors' state has them."""
+        decay = self.decay_exponent * ops.log(1.0 + steps / self.decay_steps)
+        return _RATE * ops.exp(2.0 * (rate + _START) - decay)
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
         """Tells the step size of narrow layers, and how many cells are saturated.
 
         See `UpdateRule.diagnose`.
         """
+        rate, steps = state[2 * self.units, 0], state[2 * self.units + 1, 0]
         return {
-            "step size": self.step_size(state[2 * self.units, 0]),
+            "step size": self.step_size(rate, steps),
             "saturated cells": self._network.saturation(state[: 2 * self.units]),
         }
 
@@ -279,6 +294,8 @@ class TensorwiseLSTM(TensorwiseRule):
             "largest_step": self.largest_step,
             "largest_rise": self.largest_rise,
             "fan_in_exponent": self.fan_in_exponent,
+            "decay_exponent": self.decay_exponent,
+            "decay_steps": self.decay_steps,
             "seed": self.seed,
             "name": self.name,
         }

@@ -62,7 +62,7 @@ class TestAtFirst:
         for t, g in enumerate(given, start=1):
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             adam = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
-            rate = ops.convert_to_numpy(rule.step_size(state[-1][-3, 0]))
+            rate = ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
             assert rate == pytest.approx(3e-3 * np.exp(-1), rel=1e-5)
             np.testing.assert_allclose(updates[t - 1], -rate * adam, rtol=2e-4, atol=1e-8)
 
@@ -127,7 +127,7 @@ class TestTensors:
             for gradient in gradients(steps=60):
                 _, state = rule.step(ops.array(gradient), state, None, Tensors(SHAPES))
                 rates.append(float(ops.convert_to_numpy(state[-1])[-3, 0]))
-            steps = rule.step_size(ops.array(rates, "float32"))
+            steps = rule.step_size(ops.array(rates, "float32"), 0.0)
             rises = np.diff(np.log(ops.convert_to_numpy(steps)))
             assert rises.max() <= largest_rise + 1e-5
             assert wish < 0.0 or rises.max() > 0.9 * largest_rise
@@ -139,7 +139,7 @@ class TestOptions:
     def test_the_update_can_be_normalised(self):
         rule = trained(normalize_update=True, fan_in_exponent=0.0)
         updates, state = trajectory(rule, gradients(), Tensors(SHAPES))
-        rate = ops.convert_to_numpy(TensorwiseLSTM.step_size(None, state[-1][-3, 0]))
+        rate = ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
         assert np.sqrt(np.mean(updates[-1, :30] ** 2)) == pytest.approx(rate, rel=1e-3)
 
     def test_the_rate_can_be_relative_to_the_parameters(self):
@@ -196,6 +196,26 @@ class TestOptions:
         without, _ = trajectory(trained(), nothing, Tensors(SHAPES), np.full(83, 2.0, "float32"))
         assert np.all(without == 0.0)
 
+    def test_rates_fall_with_the_steps_of_each_tensor(self):
+        """Of a rule that has learned nothing, which would go on at the same rate."""
+
+        def untrained(**arguments):
+            return TensorwiseLSTM(4, largest_step=None, seed=0, **arguments)
+
+        def updates(rule):
+            *weights, kernel, bias = rule.get_weights()
+            rule.set_weights([*weights, 0.0 * kernel, bias])
+            return trajectory(rule, gradients(steps=9), Tensors(SHAPES))
+
+        decaying = untrained(decay_exponent=0.5, decay_steps=3.0)
+        falling, state = updates(decaying)
+        plain, plain_state = updates(untrained())
+        factors = (1.0 + np.arange(1, 10) / 3.0) ** -0.5
+        np.testing.assert_allclose(falling, factors[:, None] * plain, rtol=2e-4, atol=1e-8)
+        told = decaying.diagnose(state[-1])["step size"]
+        without = untrained().diagnose(plain_state[-1])["step size"]
+        assert float(told) == pytest.approx(0.5 * float(without), rel=1e-4)
+
 
 class TestOrthogonalFactors:
     @staticmethod
@@ -206,7 +226,7 @@ class TestOrthogonalFactors:
         bias = np.eye(len(bias), dtype="float32")[0]
         rule.set_weights([*weights, 0.0 * kernel, bias])
         updates, state = trajectory(rule, given, Tensors(shapes))
-        return -updates / ops.convert_to_numpy(rule.step_size(state[-1][-3, 0]))
+        return -updates / ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
 
     def test_one_is_a_direction(self):
         matrix = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -241,6 +261,8 @@ class TestOrthogonalFactors:
             {"fan_in_exponent": -0.5},
             "`fan_in_exponent` must not be negative. Received: -0.5",
         ),
+        ({"decay_exponent": -0.5}, "`decay_exponent` must not be negative. Received: -0.5"),
+        ({"decay_steps": 0.0}, "`decay_steps` must be positive. Received: 0.0"),
         ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
         ({"units": 0}, "`units` must be .*positive integers"),
     ],
