@@ -129,26 +129,16 @@ class TensorwiseLSTM(TensorwiseRule):
                 f"Received: {orthogonal}"
             )
         self.nominal = float(nominal)
-        if not weight_decay >= 0.0:
-            raise ValueError(f"`weight_decay` must not be negative. Received: {weight_decay}")
-        self.weight_decay = float(weight_decay)
+        self.weight_decay = _check_not_negative("weight_decay", weight_decay)
         self.normalize_update = bool(normalize_update)
         self.relative_scale = bool(relative_scale)
         if largest_step is not None and not largest_step > 0.0:
             raise ValueError(f"`largest_step` must be positive or None. Received: {largest_step}")
         self.largest_step = None if largest_step is None else float(largest_step)
-        if not largest_rise > 0.0:
-            raise ValueError(f"`largest_rise` must be positive. Received: {largest_rise}")
-        self.largest_rise = float(largest_rise)
-        if not fan_in_exponent >= 0.0:
-            raise ValueError(f"`fan_in_exponent` must not be negative. Received: {fan_in_exponent}")
-        self.fan_in_exponent = float(fan_in_exponent)
-        if not decay_exponent >= 0.0:
-            raise ValueError(f"`decay_exponent` must not be negative. Received: {decay_exponent}")
-        self.decay_exponent = float(decay_exponent)
-        if not decay_steps > 0.0:
-            raise ValueError(f"`decay_steps` must be positive. Received: {decay_steps}")
-        self.decay_steps = float(decay_steps)
+        self.largest_rise = _check_positive("largest_rise", largest_rise)
+        self.fan_in_exponent = _check_not_negative("fan_in_exponent", fan_in_exponent)
+        self.decay_exponent = _check_not_negative("decay_exponent", decay_exponent)
+        self.decay_steps = _check_positive("decay_steps", decay_steps)
         self.seed = seed
         self._decays = tuple(sorted({decay for _, decay in self.momenta}))
         # Orthogonal factors, of each momentum two, of the gradient one, and the parameters.
@@ -391,6 +381,20 @@ def _check_momenta(momenta: Sequence[Sequence[float]]) -> tuple[tuple[float, flo
             f"second. Received: {momenta}"
         )
     return tuple((first, second) for first, second in pairs)
+
+
+def _check_not_negative(argument: str, value: float) -> float:
+    """Returns an argument as a float."""
+    if not value >= 0.0:
+        raise ValueError(f"`{argument}` must not be negative. Received: {value}")
+    return float(value)
+
+
+def _check_positive(argument: str, value: float) -> float:
+    """Returns an argument as a float."""
+    if not value > 0.0:
+        raise ValueError(f"`{argument}` must be positive. Received: {value}")
+    return float(value)
 
 
 def _root(mean_square: Tensor) -> Tensor:

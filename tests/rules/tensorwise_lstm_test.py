@@ -37,6 +37,13 @@ def gradients(steps=6, seed=0, shapes=SHAPES):
     return np.random.default_rng(seed).normal(size=(steps, size)).astype("float32")
 
 
+def constant(rule, output=None):
+    """The same rule, but that its LSTM puts out the same whatever it sees: by default, zeros."""
+    *weights, kernel, bias = rule.get_weights()
+    rule.set_weights([*weights, 0.0 * kernel, bias if output is None else output(bias)])
+    return rule
+
+
 @pytest.mark.parametrize("orthogonal", [(), (0,)])
 def test_where_there_are_no_more_gradients_it_stands_still(orthogonal):
     """As where all is learned by heart: what is left of momenta is no direction."""
@@ -51,11 +58,11 @@ def test_where_there_are_no_more_gradients_it_stands_still(orthogonal):
 class TestAtFirst:
     def test_it_is_adam_with_a_small_rate_that_the_state_tells(self):
         """Without anything learned: the output weights are zero."""
-        rule = TensorwiseLSTM(
-            4, momenta=((0.9, 0.999),), largest_step=None, fan_in_exponent=0.0, seed=0
+        rule = constant(
+            TensorwiseLSTM(
+                4, momenta=((0.9, 0.999),), largest_step=None, fan_in_exponent=0.0, seed=0
+            )
         )
-        *weights, kernel, bias = rule.get_weights()
-        rule.set_weights([*weights, 0.0 * kernel, bias])
         given = gradients()
         updates, state = trajectory(rule, given, Tensors(SHAPES))
         m = v = 0.0
@@ -67,9 +74,7 @@ class TestAtFirst:
             np.testing.assert_allclose(updates[t - 1], -rate * adam, rtol=2e-4, atol=1e-8)
 
     def test_the_nominal_part_can_be_left_out(self):
-        rule = TensorwiseLSTM(4, nominal=0.0, seed=0)
-        *weights, kernel, bias = rule.get_weights()
-        rule.set_weights([*weights, 0.0 * kernel, bias])
+        rule = constant(TensorwiseLSTM(4, nominal=0.0, seed=0))
         updates, _ = trajectory(rule, gradients(), Tensors(SHAPES))
         assert np.all(updates == 0.0)
 
@@ -118,10 +123,8 @@ class TestTensors:
     @pytest.mark.parametrize("largest_rise", [0.2, 0.7])
     def test_a_rate_rises_slowly_and_stays_in_its_bounds(self, largest_rise):
         rule = TensorwiseLSTM(4, largest_rise=largest_rise, seed=0)
-        *weights, kernel, bias = rule.get_weights()
         for wish, bound in ((50.0, 3.0), (-50.0, -4.0)):
-            bias = np.full_like(bias, wish)
-            rule.set_weights([*weights, 0.0 * kernel, bias])
+            constant(rule, lambda bias, wish=wish: np.full_like(bias, wish))
             state = rule.initial_state(83, 3)
             rates = [0.0]
             for gradient in gradients(steps=60):
@@ -175,11 +178,11 @@ class TestOptions:
         given = gradients(1, shapes=shapes)
         sizes = {}
         for exponent in (0.0, 0.5):
-            rule = TensorwiseLSTM(
-                4, largest_step=1e-6 if limited else None, fan_in_exponent=exponent, seed=0
+            rule = constant(
+                TensorwiseLSTM(
+                    4, largest_step=1e-6 if limited else None, fan_in_exponent=exponent, seed=0
+                )
             )
-            *weights, kernel, bias = rule.get_weights()
-            rule.set_weights([*weights, 0.0 * kernel, bias])
             update = trajectory(rule, given, Tensors(shapes))[0][0]
             parts = np.split(update, [8, 8 + 192 * 4])
             sizes[exponent] = np.array([np.sqrt(np.mean(part**2)) for part in parts])
@@ -199,22 +202,16 @@ class TestOptions:
     def test_rates_fall_with_the_steps_of_each_tensor(self):
         """Of a rule that has learned nothing, which would go on at the same rate."""
 
-        def untrained(**arguments):
-            return TensorwiseLSTM(4, largest_step=None, seed=0, **arguments)
+        def updates(**arguments):
+            rule = constant(TensorwiseLSTM(4, largest_step=None, seed=0, **arguments))
+            updates, state = trajectory(rule, gradients(steps=9), Tensors(SHAPES))
+            return updates, float(rule.diagnose(state[-1])["step size"])
 
-        def updates(rule):
-            *weights, kernel, bias = rule.get_weights()
-            rule.set_weights([*weights, 0.0 * kernel, bias])
-            return trajectory(rule, gradients(steps=9), Tensors(SHAPES))
-
-        decaying = untrained(decay_exponent=0.5, decay_steps=3.0)
-        falling, state = updates(decaying)
-        plain, plain_state = updates(untrained())
+        falling, told = updates(decay_exponent=0.5, decay_steps=3.0)
+        plain, told_plain = updates()
         factors = (1.0 + np.arange(1, 10) / 3.0) ** -0.5
         np.testing.assert_allclose(falling, factors[:, None] * plain, rtol=2e-4, atol=1e-8)
-        told = decaying.diagnose(state[-1])["step size"]
-        without = untrained().diagnose(plain_state[-1])["step size"]
-        assert float(told) == pytest.approx(0.5 * float(without), rel=1e-4)
+        assert told == pytest.approx(0.5 * told_plain, rel=1e-4)
 
 
 class TestOrthogonalFactors:
@@ -222,9 +219,7 @@ class TestOrthogonalFactors:
     def updates(given, shapes=SHAPES):
         """Updates by the orthogonal factor of the first momentum alone, over the rate."""
         rule = TensorwiseLSTM(4, ((0.9, 0.99),), orthogonal=(0,), nominal=0.0, seed=0)
-        *weights, kernel, bias = rule.get_weights()
-        bias = np.eye(len(bias), dtype="float32")[0]
-        rule.set_weights([*weights, 0.0 * kernel, bias])
+        constant(rule, lambda bias: np.eye(len(bias), dtype="float32")[0])
         updates, state = trajectory(rule, given, Tensors(shapes))
         return -updates / ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
 
