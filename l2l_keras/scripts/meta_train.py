@@ -173,7 +173,7 @@ _EMA_MOMENTUM = _define(
     "how much of it is left after an update, such as 0.998. Worth most where meta-gradients are "
     "noisy.",
     lower_bound=0.0,
-    upper_bound=1.0,
+    upper_bound=1.0 - 1e-12,
 )
 _META_LOSS = _define(
     flags.DEFINE_enum,

@@ -386,6 +386,7 @@ MISTAKES = {
     "unknown flag": (["--unrol=5"], 2, "Unknown command line flag 'unrol'.*--help"),
     "wrong type": (["--epochs=many"], 2, "flag --epochs=many: "),
     "out of range": (["--epochs=0"], 2, "flag --epochs=0: "),
+    "an average that stands still": (["--ema_momentum=1"], 2, "flag --ema_momentum=1: "),
     "large seed": (["--seed=99999999999"], 2, "flag --seed=99999999999: "),
     "not a flag": (["quadratic"], 2, "Expected flags only. Received: 'quadratic'"),
     "unknown task": (["--task=nothing", "{new}"], 2, "Unknown task.*Received: 'nothing'"),
