@@ -77,6 +77,11 @@ class TensorwiseLSTM(TensorwiseRule):
         fan_in_exponent: How rates, `largest_step` and the 0.05 there fall with the number of inputs
             n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
             narrow layers then does to wide ones what it does to those. Defaults to 0.5.
+        wide_fan_in: From how many inputs in use, n, all of these fall faster, by
+            (1 + (n / wide_fan_in) ** 2) ** -0.25: in the end, with a `fan_in_exponent` of 0.5, as
+            1 / n. For layers wider than those of training. In use are inputs whose weights have a
+            gradient that is not zero: of an embedding, the words of the minibatch. None for no such
+            fall. Defaults to None.
         decay_exponent: How rates fall with the steps t of a tensor,
             (1 + t / decay_steps) ** -decay_exponent: after thousands of steps, those that are still
             as long are mostly noise. It is what an LSTM hardly learns whose training seldom lasts
@@ -114,6 +119,7 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_step: float | None = 0.25,
         largest_rise: float = 0.4,
         fan_in_exponent: float = 0.5,
+        wide_fan_in: float | None = None,
         decay_exponent: float = 0.0,
         decay_steps: float = 2000.0,
         seed: int | None = None,
@@ -137,6 +143,9 @@ class TensorwiseLSTM(TensorwiseRule):
         self.largest_step = None if largest_step is None else float(largest_step)
         self.largest_rise = _check_positive("largest_rise", largest_rise)
         self.fan_in_exponent = _check_not_negative("fan_in_exponent", fan_in_exponent)
+        if wide_fan_in is not None:
+            wide_fan_in = _check_positive("wide_fan_in", wide_fan_in)
+        self.wide_fan_in = wide_fan_in
         self.decay_exponent = _check_not_negative("decay_exponent", decay_exponent)
         self.decay_steps = _check_positive("decay_steps", decay_steps)
         self.seed = seed
@@ -172,8 +181,8 @@ class TensorwiseLSTM(TensorwiseRule):
 
     @property
     def direction_rows(self) -> int:
-        """The directions that are not matrix directions, and √v."""
-        return self._directions - self.matrix_rows + 1
+        """The directions that are not matrix directions, √v, and where the gradient is not zero."""
+        return self._directions - self.matrix_rows + 1 + (self.wide_fan_in is not None)
 
     @property
     def matrix_rows(self) -> int:
@@ -196,7 +205,8 @@ class TensorwiseLSTM(TensorwiseRule):
         """Relates momenta and gradient to their usual size; see `TensorwiseRule.directions`.
 
         Returns:
-            The momenta over √v, the gradient over √v, the momenta, the parameters, and √v.
+            The momenta over √v, the gradient over √v, the momenta, the parameters, and √v; with
+            `wide_fan_in`, 1 where the gradient is not zero.
         """
         momenta = state[: len(self.momenta)]
         # Clipped: where the square of a gradient is zero in float32, the root has no derivative.
@@ -208,7 +218,10 @@ class TensorwiseLSTM(TensorwiseRule):
         first = self._first_decay
         relative = [m * inverse[decay] for m, (_, decay) in zip(momenta, self.momenta, strict=True)]
         usual = squares[first] * inverse[first]
-        return [*relative, gradient * inverse[first], *momenta, parameters, usual]
+        rows = [*relative, gradient * inverse[first], *momenta, parameters, usual]
+        if self.wide_fan_in is not None:
+            rows.append(ops.cast(ops.not_equal(gradient, 0.0), "float32"))
+        return rows
 
     def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
         """Computes orthogonal factors of momenta; see `TensorwiseRule.matrix_directions`.
@@ -229,6 +242,10 @@ class TensorwiseLSTM(TensorwiseRule):
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
         hidden, cell, own = ops.split(state, [self.units, 2 * self.units])
         rate, steps, ratio = own[0:1], own[1:2] + 1.0, own[2:3]
+        narrowness = self._narrowness(tensors)
+        if self.wide_fan_in is not None:
+            narrowness = narrowness * self._narrowness_in_use(products[-1:, -1], tensors)
+            products = products[:-1, :-1]
         factors = self._factors(products, steps)
         inputs = self._inputs(products, factors, hidden, rate, steps, ratio, tensors)
         outputs, (hidden, cell), _ = self._network.forward(inputs, (hidden, cell))
@@ -240,7 +257,6 @@ class TensorwiseLSTM(TensorwiseRule):
         count = mix.shape[0]
         mean_square = ops.einsum("it,ijt,jt->t", mix, products[:count, :count], mix)[None]
         size = _root(mean_square)
-        narrowness = self._narrowness(tensors)
         length = self.step_size(rate, steps) * narrowness
         own_size = _root(products[-2:-1, -2])
         if self.relative_scale:
@@ -284,6 +300,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "largest_step": self.largest_step,
             "largest_rise": self.largest_rise,
             "fan_in_exponent": self.fan_in_exponent,
+            "wide_fan_in": self.wide_fan_in,
             "decay_exponent": self.decay_exponent,
             "decay_steps": self.decay_steps,
             "seed": self.seed,
@@ -319,6 +336,12 @@ class TensorwiseLSTM(TensorwiseRule):
         fan_in = np.array([[min(_fan_in(shape), _MOST) for shape in tensors.shapes]])
         factor = (1.0 + fan_in / _MANY) ** -self.fan_in_exponent
         return ops.convert_to_tensor(factor.astype("float32"))
+
+    def _narrowness_in_use(self, part_in_use: Tensor, tensors: Tensors) -> Tensor:
+        """Returns the factor due to `wide_fan_in`, `[1, T]`, from the part of weights in use."""
+        fan_in = np.array([[_fan_in(shape) for shape in tensors.shapes]], "float32")
+        ratio = part_in_use * ops.convert_to_tensor(fan_in / self.wide_fan_in)
+        return (1.0 + ops.square(ratio)) ** -0.25
 
     def _inputs(
         self,

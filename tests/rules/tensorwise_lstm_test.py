@@ -191,6 +191,27 @@ class TestOptions:
         expected = narrowness**2 if limited else narrowness
         np.testing.assert_allclose(sizes[0.5] / sizes[0.0], expected, rtol=1e-3)
 
+    def test_kernels_of_many_inputs_in_use_move_still_less(self):
+        """The second kernel is an embedding, of whose 400 words a minibatch has 25."""
+        shapes = [(400, 4), (400, 5), (10, 3), (7,)]
+        given = gradients(1, shapes=shapes)
+        words = given[0, 1600:3600].reshape(400, 5)
+        words[np.arange(400) % 16 != 3] = 0.0
+        plain, many = (
+            trajectory(
+                constant(TensorwiseLSTM(4, largest_step=None, wide_fan_in=wide, seed=0)),
+                given,
+                Tensors(shapes),
+            )[0][0]
+            for wide in (None, 100.0)
+        )
+        nonzero = plain != 0.0
+        ratio = np.where(nonzero, many / np.where(nonzero, plain, 1.0), 0.0)
+        in_use = np.repeat([400.0, 25.0, 10.0, 1.0], [1600, 2000, 30, 7])
+        expected = (1.0 + (in_use / 100.0) ** 2) ** -0.25
+        np.testing.assert_allclose(ratio[nonzero], expected[nonzero], rtol=1e-4)
+        assert nonzero.sum() == 1600 + 125 + 30 + 7
+
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
         nothing = np.zeros((1, 83), "float32")
@@ -256,6 +277,7 @@ class TestOrthogonalFactors:
             {"fan_in_exponent": -0.5},
             "`fan_in_exponent` must not be negative. Received: -0.5",
         ),
+        ({"wide_fan_in": 0.0}, "`wide_fan_in` must be positive. Received: 0.0"),
         ({"decay_exponent": -0.5}, "`decay_exponent` must not be negative. Received: -0.5"),
         ({"decay_steps": 0.0}, "`decay_steps` must be positive. Received: 0.0"),
         ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
@@ -281,7 +303,9 @@ def test_zero_gradients_have_finite_derivatives():
 
 
 def test_a_configuration_makes_the_same_rule():
-    rule = TensorwiseLSTM(5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, 0.3, seed=3)
+    rule = TensorwiseLSTM(
+        5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, 0.3, 0.4, 9.0, 0.2, 5.0, seed=3
+    )
     again = TensorwiseLSTM.from_config(rule.get_config())
     assert again.get_config() == rule.get_config()
     for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):
