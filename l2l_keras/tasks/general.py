@@ -301,6 +301,19 @@ def general(
         "directions": lambda: _task(
             _mlp((28, 28, 3), (80,), 6), generated.mislabelled(generated.textures(6, 28), 0.3), 64
         ),
+        # Of more inputs than any that there is to train on.
+        "fine_directions": lambda: _task(
+            _mlp((40, 40, 3), (80,), 6), generated.mislabelled(generated.textures(6, 40), 0.3), 64
+        ),
+        "many_measurements": lambda: _task(
+            _mlp((2000,), (64,), 3, dropout=0.2), generated.clusters(3, 2000, 600), 16
+        ),
+        "many_inputs": lambda: _task(
+            _mlp((3000,), (64, 32), 3),
+            generated.teacher(3000, 3, count=3000),
+            32,
+            "mean_squared_error",
+        ),
         "linear_kinds": lambda: _task(_mlp((16,), (), 4), generated.clusters(4, 16), 32),
         "images": lambda: _task(
             _convnet((14, 14, 1), (12, 12, 24), BatchNormalization), _channels(mnist(pool=2)), 32
