@@ -333,14 +333,13 @@ class TensorwiseLSTM(TensorwiseRule):
 
     def _narrowness(self, tensors: Tensors) -> Tensor:
         """Returns the factor of each tensor's rate that is due to its fan-in, `[1, T]`."""
-        fan_in = np.array([[min(_fan_in(shape), _MOST) for shape in tensors.shapes]])
+        fan_in = np.minimum(_fan_ins(tensors), _MOST)
         factor = (1.0 + fan_in / _MANY) ** -self.fan_in_exponent
         return ops.convert_to_tensor(factor.astype("float32"))
 
     def _narrowness_in_use(self, part_in_use: Tensor, tensors: Tensors) -> Tensor:
         """Returns the factor due to `wide_fan_in`, `[1, T]`, from the part of weights in use."""
-        fan_in = np.array([[_fan_in(shape) for shape in tensors.shapes]], "float32")
-        ratio = part_in_use * ops.convert_to_tensor(fan_in / self.wide_fan_in)
+        ratio = part_in_use * ops.convert_to_tensor(_fan_ins(tensors) / self.wide_fan_in, "float32")
         return (1.0 + ops.square(ratio)) ** -0.25
 
     def _inputs(
@@ -365,7 +364,7 @@ class TensorwiseLSTM(TensorwiseRule):
         )
         shapes = np.stack([_shape_features(shape) for shape in tensors.shapes], axis=1)
         own_size = roots[-1:]
-        fan_in = np.array([[_fan_in(shape) for shape in tensors.shapes]], "float32")
+        root_of_fan_in = ops.convert_to_tensor(np.sqrt(_fan_ins(tensors)), "float32")
         times = ops.concatenate([steps / (steps + time) for time in _TIMES])
         mean_hidden = ops.broadcast_to(ops.mean(hidden, axis=1, keepdims=True), hidden.shape)
         return ops.concatenate(
@@ -373,7 +372,7 @@ class TensorwiseLSTM(TensorwiseRule):
                 cosines,
                 0.5 * ops.log(roots[:-1] * factors[:-1] + 1e-3) + 0.5,
                 0.5 * ops.log(own_size + 1e-3) + 1.0,
-                0.5 * ops.log(own_size * ops.convert_to_tensor(np.sqrt(fan_in)) + 1e-3),
+                0.5 * ops.log(own_size * root_of_fan_in + 1e-3),
                 0.5 * rate - 0.5,
                 0.25 * ratio + 1.0,
                 ops.convert_to_tensor(shapes, "float32"),
@@ -428,6 +427,11 @@ def _root(mean_square: Tensor) -> Tensor:
 def _fan_in(shape: Shape) -> int:
     """Returns how many inputs a unit has, for kernels as Keras lays them out; 1 for vectors."""
     return max(1, math.prod(shape[:-1])) if len(shape) > 1 else 1
+
+
+def _fan_ins(tensors: Tensors) -> np.ndarray:
+    """Returns `_fan_in` of each tensor, `[1, T]`."""
+    return np.array([[_fan_in(shape) for shape in tensors.shapes]], "float64")
 
 
 def _shape_features(shape: Shape) -> np.ndarray:

@@ -205,12 +205,11 @@ class TestOptions:
             )[0][0]
             for wide in (None, 100.0)
         )
-        nonzero = plain != 0.0
-        ratio = np.where(nonzero, many / np.where(nonzero, plain, 1.0), 0.0)
+        moved = plain != 0.0
         in_use = np.repeat([400.0, 25.0, 10.0, 1.0], [1600, 2000, 30, 7])
         expected = (1.0 + (in_use / 100.0) ** 2) ** -0.25
-        np.testing.assert_allclose(ratio[nonzero], expected[nonzero], rtol=1e-4)
-        assert nonzero.sum() == 1600 + 125 + 30 + 7
+        np.testing.assert_allclose(many[moved] / plain[moved], expected[moved], rtol=1e-4)
+        assert moved.sum() == 1600 + 125 + 30 + 7
 
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
