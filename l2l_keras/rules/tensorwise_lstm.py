@@ -19,8 +19,6 @@ from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 
 # Sizes of gradients below count as zero.
 _TINY = 1e-12
-# What is added to the size of parameters, so that those that are zero may move.
-_SMALL = 0.05
 # Layers that are wider look like this to the LSTM: what it has not seen it cannot judge.
 _WIDE = 512
 # Steps after which the LSTM shall be able to tell that they have passed.
@@ -69,17 +67,19 @@ class TensorwiseLSTM(TensorwiseRule):
         relative_scale: Whether the rate is relative to the root mean square of the tensor's
             parameters, or to 0.01 where that is less. Defaults to False.
         largest_step: What the root mean square of an update stays below, as a part of that of the
-            tensor's parameters and 0.05: a step that replaces half of a tensor is none to come back
-            from. None for no such limit. Defaults to 0.25.
+            tensor's parameters and `size_offset`: a step that replaces half of a tensor is none to
+            come back from. None for no such limit. Defaults to 0.25.
+        size_offset: What is added to the size of parameters there, so that those that are zero may
+            move. Defaults to 0.05.
         largest_rise: By how much the logarithm of a rate grows in a step at most. A rate that may
             fall at once but has to grow slowly is the warm-up that makes wide and deep networks
             survive their first steps. Defaults to 0.4.
-        fan_in_exponent: How rates, `largest_step` and the 0.05 there fall with the number of inputs
+        fan_in_exponent: How rates, `largest_step` and `size_offset` fall with the number of inputs
             n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
             narrow layers then does to wide ones what it does to those. Defaults to 0.5.
         wide_fan_in: From how many inputs in use, n, all of these fall faster, by
             (1 + (n / wide_fan_in) ** 2) ** -0.25: in the end, with a `fan_in_exponent` of 0.5, as
-            1 / n. For layers wider than those of training. In use are inputs whose weights have a
+            1 / n. For layers wider than those of training. As many are in use as weights have a
             gradient that is not zero: of an embedding, the words of the minibatch. None for no such
             fall. Defaults to None.
         decay_exponent: How rates fall with the steps t of a tensor,
@@ -117,6 +117,7 @@ class TensorwiseLSTM(TensorwiseRule):
         normalize_update: bool = False,
         relative_scale: bool = False,
         largest_step: float | None = 0.25,
+        size_offset: float = 0.05,
         largest_rise: float = 0.4,
         fan_in_exponent: float = 0.5,
         wide_fan_in: float | None = None,
@@ -138,14 +139,11 @@ class TensorwiseLSTM(TensorwiseRule):
         self.weight_decay = _check_not_negative("weight_decay", weight_decay)
         self.normalize_update = bool(normalize_update)
         self.relative_scale = bool(relative_scale)
-        if largest_step is not None and not largest_step > 0.0:
-            raise ValueError(f"`largest_step` must be positive or None. Received: {largest_step}")
-        self.largest_step = None if largest_step is None else float(largest_step)
+        self.largest_step = _check_positive_or_none("largest_step", largest_step)
+        self.size_offset = _check_positive("size_offset", size_offset)
         self.largest_rise = _check_positive("largest_rise", largest_rise)
         self.fan_in_exponent = _check_not_negative("fan_in_exponent", fan_in_exponent)
-        if wide_fan_in is not None:
-            wide_fan_in = _check_positive("wide_fan_in", wide_fan_in)
-        self.wide_fan_in = wide_fan_in
+        self.wide_fan_in = _check_positive_or_none("wide_fan_in", wide_fan_in)
         self.decay_exponent = _check_not_negative("decay_exponent", decay_exponent)
         self.decay_steps = _check_positive("decay_steps", decay_steps)
         self.seed = seed
@@ -264,7 +262,7 @@ class TensorwiseLSTM(TensorwiseRule):
         if self.normalize_update:
             length = length / size
         if self.largest_step is not None:
-            largest = self.largest_step * narrowness * (own_size + _SMALL * narrowness)
+            largest = self.largest_step * narrowness * (own_size + self.size_offset * narrowness)
             part = length * size / largest
             length = length / ops.sqrt(1.0 + ops.square(part))
         ratio = ops.log((length * size + 1e-6) / (own_size + 1e-3))
@@ -298,6 +296,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "normalize_update": self.normalize_update,
             "relative_scale": self.relative_scale,
             "largest_step": self.largest_step,
+            "size_offset": self.size_offset,
             "largest_rise": self.largest_rise,
             "fan_in_exponent": self.fan_in_exponent,
             "wide_fan_in": self.wide_fan_in,
@@ -417,6 +416,13 @@ def _check_positive(argument: str, value: float) -> float:
     if not value > 0.0:
         raise ValueError(f"`{argument}` must be positive. Received: {value}")
     return float(value)
+
+
+def _check_positive_or_none(argument: str, value: float | None) -> float | None:
+    """Returns an argument as a float, if it is one."""
+    if value is not None and not value > 0.0:
+        raise ValueError(f"`{argument}` must be positive or None. Received: {value}")
+    return None if value is None else float(value)
 
 
 def _root(mean_square: Tensor) -> Tensor:

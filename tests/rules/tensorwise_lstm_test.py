@@ -159,15 +159,25 @@ class TestOptions:
         assert np.abs(floor).max() < 0.2 * np.abs(relative).max()
         assert np.abs(zero).max() > 0.0
 
-    @pytest.mark.parametrize("size", [0.0, 1.0])
-    def test_steps_are_limited_relative_to_the_parameters(self, size):
+    @pytest.mark.parametrize(
+        ("size", "arguments", "largest"),
+        [
+            (0.0, {}, 0.25 * 0.05),
+            (1.0, {}, 0.25 * 1.05),
+            (1.0, {"largest_step": 0.06, "size_offset": 0.4}, 0.06 * 1.4),
+        ],
+    )
+    def test_steps_are_limited_relative_to_the_parameters(self, size, arguments, largest):
         parameters = np.full(83, size, "float32")
-        arguments = {"nominal": 1e4, "fan_in_exponent": 0.0}
+        arguments = {"nominal": 1e4, "fan_in_exponent": 0.0, **arguments}
         limited, _ = trajectory(trained(**arguments), gradients(1), Tensors(SHAPES), parameters)
         step = np.sqrt(np.mean(limited[0, :30] ** 2))
-        assert 0.95 < step / (0.25 * (size + 0.05)) < 1.0
+        assert 0.95 < step / largest < 1.0
         free, _ = trajectory(
-            trained(largest_step=None, **arguments), gradients(1), Tensors(SHAPES), parameters
+            trained(**{**arguments, "largest_step": None}),
+            gradients(1),
+            Tensors(SHAPES),
+            parameters,
         )
         assert np.sqrt(np.mean(free[0, :30] ** 2)) > 5.0
 
@@ -271,12 +281,13 @@ class TestOrthogonalFactors:
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
         ({"largest_step": 0.0}, "`largest_step` must be positive or None. Received: 0.0"),
+        ({"size_offset": 0.0}, "`size_offset` must be positive. Received: 0.0"),
         ({"largest_rise": 0.0}, "`largest_rise` must be positive. Received: 0.0"),
         (
             {"fan_in_exponent": -0.5},
             "`fan_in_exponent` must not be negative. Received: -0.5",
         ),
-        ({"wide_fan_in": 0.0}, "`wide_fan_in` must be positive. Received: 0.0"),
+        ({"wide_fan_in": 0.0}, "`wide_fan_in` must be positive or None. Received: 0.0"),
         ({"decay_exponent": -0.5}, "`decay_exponent` must not be negative. Received: -0.5"),
         ({"decay_steps": 0.0}, "`decay_steps` must be positive. Received: 0.0"),
         ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
