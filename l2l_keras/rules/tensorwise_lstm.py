@@ -79,9 +79,9 @@ class TensorwiseLSTM(TensorwiseRule):
             narrow layers then does to wide ones what it does to those. Defaults to 0.5.
         wide_fan_in: From how many inputs in use, n, all of these fall faster, by
             (1 + (n / wide_fan_in) ** 2) ** -0.25: in the end, with a `fan_in_exponent` of 0.5, as
-            1 / n. For layers wider than those of training. As many are in use as weights have a
-            gradient that is not zero: of an embedding, the words of the minibatch. None for no such
-            fall. Defaults to None.
+            1 / n. For layers wider than those of training. The part of inputs in use is that of
+            weights whose gradient is not zero: of an embedding, the words of the minibatch. None
+            for no such fall. Defaults to None.
         decay_exponent: How rates fall with the steps t of a tensor,
             (1 + t / decay_steps) ** -decay_exponent: after thousands of steps, those that are still
             as long are mostly noise. It is what an LSTM hardly learns whose training seldom lasts
