@@ -18,6 +18,7 @@ from l2l_keras.columns import Slot, Step, divide, to_vector
 from l2l_keras.guard import Guard, GuardedVariables
 from l2l_keras.referee import Referee
 from l2l_keras.rules import UpdateRule
+from l2l_keras.rules.tensors import fan_in
 from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
 from l2l_keras.tensorwise_update import TensorwiseBlock
 
@@ -496,8 +497,10 @@ class LearnedOptimizer(BatchOptimizer):
         for (group, _), shapes in shared.items():
             stored = self._stored_rules[group]
             if isinstance(stored, StoredTensorwiseRule):
+                paths = {index: parameter_groups.path_of(variables[index]) for index in shapes}
+                fan_ins = {index: fan_in(paths[index], shape) for index, shape in shapes.items()}
                 devices = {index: _backend.device(variables[index]) for index in shapes}
-                yield TensorwiseBlock(group, stored, shapes, axes, devices)
+                yield TensorwiseBlock(group, stored, shapes, fan_ins, axes, devices)
                 continue
             for part in [shapes] if stored.rule.coupled else divide(shapes):
                 chunk = _backend.chunk_size(variables[next(iter(part))])

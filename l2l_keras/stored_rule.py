@@ -209,11 +209,14 @@ class StoredTensorwiseRule(Storage):
             start += count
         return updates, new
 
-    def _control(self, shapes: tuple[Shape, ...]) -> Callable[..., tuple[Tensor, list[Tensor]]]:
+    def _control(
+        self, shapes: tuple[Shape, ...], fan_ins: tuple[int, ...]
+    ) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         """Returns a program that decides how directions are weighted.
 
         Args:
             shapes: Shapes of the tensors.
+            fan_ins: See `Tensors`.
 
         Returns:
             A function of the tensors' state `[rows, T]`, alone in a list; the rule's weights; mean
@@ -221,7 +224,7 @@ class StoredTensorwiseRule(Storage):
             tensors are to change, `[T]`. It returns coefficients `[T, k]`, and the next state
             likewise.
         """
-        tensors = Tensors(shapes)
+        tensors = Tensors(shapes, fan_ins)
 
         def control(slots, weights, products, factor, changed):
             (state,) = slots

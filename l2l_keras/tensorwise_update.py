@@ -30,6 +30,7 @@ class TensorwiseBlock:
         group: Name of the rule's group.
         stored_rule: The rule.
         shapes: Shape of each variable, by its place among the optimizer's variables.
+        fan_ins: How many inputs a unit has in each, by the variables' places.
         axes: Axes of the device mesh over which variables are sharded, by their places; () if
             over none.
         devices: Where the variables lie, by their places.
@@ -44,6 +45,7 @@ class TensorwiseBlock:
         group: str,
         stored_rule: StoredTensorwiseRule,
         shapes: Mapping[int, Shape],
+        fan_ins: Mapping[int, int],
         axes: Mapping[int, tuple[str | None, ...]],
         devices: Mapping[int, str],
     ) -> None:
@@ -52,7 +54,9 @@ class TensorwiseBlock:
         self._parts = list(_divide(shapes, axes, devices))
         self.shapes = {i: shape for part in self._parts for i, shape in part.shapes.items()}
         self._axes = dict(axes)
-        self._control = stored_rule.control(tuple(self.shapes.values()))
+        self._control = stored_rule.control(
+            tuple(self.shapes.values()), tuple(fan_ins[index] for index in self.shapes)
+        )
 
     @property
     def slots(self) -> list[Slot]:

@@ -75,6 +75,31 @@ def test_parts_have_bounds(monkeypatch):
         assert more == (parts - 1) * optimizer.rule.coordinate_rows
 
 
+@pytest.mark.parametrize("small", [2**13, -1])
+def test_embeddings_are_known_by_their_paths(monkeypatch, small):
+    """As far as in meta-training; a kernel like it, of 192 inputs, half as far."""
+    monkeypatch.setattr(tensorwise_update, "_SMALL", small)
+    random = np.random.default_rng(0)
+    # Their places in the block are not those in the model.
+    shapes = {"bias": (7,), "embedding/embeddings": (192, 4), "dense/kernel": (192, 4)}
+    start = random.normal(size=(192, 4))
+    values = {"bias": random.normal(size=7), **dict.fromkeys([*shapes][1:], start)}
+    gradients = {name: values[name] + 1.0 for name in shapes}
+    rule = TensorwiseLSTM(4, largest_step=None, seed=0)
+    rule.set_weights([0.0 * w for w in rule.get_weights()])
+    variables = []
+    for name in shapes:
+        layer, _, own = name.rpartition("/")
+        with keras.name_scope(layer or "model"):
+            variables.append(keras.Variable(values[name].astype("float32"), name=own))
+    LearnedOptimizer(rule).apply([ops.array(g, "float32") for g in gradients.values()], variables)
+    updates = [
+        ops.convert_to_numpy(v) - values[name].astype("float32")
+        for name, v in zip(shapes, variables, strict=True)
+    ]
+    np.testing.assert_allclose(updates[1] / updates[2], 2.0 * (65 / 64) ** -0.5, rtol=1e-3)
+
+
 def test_variables_without_a_gradient_stay_as_they_are():
     shapes = [(3,), (2, 2), (3,), (2, 2)]
     start, untouched = trained(shapes, members=[])

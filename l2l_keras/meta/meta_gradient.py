@@ -32,6 +32,7 @@ from l2l_keras.meta import loops
 from l2l_keras.meta.compiled_rule import CompiledRule, compile_rule
 from l2l_keras.meta.partition import Chunks, Partition, Problems
 from l2l_keras.rules import Tensors, TensorwiseRule, UpdateRule
+from l2l_keras.rules.tensors import fan_in
 from l2l_keras.tasks.base import Task
 
 Tensor = Any
@@ -676,8 +677,11 @@ def _divide(
             pieces.append(Problems(size, task.functions))
         else:
             pieces.append(Chunks(size, limit=size))
-        shapes = [w.shape for w, owner in zip(task.layout, owners, strict=True) if owner == group]
-        tensors.append(Tensors(shapes if task.functions == 1 else [(size // task.functions,)]))
+        own = [w for w, owner in zip(task.layout, owners, strict=True) if owner == group]
+        if task.functions == 1:
+            tensors.append(Tensors([w.shape for w in own], [fan_in(*w) for w in own]))
+        else:
+            tensors.append(Tensors([(size // task.functions,)]))
     return Partition(sizes, owners, pieces), tensors
 
 

@@ -13,14 +13,41 @@ Tensor = Any
 Shape = tuple[int, ...]
 
 
+# What Keras calls arrays of which an example takes rows by their numbers.
+_EMBEDDINGS = ("embeddings", "lora_embeddings_a")
+
+
+def fan_in(path: str, shape: Shape) -> int:
+    """Returns how many inputs a unit of a layer has.
+
+    Args:
+        path: Path of the layer's variable.
+        shape: Its shape, as Keras lays out kernels.
+
+    Returns:
+        The number of inputs; 1 for vectors, and for embeddings: an example has one of their words,
+        and what becomes of it does not depend on how many there are.
+
+    Example:
+        >>> fan_in("model/dense/kernel", (20, 10)), fan_in("model/embedding/embeddings", (20, 10))
+        (20, 1)
+    """
+    if len(shape) < 2 or path.rpartition("/")[2] in _EMBEDDINGS:
+        return 1
+    return max(1, math.prod(shape[:-1]))
+
+
 class Tensors:
     """The tensors whose coordinates make a vector, one tensor after the other.
 
     Args:
         shapes: Their shapes.
+        fan_ins: How many inputs a unit has in each, as `fan_in` tells from their names. Defaults to
+            what it tells from their shapes alone.
 
     Attributes:
         shapes: Their shapes.
+        fan_ins: As above.
         sizes: Their numbers of coordinates.
         runs: Shapes of neighbours that have the same one, each with their number: what is computed
             at once.
@@ -31,8 +58,11 @@ class Tensors:
         array([ 1.,  1.,  1.,  1., 10.], dtype=float32)
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, shapes: Sequence[Sequence[int]], fan_ins: Sequence[int] | None = None
+    ) -> None:
         self.shapes: tuple[Shape, ...] = tuple(tuple(shape) for shape in shapes)
+        self.fan_ins = tuple(fan_ins or (fan_in("", shape) for shape in self.shapes))
         self.sizes = tuple(math.prod(shape) for shape in self.shapes)
         self.runs = [(shape, len(list(run))) for shape, run in itertools.groupby(self.shapes)]
 

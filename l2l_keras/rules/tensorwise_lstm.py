@@ -24,7 +24,7 @@ _WIDE = 512
 # Steps after which the LSTM shall be able to tell that they have passed.
 _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # What a step does to a unit grows with its inputs. Rates fall with them from some _MANY on, and no
-# further than for _MOST, which are more often the words of an embedding, of which one is in use.
+# further than for _MOST, which are more often the words of a bag, of which few are in use.
 _MANY, _MOST = 64.0, 4096.0
 # A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and falls by no
 # more than _FALL a step.
@@ -76,12 +76,13 @@ class TensorwiseLSTM(TensorwiseRule):
             survive their first steps. Defaults to 0.4.
         fan_in_exponent: How rates, `largest_step` and `size_offset` fall with the number of inputs
             n of a unit, 4,096 at most, (1 + n / 64) ** -fan_in_exponent: a rule that has seen
-            narrow layers then does to wide ones what it does to those. Defaults to 0.5.
+            narrow layers then does to wide ones what it does to those. An embedding has one input,
+            of however many words. Defaults to 0.5.
         wide_fan_in: From how many inputs in use, n, all of these fall faster, by
             (1 + (n / wide_fan_in) ** 2) ** -0.25: in the end, with a `fan_in_exponent` of 0.5, as
             1 / n. For layers wider than those of training. The part of inputs in use is that of
-            weights whose gradient is not zero: of an embedding, the words of the minibatch. None
-            for no such fall. Defaults to None.
+            weights whose gradient is not zero: of bags of words, those of the minibatch. None for
+            no such fall. Defaults to None.
         decay_exponent: How rates fall with the steps t of a tensor,
             (1 + t / decay_steps) ** -decay_exponent: after thousands of steps, those that are still
             as long are mostly noise. It is what an LSTM hardly learns whose training seldom lasts
@@ -154,7 +155,7 @@ class TensorwiseLSTM(TensorwiseRule):
         self._pairs = np.zeros((len(pairs), self._directions, self._directions), "float32")
         for number, pair in enumerate(pairs):
             self._pairs[number][pair] = 1.0
-        shape_features = _shape_features(()).size
+        shape_features = _shape_features((), 1).size
         inputs = len(pairs) + self._directions + 3 + shape_features + len(_TIMES) + units
         self._network = LSTMNetwork(
             inputs=inputs,
@@ -332,13 +333,15 @@ class TensorwiseLSTM(TensorwiseRule):
 
     def _narrowness(self, tensors: Tensors) -> Tensor:
         """Returns the factor of each tensor's rate that is due to its fan-in, `[1, T]`."""
-        fan_in = np.minimum(_fan_ins(tensors), _MOST)
+        fan_in = np.minimum(_row(tensors.fan_ins), _MOST)
         factor = (1.0 + fan_in / _MANY) ** -self.fan_in_exponent
         return ops.convert_to_tensor(factor.astype("float32"))
 
     def _narrowness_in_use(self, part_in_use: Tensor, tensors: Tensors) -> Tensor:
         """Returns the factor due to `wide_fan_in`, `[1, T]`, from the part of weights in use."""
-        ratio = part_in_use * ops.convert_to_tensor(_fan_ins(tensors) / self.wide_fan_in, "float32")
+        ratio = part_in_use * ops.convert_to_tensor(
+            _row(tensors.fan_ins) / self.wide_fan_in, "float32"
+        )
         return (1.0 + ops.square(ratio)) ** -0.25
 
     def _inputs(
@@ -361,9 +364,11 @@ class TensorwiseLSTM(TensorwiseRule):
             ops.convert_to_tensor(self._pairs.reshape(len(self._pairs), -1)),
             ops.reshape(cosines, (-1, count)),
         )
-        shapes = np.stack([_shape_features(shape) for shape in tensors.shapes], axis=1)
+        shapes = [
+            _shape_features(*own) for own in zip(tensors.shapes, tensors.fan_ins, strict=True)
+        ]
         own_size = roots[-1:]
-        root_of_fan_in = ops.convert_to_tensor(np.sqrt(_fan_ins(tensors)), "float32")
+        root_of_fan_in = ops.convert_to_tensor(np.sqrt(_row(tensors.fan_ins)), "float32")
         times = ops.concatenate([steps / (steps + time) for time in _TIMES])
         mean_hidden = ops.broadcast_to(ops.mean(hidden, axis=1, keepdims=True), hidden.shape)
         return ops.concatenate(
@@ -374,7 +379,7 @@ class TensorwiseLSTM(TensorwiseRule):
                 0.5 * ops.log(own_size * root_of_fan_in + 1e-3),
                 0.5 * rate - 0.5,
                 0.25 * ratio + 1.0,
-                ops.convert_to_tensor(shapes, "float32"),
+                ops.convert_to_tensor(np.stack(shapes, axis=1), "float32"),
                 times,
                 mean_hidden,
             ]
@@ -430,20 +435,14 @@ def _root(mean_square: Tensor) -> Tensor:
     return ops.sqrt(ops.maximum(mean_square, _TINY**2))
 
 
-def _fan_in(shape: Shape) -> int:
-    """Returns how many inputs a unit has, for kernels as Keras lays them out; 1 for vectors."""
-    return max(1, math.prod(shape[:-1])) if len(shape) > 1 else 1
+def _row(numbers: Sequence[int]) -> np.ndarray:
+    """Returns a number for each tensor as a row, `[1, T]`."""
+    return np.array([numbers], "float64")
 
 
-def _fan_ins(tensors: Tensors) -> np.ndarray:
-    """Returns `_fan_in` of each tensor, `[1, T]`."""
-    return np.array([[_fan_in(shape) for shape in tensors.shapes]], "float64")
-
-
-def _shape_features(shape: Shape) -> np.ndarray:
+def _shape_features(shape: Shape, fan_in: int) -> np.ndarray:
     """Returns what there is to know of a shape, numbers of about one."""
-    fan_in, fan_out = _fan_in(shape), max(1, shape[-1]) if shape else 1
-    rank = len(shape)
+    fan_out, rank = max(1, shape[-1]) if shape else 1, len(shape)
     return np.array(
         [
             math.log(min(fan_in, _WIDE)) / 5.0,

@@ -10,6 +10,7 @@ from l2l_keras.evaluation import (
     Comparison,
     Result,
     Rollout,
+    RuleRollout,
     Tuning,
     compare,
     default_window,
@@ -20,7 +21,8 @@ from l2l_keras.evaluation import (
     tune,
 )
 from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, TensorwiseLSTM
+from l2l_keras.rules.tensors import fan_in
 from l2l_keras.tasks.base import Task, split_seed
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.quadratic import Quadratic
@@ -186,6 +188,24 @@ def test_a_rule_over_all_coordinates_sees_those_of_all_variables():
     curves = run(task, LearnedOptimizer(rule), steps=4, seeds=[0])
     expected = reference_curve(task, LearnedOptimizer(rule), 4, 0, "test")
     np.testing.assert_allclose(curves, expected, rtol=1e-3)
+
+
+def test_embeddings_are_known_in_meta_training_as_in_use():
+    def model_fn():
+        embedding = keras.layers.Embedding(192, 4)
+        return keras.Sequential(
+            [keras.Input((3,)), embedding, keras.layers.Flatten(), keras.layers.Dense(1)]
+        )
+
+    x = np.random.default_rng(0).integers(192, size=(40, 3)).astype("float32")
+    task = KerasTask(model_fn, "mse", (x, x[:, :1] / 192.0), batch_size=8)
+    rule = TensorwiseLSTM(4, seed=0)
+    expected = RuleRollout(task, rule, steps=5)(seed=0)
+    actual = run(task, LearnedOptimizer(rule), steps=5, seeds=[0])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    # It would make a difference if they were not.
+    (embeddings,) = (w for w in task.layout if w.shape == (192, 4))
+    assert fan_in(*embeddings) == 1 and fan_in("kernel", embeddings.shape) == 192
 
 
 def test_rollout_refuses_an_optimizer_that_has_been_used():

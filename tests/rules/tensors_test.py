@@ -1,5 +1,6 @@
 """Tests of vectors that belong to several tensors."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from l2l_keras.rules import Tensors
+from l2l_keras.rules.tensors import fan_in
 
 # Neighbours of one shape too.
 SHAPES = st.lists(
@@ -36,6 +38,28 @@ def test_products_and_combinations_are_those_of_each_tensor(shapes, rows, seed):
             combined[start : start + size], coefficients[:, k] @ own, rtol=1e-4, atol=1e-5
         )
         start += size
+
+
+def test_fan_ins_are_those_of_layers_of_keras():
+    inputs = keras.Input((12,), dtype="int32")
+    embedding = keras.layers.Embedding(50, 6)
+    x = keras.layers.Conv1D(4, 3)(embedding(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.LSTM(5)(x)))
+    embedding.enable_lora(2)
+    actual = {(v.name, tuple(v.shape)): fan_in(v.path, tuple(v.shape)) for v in model.variables}
+    assert actual == {
+        ("embeddings", (50, 6)): 1,
+        ("lora_embeddings_a", (50, 2)): 1,
+        ("lora_embeddings_b", (2, 6)): 2,
+        ("kernel", (3, 6, 4)): 18,
+        ("bias", (4,)): 1,
+        ("kernel", (4, 20)): 4,
+        ("recurrent_kernel", (5, 20)): 5,
+        ("bias", (20,)): 1,
+        ("kernel", (5, 2)): 5,
+        ("bias", (2,)): 1,
+        ("seed_generator_state", (2,)): 1,
+    }
 
 
 if __name__ == "__main__":

@@ -201,8 +201,22 @@ class TestOptions:
         expected = narrowness**2 if limited else narrowness
         np.testing.assert_allclose(sizes[0.5] / sizes[0.0], expected, rtol=1e-3)
 
+    def test_embeddings_move_as_if_they_had_one_input(self):
+        given = gradients(1, shapes=[(192, 4)])
+        sizes = [
+            np.linalg.norm(
+                trajectory(
+                    constant(TensorwiseLSTM(4, largest_step=None, seed=0)),
+                    given,
+                    Tensors([(192, 4)], fan_ins),
+                )[0][0]
+            )
+            for fan_ins in ([1], None)
+        ]
+        np.testing.assert_allclose(sizes[0] / sizes[1], 2.0 * (65 / 64) ** -0.5, rtol=1e-4)
+
     def test_kernels_of_many_inputs_in_use_move_still_less(self):
-        """The second kernel is an embedding, of whose 400 words a minibatch has 25."""
+        """Of the second kernel's 400 inputs, a minibatch has 25: words of a bag, say."""
         shapes = [(400, 4), (400, 5), (10, 3), (7,)]
         given = gradients(1, shapes=shapes)
         words = given[0, 1600:3600].reshape(400, 5)
