@@ -245,13 +245,13 @@ class LearnedOptimizer(BatchOptimizer):
             list(updated.values()), parameter_groups.members(self.rule), self.group_of
         )
         self._shapes = tuple(tuple(variable.shape) for variable in variables)
+        self._paths = [parameter_groups.path_of(variable) for variable in variables]
         self._blocks = tuple(self._make_blocks(updated, groups))
         numbers = itertools.count()
         self._slots = [
             [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
             for block in self._blocks
         ]
-        self._paths = [parameter_groups.path_of(variable) for variable in variables]
         if self.record_updates:
             shape = (len(variables), len(update_records.NAMES))
             self._known["records"] = self.add_variable(shape, name="records")
@@ -497,8 +497,7 @@ class LearnedOptimizer(BatchOptimizer):
         for (group, _), shapes in shared.items():
             stored = self._stored_rules[group]
             if isinstance(stored, StoredTensorwiseRule):
-                paths = {index: parameter_groups.path_of(variables[index]) for index in shapes}
-                fan_ins = {index: fan_in(paths[index], shape) for index, shape in shapes.items()}
+                fan_ins = {i: fan_in(self._paths[i], shape) for i, shape in shapes.items()}
                 devices = {index: _backend.device(variables[index]) for index in shapes}
                 yield TensorwiseBlock(group, stored, shapes, fan_ins, axes, devices)
                 continue
