@@ -198,13 +198,16 @@ class StoredTensorwiseRule(Storage):
         ]
         if len(shapes) == 1:
             weighted = zip(ops.unstack(coefficients[0]), directions, strict=False)
-            return [ops.where(accepted, sum(c * d for c, d in weighted), 0.0)], new
+            vector = ops.reshape(sum(c * d for c, d in weighted), (1, tensors.sizes[0]))
+            update = self.rule.refine(vector, shapes[0])
+            return [ops.where(accepted, ops.reshape(update, shapes[0]), 0.0)], new
         cut = [tensors.cut(direction) for direction in directions]
         updates, start = [], 0
         for run, (shape, count) in enumerate(tensors.runs):
             own = ops.unstack(coefficients[start : start + count], axis=1)
             weighted = zip(own, [parts[run] for parts in cut], strict=False)
-            update = ops.where(accepted, sum(c[:, None] * d for c, d in weighted), 0.0)
+            update = self.rule.refine(sum(c[:, None] * d for c, d in weighted), shape)
+            update = ops.where(accepted, update, 0.0)
             updates += ops.unstack(ops.reshape(update, (count, *shape)))
             start += count
         return updates, new

@@ -44,12 +44,16 @@ def assert_close(some, others):
 
 
 @settings(max_examples=4, deadline=None)
-@given(SHAPES, st.sampled_from([(), (0,)]), st.integers(0, 100))
-def test_small_variables_are_updated_together_as_each_in_its_turn(shapes, orthogonal, seed):
-    together, optimizer = trained(shapes, seed, orthogonal=orthogonal)
+@given(
+    SHAPES,
+    st.sampled_from([{"orthogonal": (0,)}, {"whitened_rows": 2}, {"weight_decay": 0.1}]),
+    st.integers(0, 100),
+)
+def test_small_variables_are_updated_together_as_each_in_its_turn(shapes, options, seed):
+    together, optimizer = trained(shapes, seed, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensorwise_update, "_SMALL", -1)
-        apart, other = trained(shapes, seed, orthogonal=orthogonal)
+        apart, other = trained(shapes, seed, **options)
     assert_close(together, apart)
     assert_close(map(optimizer.state_of, together), map(other.state_of, apart))
     slots = optimizer.rule.coordinate_rows

@@ -78,6 +78,10 @@ class Tensors:
             for part, (shape, count) in zip(parts, self.runs, strict=True)
         ]
 
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Undoes `cut`."""
+        return _joined([ops.reshape(part, (*part.shape[:-2], -1)) for part in parts])
+
     def products(self, rows: Tensor) -> Tensor:
         """Computes the mean products of rows with each other, tensor by tensor.
 
@@ -114,7 +118,7 @@ class Tensors:
             ops.matmul(ops.transpose(c)[:, None], ops.swapaxes(part, 0, 1))
             for c, part in zip(own, self.cut(rows), strict=True)
         ]
-        return _joined([ops.reshape(part, (-1,)) for part in sums])
+        return self.join([part[:, 0] for part in sums])
 
 
 def _split(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:

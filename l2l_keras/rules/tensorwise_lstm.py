@@ -13,7 +13,7 @@ from keras import ops
 
 from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.lstm_network import LINEAR, LSTMNetwork
-from l2l_keras.rules.orthogonal import orthogonal_factor
+from l2l_keras.rules.orthogonal import orthogonal_factor, whiten_rows
 from l2l_keras.rules.tensors import Shape, Tensors
 from l2l_keras.rules.tensorwise_rule import TensorwiseRule
 
@@ -26,6 +26,8 @@ _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # What a step does to a unit grows with its inputs. Rates fall with them from some _MANY on, and no
 # further than for _MOST, which are more often the words of a bag, of which few are in use.
 _MANY, _MOST = 64.0, 4096.0
+# Of so many rows, half of the step is whitened.
+_FEW_ROWS = 32.0
 # A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and falls by no
 # more than _FALL a step.
 _RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
@@ -49,8 +51,8 @@ class TensorwiseLSTM(TensorwiseRule):
     parameters and of its last update relative to them, its shape, its rate, how many steps have
     passed, and the mean hidden state of all tensors. It costs some ten thousand multiplications a
     tensor, and a coordinate costs about what it costs with Adam, and a float for each momentum and
-    each average of squares. Orthogonal factors cost more: 20 multiplications for each row of a
-    matrix and coordinate, 5,000 at most.
+    each average of squares. Rows that are whitened cost as much again, and orthogonal factors more:
+    20 multiplications for each row of a matrix and coordinate, 5,000 at most.
 
     Args:
         units: Units of the LSTM. Defaults to 24.
@@ -58,6 +60,10 @@ class TensorwiseLSTM(TensorwiseRule):
             divided by. Defaults to ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)).
         orthogonal: Which momenta's orthogonal factors are directions as well, by their places.
             Defaults to (), none.
+        whitened_rows: Largest number of neighbouring rows of a matrix that updates are whitened
+            over, so that what they have in common no longer drowns what sets them apart: of
+            matrices of n rows by n² / (n² + 32²), since what sets few of them apart is mostly
+            noise. Defaults to 0, none.
         nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
             to 1.
         weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
@@ -92,8 +98,9 @@ class TensorwiseLSTM(TensorwiseRule):
         name: Name of the layer.
 
     Raises:
-        ValueError: If an argument is not as described, or a momentum's decay is greater than the
-            square root of that of v: it could become any number of times √v.
+        ValueError: If an argument is not as described, a momentum's decay is greater than the
+            square root of that of v: it could become any number of times √v; or there is a
+            `weight_decay` where rows are whitened: it would be as well.
 
     Example:
         >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
@@ -113,6 +120,7 @@ class TensorwiseLSTM(TensorwiseRule):
         units: int = 24,
         momenta: Sequence[Sequence[float]] = ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)),
         orthogonal: Sequence[int] = (),
+        whitened_rows: int = 0,
         nominal: float = 1.0,
         weight_decay: float = 0.0,
         normalize_update: bool = False,
@@ -136,8 +144,14 @@ class TensorwiseLSTM(TensorwiseRule):
                 f"`orthogonal` must be places of the {len(self.momenta)} momenta. "
                 f"Received: {orthogonal}"
             )
+        self.whitened_rows = int(_check_not_negative("whitened_rows", whitened_rows))
         self.nominal = float(nominal)
         self.weight_decay = _check_not_negative("weight_decay", weight_decay)
+        if self.weight_decay and self.whitened_rows:
+            raise ValueError(
+                "With `whitened_rows`, `weight_decay` must be 0. "
+                f"Received: whitened_rows={whitened_rows}, weight_decay={weight_decay}"
+            )
         self.normalize_update = bool(normalize_update)
         self.relative_scale = bool(relative_scale)
         self.largest_step = _check_positive_or_none("largest_step", largest_step)
@@ -237,6 +251,13 @@ class TensorwiseLSTM(TensorwiseRule):
             factors.append(size * orthogonal_factor(momentum, shape))
         return factors
 
+    def refine(self, sums: Tensor, shape: Shape) -> Tensor:
+        """Whitens rows, if wanted; see `TensorwiseRule.refine`."""
+        if not self.whitened_rows:
+            return sums
+        rows = math.prod(shape[:-1])
+        return whiten_rows(sums, shape, self.whitened_rows, rows**2 / (rows**2 + _FEW_ROWS**2))
+
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
         hidden, cell, own = ops.split(state, [self.units, 2 * self.units])
@@ -292,6 +313,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "units": self.units,
             "momenta": [list(pair) for pair in self.momenta],
             "orthogonal": list(self.orthogonal),
+            "whitened_rows": self.whitened_rows,
             "nominal": self.nominal,
             "weight_decay": self.weight_decay,
             "normalize_update": self.normalize_update,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Sequence
 
 from keras import ops
@@ -21,10 +20,10 @@ class TensorwiseRule(UpdateRule):
     they are, and how they are aligned. A step is
 
         state ← advance(gradient, state)                       coordinate by coordinate
-        M = matrix_directions(state)                           tensor by tensor, if there are any
+        M = matrix_directions(state)                           tensor by tensor, if at all
         D = M, directions(gradient, state, parameters)         coordinate by coordinate
         coefficients, memory ← control(⟨D, D⟩, memory)         tensor by tensor
-        update = Σ_k coefficients_k · D_k                      coordinate by coordinate
+        update = refine(Σ_k coefficients_k · D_k)              tensor by tensor, if at all
 
     so that, without matrix directions, it costs one pass over the coordinates, and one over as many
     of them as it takes to tell the products.
@@ -33,8 +32,8 @@ class TensorwiseRule(UpdateRule):
     matrix directions count as given: meta-gradients do not flow through how they come about.
 
     A subclass implements `coordinate_rows`, `tensor_rows`, `direction_rows`, `advance`,
-    `directions`, `control` and `get_config`; and `matrix_rows` and `matrix_directions` if it has
-    such directions.
+    `directions`, `control` and `get_config`; `matrix_rows` and `matrix_directions` if it has such
+    directions; and `refine` if there is something to refine.
 
     Args:
         name: Name of the layer.
@@ -124,6 +123,19 @@ class TensorwiseRule(UpdateRule):
             state.
         """
 
+    def refine(self, sums: Tensor, shape: Shape) -> Tensor:
+        """Makes updates of weighted sums of directions. Pure, in `keras.ops` only.
+
+        Args:
+            sums: Those of some tensors of one shape, float32 `[count, size]`.
+            shape: Their shape.
+
+        Returns:
+            The updates, float32 `[count, size]`; by default, the sums.
+        """
+        del shape
+        return sums
+
     def matrices(self, gradient: Tensor, state: Sequence[Tensor], tensors: Tensors) -> Tensor:
         """Computes the matrix directions of all tensors.
 
@@ -138,11 +150,11 @@ class TensorwiseRule(UpdateRule):
         if not self.matrix_rows:
             return ops.zeros((0, *gradient.shape), "float32")
         arrays = [tensors.cut(array) for array in self.advance(gradient, state)]
-        parts = []
-        for run, (shape, count) in enumerate(tensors.runs):
-            rows = ops.stack(self.matrix_directions([array[run] for array in arrays], shape))
-            parts.append(ops.reshape(rows, (self.matrix_rows, count * math.prod(shape))))
-        return ops.stop_gradient(ops.concatenate(parts, axis=1))
+        parts = [
+            ops.stack(self.matrix_directions([array[run] for array in arrays], shape))
+            for run, (shape, _) in enumerate(tensors.runs)
+        ]
+        return ops.stop_gradient(tensors.join(parts))
 
     def step(
         self,
@@ -175,7 +187,9 @@ class TensorwiseRule(UpdateRule):
         directions = self.directions(gradient, coordinate_state, ops.stop_gradient(parameters))
         rows = ops.concatenate([matrices, ops.stack(directions)])
         coefficients, tensor_state = self.control(tensors.products(rows), tensor_state, tensors)
-        update = tensors.combine(coefficients, rows[: coefficients.shape[0]])
+        sums = tensors.cut(tensors.combine(coefficients, rows[: coefficients.shape[0]]))
+        parts = zip(sums, tensors.runs, strict=True)
+        update = tensors.join([self.refine(part, shape) for part, (shape, _) in parts])
         return update, (*coordinate_state, tensor_state)
 
     def initial_state(self, n: int, tensors: int = 1) -> State:

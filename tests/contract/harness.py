@@ -89,7 +89,7 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     ),
     "ntm_bfgs": lambda seed=0: NTMBFGS((4,), 2, memory_rank=2, output_scale=1.0, seed=seed),
     "tensorwise_lstm": lambda seed=0: TensorwiseLSTM(
-        4, orthogonal=(0,), nominal=40.0, weight_decay=0.1, seed=seed
+        4, orthogonal=(0,), whitened_rows=4, nominal=40.0, seed=seed
     ),
     "gradient_descent": lambda seed=0: GradientDescent(),
     "stateless": lambda seed=0: GradientDescent(rows=()),

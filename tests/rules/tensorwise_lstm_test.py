@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from l2l_keras.rules import Tensors, TensorwiseLSTM
+from l2l_keras.rules.orthogonal import whiten_rows
 
 SHAPES = [(6, 5), (5,), (2, 2, 3, 4)]
 
@@ -44,10 +45,10 @@ def constant(rule, output=None):
     return rule
 
 
-@pytest.mark.parametrize("orthogonal", [(), (0,)])
-def test_where_there_are_no_more_gradients_it_stands_still(orthogonal):
+@pytest.mark.parametrize("options", [{}, {"orthogonal": (0,)}, {"whitened_rows": 4}])
+def test_where_there_are_no_more_gradients_it_stands_still(options):
     """As where all is learned by heart: what is left of momenta is no direction."""
-    rule = trained(momenta=((0.9, 0.99),), orthogonal=orthogonal)
+    rule = trained(momenta=((0.9, 0.99),), **options)
     given = np.zeros((700, 54), "float32")
     given[:10] = gradients(steps=10, shapes=[(6, 5), (2, 3, 4)])
     updates, _ = trajectory(rule, given, Tensors([(6, 5), (2, 3, 4)]))
@@ -286,6 +287,43 @@ class TestOrthogonalFactors:
         assert np.abs(updates[-1, 30:]).max() > 0.5
 
 
+class TestWhitenedRows:
+    def test_updates_of_matrices_are_whitened_the_more_the_more_rows_they_have(self):
+        """What the LSTM sees, and with it the state, does not depend on it."""
+        shapes, degrees = [(6, 5), (5,), (4, 4, 2, 4)], [36 / 1060, 0.0, 0.5]
+        given, tensors = gradients(shapes=shapes), Tensors(shapes)
+        plain, rule = trained(), trained(whitened_rows=4)
+        state = rule.initial_state(given.shape[1], 3)
+        for gradient in given:
+            sums, expected_state = plain.step(ops.array(gradient), state, None, tensors)
+            update, state = rule.step(ops.array(gradient), state, None, tensors)
+            for a, b in zip(state, expected_state, strict=True):
+                np.testing.assert_array_equal(*map(ops.convert_to_numpy, (a, b)))
+            cut = zip(tensors.cut(sums), tensors.cut(update), shapes, degrees, strict=True)
+            for before, after, shape, degree in cut:
+                change = whiten_rows(before, shape, 4) - before
+                np.testing.assert_allclose(after - before, degree * change, rtol=1e-3, atol=1e-6)
+                assert len(shape) < 2 or ops.max(ops.abs(change / before)) > 0.1
+
+    def test_what_sets_rows_apart_is_learned_as_fast_as_what_they_share(self):
+        """Rows of a regression whose inputs are nearly the same."""
+        random = np.random.default_rng(0)
+        inputs = random.normal(size=(256, 1)) + 0.2 * random.normal(size=(256, 64))
+        target = 0.02 * random.normal(size=(64, 6))
+
+        def loss(**options):
+            rule = constant(TensorwiseLSTM(4, seed=0, **options))
+            state, theta = rule.initial_state(target.size), np.zeros(target.shape)
+            for _ in range(100):
+                gradient = inputs.T @ (inputs @ (theta - target)) / len(inputs)
+                vectors = [ops.array(x.ravel(), "float32") for x in (gradient, theta)]
+                update, state = rule.step(vectors[0], state, vectors[1], Tensors([target.shape]))
+                theta = theta + ops.convert_to_numpy(update).reshape(target.shape)
+            return np.mean((inputs @ (theta - target)) ** 2)
+
+        assert loss(whitened_rows=16) < 0.75 * loss()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -293,6 +331,11 @@ class TestOrthogonalFactors:
         ({"momenta": ((0.9,),)}, "`momenta` must be pairs"),
         ({"momenta": ((0.999, 0.99),)}, "`momenta` must be pairs.*the first at most the root"),
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
+        ({"whitened_rows": -1}, "`whitened_rows` must not be negative. Received: -1"),
+        (
+            {"whitened_rows": 8, "weight_decay": 0.1},
+            "With `whitened_rows`, `weight_decay` must be 0.*whitened_rows=8, weight_decay=0.1",
+        ),
         ({"weight_decay": -0.1}, "`weight_decay` must not be negative. Received: -0.1"),
         ({"largest_step": 0.0}, "`largest_step` must be positive or None. Received: 0.0"),
         ({"size_offset": 0.0}, "`size_offset` must be positive. Received: 0.0"),
