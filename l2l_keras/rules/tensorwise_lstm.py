@@ -62,8 +62,8 @@ class TensorwiseLSTM(TensorwiseRule):
             Defaults to (), none.
         whitened_rows: Largest number of neighbouring rows of a matrix that updates are whitened
             over, so that what they have in common no longer drowns what sets them apart: of
-            matrices of n rows by n² / (n² + 32²), since what sets few of them apart is mostly
-            noise. Defaults to 0, none.
+            tensors of n rows, along all axes but the last, by n² / (n² + 32²), since what sets few
+            of them apart is mostly noise. Defaults to 0, none.
         nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
             to 1.
         weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
