@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -59,22 +60,9 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
     vector = vector / (ops.max(ops.abs(vector), axis=-1, keepdims=True) + _TINY)
     if min(rows, columns) < 2:
         return vector / ops.sqrt(ops.mean(ops.square(vector), axis=-1, keepdims=True) + _LITTLE)
-    several = vector.shape[:-1]
-    matrix = ops.reshape(vector, (*several, rows, columns))
-    if rows > columns:
-        matrix = ops.swapaxes(matrix, -1, -2)
-    smaller, larger = matrix.shape[-2:]
-    count = math.ceil(smaller / _LARGEST_SIDE)
-    side = math.ceil(smaller / count)
-    # Rows of zeros are orthogonal to all others, and stay zero.
-    none = [(0, 0)] * len(several)
-    blocks = ops.pad(matrix, (*none, (0, count * side - smaller), (0, 0)))
-    blocks = _polar(ops.reshape(blocks, (*several, count, side, larger)))
-    matrix = ops.reshape(blocks, (*several, count * side, larger))
-    matrix = matrix[..., :smaller, :] * math.sqrt(larger)
-    if rows > columns:
-        matrix = ops.swapaxes(matrix, -1, -2)
-    return ops.reshape(matrix, vector.shape)
+    side = _even_side(min(rows, columns), _LARGEST_SIDE)
+    factor = _block_by_block(_polar, vector, (rows, columns), side, by_column=rows > columns)
+    return factor * math.sqrt(max(rows, columns))
 
 
 def whiten_rows(vector: Tensor, shape: Shape, most: int, degree: float = 1.0) -> Tensor:
@@ -109,24 +97,13 @@ def whiten_rows(vector: Tensor, shape: Shape, most: int, degree: float = 1.0) ->
     if min(rows, columns) < 2:
         return vector
     by_column = columns < min(rows, most)
-    if by_column:
-        rows, columns = columns, rows
-    side = _side(rows, most)
-    several = vector.shape[:-1]
-    if by_column:
-        vector = ops.swapaxes(ops.reshape(vector, (*several, columns, rows)), -1, -2)
-    matrix = ops.reshape(vector, (*several, rows, columns))
-    if rows % side:
-        # Rows of zeros are orthogonal to all others, and stay zero.
-        matrix = ops.pad(matrix, (*[(0, 0)] * len(several), (0, -rows % side), (0, 0)))
-    blocks = ops.reshape(matrix, (*several, -1, side, columns))
-    root = _whitening(ops.matmul(blocks, ops.swapaxes(blocks, -1, -2)))
-    root = degree * root + (1.0 - degree) * ops.eye(side)
-    matrix = ops.reshape(ops.matmul(root, blocks), (*several, -1, columns))
-    matrix = matrix[..., :rows, :]
-    if by_column:
-        matrix = ops.swapaxes(matrix, -1, -2)
-    return ops.reshape(matrix, (*several, rows * columns))
+    side = _side(columns if by_column else rows, most)
+
+    def whiten(blocks: Tensor) -> Tensor:
+        root = _whitening(ops.matmul(blocks, ops.swapaxes(blocks, -1, -2)))
+        return ops.matmul(degree * root + (1.0 - degree) * ops.eye(side), blocks)
+
+    return _block_by_block(whiten, vector, (rows, columns), side, by_column)
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
@@ -145,11 +122,43 @@ def matrix_shape(shape: Shape) -> tuple[int, int]:
     return rows, size // rows
 
 
+def _block_by_block(
+    function: Callable[[Tensor], Tensor],
+    vector: Tensor,
+    shape: tuple[int, int],
+    side: int,
+    by_column: bool,
+) -> Tensor:
+    """Applies a function to blocks of neighbouring rows, or columns, of matrices `[..., size]`.
+
+    It is given the blocks `[..., count, side, length]`, the last of them with rows of zeros below
+    where some are missing, and returns as many numbers.
+    """
+    several = vector.shape[:-1]
+    matrix = ops.reshape(vector, (*several, *shape))
+    if by_column:
+        matrix = ops.swapaxes(matrix, -1, -2)
+    rows, length = matrix.shape[-2:]
+    if rows % side:
+        # Rows of zeros are orthogonal to all others, and stay zero.
+        matrix = ops.pad(matrix, (*[(0, 0)] * len(several), (0, -rows % side), (0, 0)))
+    blocks = function(ops.reshape(matrix, (*several, -1, side, length)))
+    matrix = ops.reshape(blocks, (*several, -1, length))[..., :rows, :]
+    if by_column:
+        matrix = ops.swapaxes(matrix, -1, -2)
+    return ops.reshape(matrix, vector.shape)
+
+
 def _side(rows: int, most: int) -> int:
-    """Returns how many rows a block has, of a matrix of so many."""
+    """Returns how many of so many rows a block has: what leaves no rest, if that is not few."""
     for side in range(min(rows, most), most // 2, -1):
         if rows % side == 0:
             return side
+    return _even_side(rows, most)
+
+
+def _even_side(rows: int, most: int) -> int:
+    """Returns how many of so many rows a block has where there are as few blocks as can be."""
     return math.ceil(rows / math.ceil(rows / most))
 
 

@@ -95,7 +95,7 @@ class TestWhitenedRows:
     @settings(max_examples=30, deadline=None)
     @given(st.integers(2, 12), st.integers(12, 40), st.floats(0.02, 1.0), st.integers(0, 100))
     def test_singular_vectors_stay_and_singular_values_become_alike(self, rows, columns, low, seed):
-        """But for what is much less than a hundredth of the squares."""
+        """But for what is less than some hundredths of the squares, which grows less."""
         matrix = random_matrix((rows, columns), seed)
         matrix *= np.geomspace(1.0, low, rows, dtype="float32")[:, None]
         u, s, v = np.linalg.svd(matrix, full_matrices=False)
