@@ -103,114 +103,175 @@ class StoredTensorwiseRule(Storage):
     The states of several small tensors may be vectors of the coordinates of all, one tensor after
     the other, as `Tensors` has them.
 
+    What becomes of coordinates is several programs: in one, XLA would compute directions again for
+    each use that is made of them, and keep a copy of the state while it does.
+
     Args:
         rule: The rule.
         state_dtype: See `Storage`; that of tensors is float32.
 
     Attributes:
         rule: The rule.
-        observe: `observe_tensors` as a program; see `_backend.program`.
-        update: `update_tensors` as a program.
         control: Returns a program that decides how directions are weighted; see `_control`.
     """
 
     def __init__(self, rule: TensorwiseRule, state_dtype: str) -> None:
         super().__init__(state_dtype)
         self.rule = rule
-        self.observe = _backend.program(self.observe_tensors)
-        self.update = _backend.program(self.update_tensors, assigns=True)
         self.control = functools.lru_cache(maxsize=16)(self._control)
+        self._matrices_program = _backend.program(self._matrices)
+        self._directions_program = _backend.program(self._directions)
+        self._products_program = _backend.program(self._products)
+        self._advance_program = _backend.program(self._advance, assigns=True)
+        self._sums_program = _backend.program(self._sums)
+        self._updates_program = _backend.program(self._updates)
 
-    def observe_tensors(
+    def observe(
         self,
-        stored: Sequence[Tensor],
+        slots: Sequence[Any],
         gradient: Tensor,
         parameters: Tensor,
         shapes: tuple[Shape, ...],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """Computes tensors' matrix directions, and the mean products of all of their directions.
 
         For the products of a large matrix, some coordinates are looked at, from all over it, where
         there are no matrix directions.
 
         Args:
-            stored: The state, arrays of one shape.
+            slots: The state, arrays of one shape; see `_backend.program`.
             gradient: float32 of that shape.
             parameters: float32 of that shape.
             shapes: Those of the tensors. That of the arrays is the same if there is one only.
 
         Returns:
-            `(products, matrices)`: float32 `[r, r, T]`, and `[matrix_rows, *shape]`.
+            `(products, matrices)`: float32 `[r, r, T]`, and `matrix_rows` arrays of that shape.
         """
-        n = math.prod(gradient.shape)
-        vector, *vectors = [ops.reshape(array, (n,)) for array in (gradient, *stored)]
-        numbers = [self.numbers(array) for array in vectors]
-        matrices = self.rule.matrices(vector, numbers, Tensors(shapes))
-        matrices = ops.reshape(matrices, (self.rule.matrix_rows, *gradient.shape))
-        arrays = [gradient, parameters, *stored]
+        matrices = []
+        if self.rule.matrix_rows:
+            matrices = self._matrices_program(slots, gradient, shapes)
         # Next to what matrix directions cost, it costs little to look at all.
-        if len(shapes) == 1 and not self.rule.matrix_rows:
-            arrays = [_sample(array) for array in arrays]
-            shapes = (arrays[0].shape,)
-        gradient, parameters, *stored = arrays
-        whole = [matrices[k] for k in range(matrices.shape[0])]
-        state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        rows = ops.stack([*whole, *self.rule.directions(gradient, state, parameters)])
-        rows = ops.reshape(rows, (rows.shape[0], math.prod(gradient.shape)))
-        return Tensors(shapes).products(rows), matrices
+        sampled = len(shapes) == 1 and not matrices
+        directions = self._directions_program(slots, gradient, parameters, sampled)
+        if sampled:
+            shapes = (tuple(directions[0].shape),)
+        return self._products_program([], [*matrices, *directions], shapes), matrices
 
-    def update_tensors(
+    def update(
         self,
-        stored: Sequence[Tensor],
+        slots: Sequence[Any],
         gradient: Tensor,
         parameters: Tensor,
-        matrices: Tensor,
+        matrices: Sequence[Tensor],
         coefficients: Tensor,
         accepted: Tensor,
         shapes: tuple[Shape, ...],
         members: tuple[bool, ...],
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Computes the updates of tensors.
+    ) -> tuple[list[Tensor], Sequence[Any]]:
+        """Advances the state of tensors, and computes their updates.
 
         Args:
-            stored: The state, arrays of one shape.
+            slots: The state, arrays of one shape; see `_backend.program`.
             gradient: float32 of that shape.
             parameters: float32 of that shape.
-            matrices: As returned by `observe_tensors`.
+            matrices: As returned by `observe`.
             coefficients: float32 `[T, k]`.
             accepted: Whether to step at all, a boolean scalar.
             shapes: Those of the tensors. That of the arrays is the same if there is one only.
             members: Which tensors are to be updated.
 
         Returns:
-            `(updates, stored)`: float32 of the tensors' shapes, meaningless for others, and the
+            `(updates, slots)`: float32 of the tensors' shapes, meaningless for others, and the
             next state.
         """
+        _, slots = self._advance_program(slots, gradient, accepted, shapes, members)
+        sums = self._sums_program(
+            slots, gradient, parameters, matrices, coefficients, accepted, shapes
+        )
+        return self._updates_program([], sums, shapes), slots
+
+    def _matrices(
+        self, stored: Sequence[Tensor], gradient: Tensor, shapes: tuple[Shape, ...]
+    ) -> list[Tensor]:
+        """Returns the matrix directions."""
+        n = math.prod(gradient.shape)
+        vector, *state = [ops.reshape(array, (n,)) for array in (gradient, *stored)]
+        state = [self.numbers(array) for array in state]
+        matrices = self.rule.matrices(vector, state, Tensors(shapes))
+        return [ops.reshape(row, gradient.shape) for row in ops.unstack(matrices)]
+
+    def _directions(
+        self, stored: Sequence[Tensor], gradient: Tensor, parameters: Tensor, sampled: bool
+    ) -> list[Tensor]:
+        """Returns the other directions after the next step, of some coordinates or of all."""
+        arrays = [gradient, parameters, *stored]
+        if sampled:
+            arrays = [_sample(array) for array in arrays]
+        gradient, parameters, *stored = arrays
         state = self.rule.advance(gradient, [self.numbers(array) for array in stored])
-        whole = [matrices[k] for k in range(matrices.shape[0])]
-        directions = [*whole, *self.rule.directions(gradient, state, parameters)]
-        tensors, kept = Tensors(shapes), accepted
+        return self.rule.directions(gradient, state, parameters)
+
+    def _products(
+        self, stored: Sequence[Tensor], directions: Sequence[Tensor], shapes: tuple[Shape, ...]
+    ) -> Tensor:
+        """Returns the mean products of directions."""
+        del stored
+        rows = ops.reshape(ops.stack(directions), (len(directions), -1))
+        return Tensors(shapes).products(rows)
+
+    def _advance(
+        self,
+        stored: Sequence[Tensor],
+        gradient: Tensor,
+        accepted: Tensor,
+        shapes: tuple[Shape, ...],
+        members: tuple[bool, ...],
+    ) -> tuple[None, list[Tensor]]:
+        """Returns nothing, and the next state."""
         if not all(members):
-            kept = ops.logical_and(accepted, np.repeat(members, tensors.sizes))
-        new = [
-            ops.where(kept, self.stored(array), old)
-            for array, old in zip(state, stored, strict=True)
-        ]
+            sizes = Tensors(shapes).sizes
+            accepted = ops.logical_and(accepted, np.repeat(members, sizes))
+        new = self.rule.advance(gradient, [self.numbers(array) for array in stored])
+        pairs = zip(new, stored, strict=True)
+        return None, [ops.where(accepted, self.stored(array), old) for array, old in pairs]
+
+    def _sums(
+        self,
+        stored: Sequence[Tensor],
+        gradient: Tensor,
+        parameters: Tensor,
+        matrices: Sequence[Tensor],
+        coefficients: Tensor,
+        accepted: Tensor,
+        shapes: tuple[Shape, ...],
+    ) -> list[Tensor]:
+        """Returns the weighted sums of each run of tensors, `[count, size]`; zeros if no step."""
+        state = [self.numbers(array) for array in stored]
+        directions = [*matrices, *self.rule.directions(gradient, state, parameters)]
         if len(shapes) == 1:
+            # Not cut before it is a sum: then a single array is made a vector.
             weighted = zip(ops.unstack(coefficients[0]), directions, strict=False)
-            vector = ops.reshape(sum(c * d for c, d in weighted), (1, tensors.sizes[0]))
-            update = self.rule.refine(vector, shapes[0])
-            return [ops.where(accepted, ops.reshape(update, shapes[0]), 0.0)], new
-        cut = [tensors.cut(direction) for direction in directions]
-        updates, start = [], 0
-        for run, (shape, count) in enumerate(tensors.runs):
-            own = ops.unstack(coefficients[start : start + count], axis=1)
-            weighted = zip(own, [parts[run] for parts in cut], strict=False)
-            update = self.rule.refine(sum(c[:, None] * d for c, d in weighted), shape)
-            update = ops.where(accepted, update, 0.0)
-            updates += ops.unstack(ops.reshape(update, (count, *shape)))
-            start += count
-        return updates, new
+            sums = [ops.reshape(sum(c * d for c, d in weighted), (1, -1))]
+        else:
+            tensors = Tensors(shapes)
+            parts = zip(*(tensors.cut(direction) for direction in directions), strict=True)
+            sums, start = [], 0
+            for (_, count), own in zip(tensors.runs, parts, strict=True):
+                weights = ops.unstack(coefficients[start : start + count], axis=1)
+                sums.append(sum(c[:, None] * d for c, d in zip(weights, own, strict=False)))
+                start += count
+        return [ops.where(accepted, array, 0.0) for array in sums]
+
+    def _updates(
+        self, stored: Sequence[Tensor], sums: Sequence[Tensor], shapes: tuple[Shape, ...]
+    ) -> list[Tensor]:
+        """Returns the updates of tensors."""
+        del stored
+        updates = []
+        for own, (shape, count) in zip(sums, Tensors(shapes).runs, strict=True):
+            refined = self.rule.refine(own, shape)
+            updates += ops.unstack(ops.reshape(refined, (count, *shape)))
+        return updates
 
     def _control(
         self, shapes: tuple[Shape, ...], fan_ins: tuple[int, ...]

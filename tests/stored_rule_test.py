@@ -13,6 +13,13 @@ from l2l_keras.stored_rule import StoredRule, StoredTensorwiseRule
 from tests.contract.harness import GradientDescent
 
 
+def _observe(stored, state, gradient, parameters):
+    """Returns the products of one tensor's directions, `[r, r, 1]`."""
+    slots = [keras.Variable(array).value for array in state]
+    products, _ = stored.observe(slots, gradient, parameters, (tuple(gradient.shape),))
+    return ops.convert_to_numpy(products)
+
+
 def test_bits_of_bfloat16_come_back():
     stored = StoredRule(GradientDescent(rows=(1,)), "bfloat16")
     assert stored.dtype == "int16"
@@ -34,14 +41,14 @@ def test_some_of_a_large_tensor_tell_of_all():
     gradient, parameters = arrays
     state = [ops.abs(ops.array(random.normal(size=shape), "float32")) + 0.1 for _ in range(5)]
     stored = StoredTensorwiseRule(rule, "float32")
-    sampled = stored.observe_tensors(state, gradient, parameters, (shape,))[0][:, :, 0]
+    sampled = _observe(stored, state, gradient, parameters)[:, :, 0]
 
     vectors = [ops.reshape(array, (-1,)) for array in state]
     gradient, parameters = (ops.reshape(array, (-1,)) for array in arrays)
     rows = ops.stack(rule.directions(gradient, rule.advance(gradient, vectors), parameters))
     products = ops.convert_to_numpy(Tensors([shape]).products(rows))[:, :, 0]
     roots = np.sqrt(np.diag(products))
-    difference = np.abs(ops.convert_to_numpy(sampled) - products) / np.outer(roots, roots)
+    difference = np.abs(sampled - products) / np.outer(roots, roots)
     assert 0.0 < difference.max() < 0.1
 
 
@@ -65,8 +72,7 @@ def test_some_of_a_large_tensor_tell_of_all_rows(shape):
         else:
             rows[random.permutation(len(rows))[: len(rows) * 9 // 10]] = 0.0
         array = ops.array(gradient, "float32")
-        products, _ = stored.observe_tensors(state, array, ops.ones(shape), (shape,))
-        products = ops.convert_to_numpy(products)[:, :, 0]
+        products = _observe(stored, state, array, ops.ones(shape))[:, :, 0]
         # Of the gradient over √v: 10 where there is one, in the first step.
         place = len(rule.momenta)
         relative = products[place, place] / (100.0 * np.mean(gradient != 0.0))
@@ -89,8 +95,7 @@ def test_no_row_or_column_is_overlooked(shape, orthogonal):
             gradient[(place, slice(None)) if axis == 0 else (slice(None), place)] = 1.0
             gradient = gradient.reshape(shape)
             array = ops.array(gradient)
-            products, _ = stored.observe_tensors(state, array, ops.ones(shape), (shape,))
-            (square,) = ops.convert_to_numpy(products)[momentum, momentum]
+            (square,) = _observe(stored, state, array, ops.ones(shape))[momentum, momentum]
             ratio = square / np.mean(0.01 * gradient**2)
             assert ratio == pytest.approx(1.0, rel=1e-3 if orthogonal else 0.5), (axis, place)
 

@@ -100,7 +100,8 @@ def whiten_rows(vector: Tensor, shape: Shape, most: int, degree: float = 1.0) ->
     side = _side(columns if by_column else rows, most)
 
     def whiten(blocks: Tensor) -> Tensor:
-        root = _whitening(ops.matmul(blocks, ops.swapaxes(blocks, -1, -2)))
+        # Said like this, XLA makes no transposed copy of them.
+        root = _whitening(ops.einsum("...ik,...jk->...ij", blocks, blocks))
         return ops.matmul(degree * root + (1.0 - degree) * ops.eye(side), blocks)
 
     return _block_by_block(whiten, vector, (rows, columns), side, by_column)

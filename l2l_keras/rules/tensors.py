@@ -99,7 +99,8 @@ class Tensors:
                 product = ops.matmul(part, ops.transpose(part))[..., None]
             else:
                 part = ops.swapaxes(part, 0, 1)
-                product = ops.moveaxis(ops.matmul(part, ops.swapaxes(part, 1, 2)), 0, -1)
+                # Said like this, XLA makes no transposed copy.
+                product = ops.moveaxis(ops.einsum("tin,tjn->tij", part, part), 0, -1)
             means.append(product * (1.0 / max(part.shape[-1], 1)))
         return _joined(means)
 

@@ -131,7 +131,7 @@ class TensorwiseRule(UpdateRule):
             shape: Their shape.
 
         Returns:
-            The updates, float32 `[count, size]`; by default, the sums.
+            The updates, float32 `[count, size]`, zeros for zeros; by default, the sums.
         """
         del shape
         return sums
