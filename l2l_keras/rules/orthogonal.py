@@ -169,11 +169,12 @@ def _whitening(products: Tensor) -> Tensor:
     squares = ops.sum(one * products, axis=(-2, -1), keepdims=True)
     products = products / (squares + _TINY)
     a, b, c = _QUINTIC
-    square, factors = products + _DAMPING * one, []
+    factors: list[Tensor] = []
+    square = products + _DAMPING * one
     for _ in range(_FEWER_STEPS):
-        factor = a * one + b * square + c * ops.matmul(square, square)
-        square = ops.matmul(factor, ops.matmul(square, factor))
-        factors.append(factor)
+        if factors:
+            square = ops.matmul(factors[-1], ops.matmul(square, factors[-1]))
+        factors.append(a * one + b * square + c * ops.matmul(square, square))
     root = functools.reduce(ops.matmul, factors)
     new_squares = ops.sum(ops.matmul(root, products) * root, axis=(-2, -1), keepdims=True)
     old, new = (ops.sum(x, axis=-3, keepdims=True) for x in (squares, new_squares))

@@ -54,7 +54,8 @@ class Tensors:
 
     Example:
         >>> tensors = Tensors([(2, 2), (1,)])
-        >>> tensors.combine(keras.ops.array([[1.0, 10.0]]), keras.ops.ones((1, 5))).numpy()
+        >>> sums = tensors.combine(keras.ops.array([[1.0, 10.0]]), keras.ops.ones((1, 5)))
+        >>> tensors.join(sums).numpy()
         array([ 1.,  1.,  1.,  1., 10.], dtype=float32)
     """
 
@@ -104,22 +105,22 @@ class Tensors:
             means.append(product * (1.0 / max(part.shape[-1], 1)))
         return _joined(means)
 
-    def combine(self, coefficients: Tensor, rows: Tensor) -> Tensor:
-        """Computes sums of rows, each with a coefficient of every tensor.
+    def combine(self, coefficients: Tensor, rows: Tensor) -> list[Tensor]:
+        """Computes sums of rows, each with a coefficient of every tensor, cut as by `cut`.
 
         Args:
             coefficients: float32 `[k, T]`.
             rows: float32 `[k, n]`.
 
         Returns:
-            float32 `[n]`.
+            Those of each run of tensors, float32 `[count, size]`.
         """
         own = _split(coefficients, [count for _, count in self.runs])
         sums = [
             ops.matmul(ops.transpose(c)[:, None], ops.swapaxes(part, 0, 1))
             for c, part in zip(own, self.cut(rows), strict=True)
         ]
-        return self.join([part[:, 0] for part in sums])
+        return [part[:, 0] for part in sums]
 
 
 def _split(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -26,8 +26,6 @@ _TIMES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 # What a step does to a unit grows with its inputs. Rates fall with them from some _MANY on, and no
 # further than for _MOST, which are more often the words of a bag, of which few are in use.
 _MANY, _MOST = 64.0, 4096.0
-# Of so many rows, half of the step is whitened.
-_FEW_ROWS = 32.0
 # A rate is _RATE · exp(2 r): r starts at Adam's usual rate, stays in these bounds, and falls by no
 # more than _FALL a step.
 _RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
@@ -61,9 +59,11 @@ class TensorwiseLSTM(TensorwiseRule):
         orthogonal: Which momenta's orthogonal factors are directions as well, by their places.
             Defaults to (), none.
         whitened_rows: Largest number of neighbouring rows of a matrix that updates are whitened
-            over, so that what they have in common no longer drowns what sets them apart: of
-            tensors of n rows, along all axes but the last, by n² / (n² + 32²), since what sets few
-            of them apart is mostly noise. Defaults to 0, none.
+            over, so that what they have in common no longer drowns what sets them apart. Defaults
+            to 0, none.
+        few_rows: Of so many rows, half of an update is whitened, and of n rows, along all axes of a
+            tensor but the last, n² / (n² + few_rows²): what sets few rows apart is mostly noise.
+            Defaults to 32.
         nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
             to 1.
         weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
@@ -121,6 +121,7 @@ class TensorwiseLSTM(TensorwiseRule):
         momenta: Sequence[Sequence[float]] = ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)),
         orthogonal: Sequence[int] = (),
         whitened_rows: int = 0,
+        few_rows: float = 32.0,
         nominal: float = 1.0,
         weight_decay: float = 0.0,
         normalize_update: bool = False,
@@ -144,7 +145,8 @@ class TensorwiseLSTM(TensorwiseRule):
                 f"`orthogonal` must be places of the {len(self.momenta)} momenta. "
                 f"Received: {orthogonal}"
             )
-        self.whitened_rows = int(_check_not_negative("whitened_rows", whitened_rows))
+        self.whitened_rows = _check_count("whitened_rows", whitened_rows)
+        self.few_rows = _check_positive("few_rows", few_rows)
         self.nominal = float(nominal)
         self.weight_decay = _check_not_negative("weight_decay", weight_decay)
         if self.weight_decay and self.whitened_rows:
@@ -256,7 +258,7 @@ class TensorwiseLSTM(TensorwiseRule):
         if not self.whitened_rows:
             return sums
         rows = math.prod(shape[:-1])
-        return whiten_rows(sums, shape, self.whitened_rows, rows**2 / (rows**2 + _FEW_ROWS**2))
+        return whiten_rows(sums, shape, self.whitened_rows, rows**2 / (rows**2 + self.few_rows**2))
 
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
@@ -314,6 +316,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "momenta": [list(pair) for pair in self.momenta],
             "orthogonal": list(self.orthogonal),
             "whitened_rows": self.whitened_rows,
+            "few_rows": self.few_rows,
             "nominal": self.nominal,
             "weight_decay": self.weight_decay,
             "normalize_update": self.normalize_update,
@@ -429,6 +432,13 @@ def _check_momenta(momenta: Sequence[Sequence[float]]) -> tuple[tuple[float, flo
             f"second. Received: {momenta}"
         )
     return tuple((first, second) for first, second in pairs)
+
+
+def _check_count(argument: str, value: int) -> int:
+    """Returns an argument as an integer."""
+    if not value >= 0 or value != int(value):
+        raise ValueError(f"`{argument}` must be an integer, 0 or more. Received: {value}")
+    return int(value)
 
 
 def _check_not_negative(argument: str, value: float) -> float:

@@ -187,7 +187,7 @@ class TensorwiseRule(UpdateRule):
         directions = self.directions(gradient, coordinate_state, ops.stop_gradient(parameters))
         rows = ops.concatenate([matrices, ops.stack(directions)])
         coefficients, tensor_state = self.control(tensors.products(rows), tensor_state, tensors)
-        sums = tensors.cut(tensors.combine(coefficients, rows[: coefficients.shape[0]]))
+        sums = tensors.combine(coefficients, rows[: coefficients.shape[0]])
         parts = zip(sums, tensors.runs, strict=True)
         update = tensors.join([self.refine(part, shape) for part, (shape, _) in parts])
         return update, (*coordinate_state, tensor_state)

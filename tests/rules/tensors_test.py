@@ -25,7 +25,8 @@ def test_products_and_combinations_are_those_of_each_tensor(shapes, rows, seed):
     x = random.normal(size=(rows, n)).astype("float32")
     coefficients = random.normal(size=(rows, len(tensors))).astype("float32")
     products = ops.convert_to_numpy(tensors.products(ops.array(x)))
-    combined = ops.convert_to_numpy(tensors.combine(ops.array(coefficients), ops.array(x)))
+    sums = tensors.combine(ops.array(coefficients), ops.array(x))
+    combined = ops.convert_to_numpy(tensors.join(sums))
     assert products.shape == (rows, rows, len(shapes))
     assert combined.shape == (n,)
     start = 0
