@@ -131,6 +131,7 @@ _OTHER_TECHNIQUES = {
     "no_fan_in": ("--rule_option=fan_in_exponent=0.0",),
     "two_momenta": ("--rule_option=momenta=((0.9,0.99),(0.99,0.99))",),
     "orthogonal_factors": ("--rule_option=orthogonal=(0,)",),
+    "whitened_rows": ("--rule_option=whitened_rows=16",),
     "rnnprop": ("--rule=rnnprop",),
     "the_papers_lstm": ("--rule=coordinatewise_lstm",),
 }

@@ -61,9 +61,9 @@ class TensorwiseLSTM(TensorwiseRule):
         whitened_rows: Largest number of neighbouring rows of a matrix that updates are whitened
             over, so that what they have in common no longer drowns what sets them apart. Defaults
             to 0, none.
-        few_rows: Of so many rows, half of an update is whitened, and of n rows, along all axes of a
-            tensor but the last, n² / (n² + few_rows²): what sets few rows apart is mostly noise.
-            Defaults to 32.
+        half_whitened_rows: Of a tensor of so many rows, along all axes but the last, half of an
+            update is whitened; of n rows, n² / (n² + half_whitened_rows²): what sets few of them
+            apart is mostly noise. Defaults to 32.
         nominal: Part of the first momentum over √v, as Adam has it, that is not learned. Defaults
             to 1.
         weight_decay: Largest decay of parameters, as a factor of the rate; the LSTM sets how much
@@ -121,7 +121,7 @@ class TensorwiseLSTM(TensorwiseRule):
         momenta: Sequence[Sequence[float]] = ((0.9, 0.99), (0.99, 0.99), (0.999, 0.999)),
         orthogonal: Sequence[int] = (),
         whitened_rows: int = 0,
-        few_rows: float = 32.0,
+        half_whitened_rows: float = 32.0,
         nominal: float = 1.0,
         weight_decay: float = 0.0,
         normalize_update: bool = False,
@@ -146,7 +146,7 @@ class TensorwiseLSTM(TensorwiseRule):
                 f"Received: {orthogonal}"
             )
         self.whitened_rows = _check_count("whitened_rows", whitened_rows)
-        self.few_rows = _check_positive("few_rows", few_rows)
+        self.half_whitened_rows = _check_positive("half_whitened_rows", half_whitened_rows)
         self.nominal = float(nominal)
         self.weight_decay = _check_not_negative("weight_decay", weight_decay)
         if self.weight_decay and self.whitened_rows:
@@ -258,7 +258,8 @@ class TensorwiseLSTM(TensorwiseRule):
         if not self.whitened_rows:
             return sums
         rows = math.prod(shape[:-1])
-        return whiten_rows(sums, shape, self.whitened_rows, rows**2 / (rows**2 + self.few_rows**2))
+        degree = rows**2 / (rows**2 + self.half_whitened_rows**2)
+        return whiten_rows(sums, shape, self.whitened_rows, degree)
 
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
@@ -316,7 +317,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "momenta": [list(pair) for pair in self.momenta],
             "orthogonal": list(self.orthogonal),
             "whitened_rows": self.whitened_rows,
-            "few_rows": self.few_rows,
+            "half_whitened_rows": self.half_whitened_rows,
             "nominal": self.nominal,
             "weight_decay": self.weight_decay,
             "normalize_update": self.normalize_update,

@@ -289,15 +289,16 @@ class TestOrthogonalFactors:
 
 class TestWhitenedRows:
     @pytest.mark.parametrize(
-        ("few_rows", "degrees"), [(32.0, (36 / 1060, 0.0, 0.5)), (6.0, (0.5, 0.0, 1024 / 1060))]
+        ("half_whitened_rows", "degrees"),
+        [(32.0, (36 / 1060, 0.0, 0.5)), (6.0, (0.5, 0.0, 1024 / 1060))],
     )
     def test_updates_of_matrices_are_whitened_the_more_the_more_rows_they_have(
-        self, few_rows, degrees
+        self, half_whitened_rows, degrees
     ):
         """What the LSTM sees, and with it the state, does not depend on it."""
         shapes = [(6, 5), (5,), (4, 4, 2, 4)]
         given, tensors = gradients(shapes=shapes), Tensors(shapes)
-        plain, rule = trained(), trained(whitened_rows=4, few_rows=few_rows)
+        plain, rule = trained(), trained(whitened_rows=4, half_whitened_rows=half_whitened_rows)
         state = rule.initial_state(given.shape[1], 3)
         for gradient in given:
             sums, expected_state = plain.step(ops.array(gradient), state, None, tensors)
@@ -338,7 +339,7 @@ class TestWhitenedRows:
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"whitened_rows": -1}, "`whitened_rows` must be an integer, 0 or more. Received: -1"),
         ({"whitened_rows": 0.5}, "`whitened_rows` must be an integer, 0 or more. Received: 0.5"),
-        ({"few_rows": 0.0}, "`few_rows` must be positive. Received: 0.0"),
+        ({"half_whitened_rows": 0.0}, "`half_whitened_rows` must be positive. Received: 0.0"),
         (
             {"whitened_rows": 8, "weight_decay": 0.1},
             "With `whitened_rows`, `weight_decay` must be 0.*whitened_rows=8, weight_decay=0.1",
