@@ -214,7 +214,7 @@ def the_graph_holds_one_rule_however_many_variables_there_are(make: Make) -> Non
         return [node.op for node in (*graph.node, *nodes)]
 
     one, few, many = operations(1), operations(2), operations(10)
-    products = ("MatMul", "BatchMatMulV2")
+    products = ("MatMul", "BatchMatMulV2", "Einsum")
     for product in products:
         assert few.count(product) == many.count(product)
     # A product of one tensor may be without a batch.

@@ -377,10 +377,30 @@ def test_zero_gradients_have_finite_derivatives():
         assert np.isfinite(derivative).all()
 
 
-def test_a_configuration_makes_the_same_rule():
-    rule = TensorwiseLSTM(
-        5, ((0.8, 0.9),), (0,), 0.5, 0.1, True, True, 0.7, 0.3, 0.4, 9.0, 0.2, 5.0, seed=3
-    )
+@pytest.mark.parametrize(
+    "options", [{"weight_decay": 0.1}, {"whitened_rows": 8, "half_whitened_rows": 20.0}]
+)
+def test_a_configuration_makes_the_same_rule(options):
+    arguments = {
+        "units": 5,
+        "momenta": [[0.8, 0.9]],
+        "orthogonal": [0],
+        "nominal": 0.5,
+        "normalize_update": True,
+        "relative_scale": True,
+        "largest_step": 0.7,
+        "size_offset": 0.3,
+        "largest_rise": 0.4,
+        "fan_in_exponent": 0.6,
+        "wide_fan_in": 9.0,
+        "decay_exponent": 0.2,
+        "decay_steps": 5.0,
+        "seed": 3,
+        "name": "rule",
+        **options,
+    }
+    rule = TensorwiseLSTM(**arguments)
+    assert arguments.items() <= rule.get_config().items()
     again = TensorwiseLSTM.from_config(rule.get_config())
     assert again.get_config() == rule.get_config()
     for a, b in zip(again.get_weights(), rule.get_weights(), strict=True):
