@@ -437,7 +437,7 @@ def _check_momenta(momenta: Sequence[Sequence[float]]) -> tuple[tuple[float, flo
 
 def _check_count(argument: str, value: int) -> int:
     """Returns an argument as an integer."""
-    if not value >= 0 or value != int(value):
+    if not value >= 0 or value % 1 != 0:
         raise ValueError(f"`{argument}` must be an integer, 0 or more. Received: {value}")
     return int(value)
 

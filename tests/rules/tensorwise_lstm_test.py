@@ -339,6 +339,7 @@ class TestWhitenedRows:
         ({"momenta": ((1.0, 0.999),)}, "`momenta` must be pairs"),
         ({"whitened_rows": -1}, "`whitened_rows` must be an integer, 0 or more. Received: -1"),
         ({"whitened_rows": 0.5}, "`whitened_rows` must be an integer, 0 or more. Received: 0.5"),
+        ({"whitened_rows": np.inf}, "`whitened_rows` must be an integer, 0 or more. Received: inf"),
         ({"half_whitened_rows": 0.0}, "`half_whitened_rows` must be positive. Received: 0.0"),
         (
             {"whitened_rows": 8, "weight_decay": 0.1},
