@@ -161,6 +161,34 @@ def general(
             16,
             "mean_squared_error",
         ),
+        # Few rows, some of them mislabelled, and layers whose scales are far apart: learned within
+        # a few steps, and then lost again by whoever goes on at such a pace.
+        "apart_table": lambda: _task(
+            _mlp((30,), (64, 48), 1, dropout=0.2, apart=True),
+            generated.mislabelled(small(30), 0.02),
+            32,
+            _BINARY(),
+        ),
+        "apart_distant_classes": lambda: _task(
+            _mlp((32,), (56,), 3, dropout=0.25, apart=True),
+            generated.mislabelled(generated.clusters(3, 32, 690, distance=5.0), 0.03),
+            16,
+        ),
+        "apart_two_classes": lambda: _task(
+            _mlp((24,), (64, 64), 2, dropout=0.3, apart=True),
+            generated.mislabelled(generated.clusters(2, 24, 570, distance=4.0), 0.02),
+            32,
+        ),
+        "apart_shallow_classes": lambda: _task(
+            _mlp((17,), (40, 32), 2, apart=True),
+            generated.mislabelled(generated.clusters(2, 17, 840, distance=6.0), 0.04),
+            8,
+        ),
+        "apart_deep_classes": lambda: _task(
+            _mlp((38,), (48, 32, 24), 4, dropout=0.1, apart=True),
+            generated.clusters(4, 38, 660, distance=5.0),
+            64,
+        ),
         "mislabelled_classes": lambda: _task(
             _mlp((15,), (40, 24), 3, initializer=_far_off),
             generated.mislabelled(generated.clusters(3, 15, 2400, distance=3.0), 0.1),
@@ -289,6 +317,22 @@ def general(
             _mlp((24,), (40, 40), 3, dropout=0.25, apart=True),
             generated.mislabelled(generated.clusters(3, 24, distance=4.0), 0.02),
             32,
+        ),
+        "apart_rows": lambda: _task(
+            _mlp((26,), (56, 40), 1, dropout=0.25, apart=True),
+            generated.mislabelled(small(26), 0.03),
+            16,
+            _BINARY(),
+        ),
+        "apart_two_kinds": lambda: _task(
+            _mlp((29,), (64, 32), 2, dropout=0.3, apart=True),
+            generated.mislabelled(generated.clusters(2, 29, 600, distance=5.0), 0.02),
+            32,
+        ),
+        "apart_shallow_kinds": lambda: _task(
+            _mlp((21,), (48,), 3, dropout=0.15, apart=True),
+            generated.mislabelled(generated.clusters(3, 21, 720, distance=4.0), 0.03),
+            16,
         ),
         "mislabelled_kinds": lambda: _task(
             _mlp((20,), (32, 16), 2, initializer=_far_off),
