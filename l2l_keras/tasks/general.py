@@ -189,6 +189,29 @@ def general(
             generated.clusters(4, 38, 660, distance=5.0),
             64,
         ),
+        # Rows that are far from all others make gradients that are far larger.
+        "skewed_classes": lambda: _task(
+            _mlp((27,), (48, 48), 2, dropout=0.2),
+            generated.skewed(generated.clusters(2, 27, 780, distance=5.0)),
+            32,
+        ),
+        "skewed_shallow_classes": lambda: _task(
+            _mlp((23,), (64,), 3, initializer=_far_off),
+            generated.skewed(generated.clusters(3, 23, distance=4.0)),
+            16,
+        ),
+        "apart_skewed_classes": lambda: _task(
+            _mlp((31,), (56, 56), 2, dropout=0.1, apart=True),
+            generated.skewed(generated.clusters(2, 31, 630, distance=5.0)),
+            32,
+        ),
+        "apart_skewed_shallow_classes": lambda: _task(
+            _mlp((19,), (40,), 2, apart=True),
+            generated.skewed(
+                generated.mislabelled(generated.clusters(2, 19, 870, distance=5.0), 0.02)
+            ),
+            16,
+        ),
         "mislabelled_classes": lambda: _task(
             _mlp((15,), (40, 24), 3, initializer=_far_off),
             generated.mislabelled(generated.clusters(3, 15, 2400, distance=3.0), 0.1),
@@ -333,6 +356,18 @@ def general(
             _mlp((21,), (48,), 3, dropout=0.15, apart=True),
             generated.mislabelled(generated.clusters(3, 21, 720, distance=4.0), 0.03),
             16,
+        ),
+        "skewed_kinds": lambda: _task(
+            _mlp((25,), (40, 32), 3, dropout=0.1),
+            generated.skewed(generated.clusters(3, 25, 750, distance=5.0)),
+            16,
+        ),
+        "apart_skewed_kinds": lambda: _task(
+            _mlp((28,), (48, 32), 2, dropout=0.2, apart=True),
+            generated.skewed(
+                generated.mislabelled(generated.clusters(2, 28, 690, distance=6.0), 0.02)
+            ),
+            32,
         ),
         "mislabelled_kinds": lambda: _task(
             _mlp((20,), (32, 16), 2, initializer=_far_off),

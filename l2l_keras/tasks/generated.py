@@ -36,6 +36,30 @@ def mislabelled(data: Data, part: float) -> Data:
     return {split: (x, drawn(np.asarray(y))) for split, (x, y) in data.items()}
 
 
+def skewed(data: Data, skew: float = 0.8) -> Data:
+    """Returns data whose columns have long tails on one side, as most that is measured has.
+
+    Args:
+        data: For each split, float32 examples `[examples, columns]` and their targets.
+        skew: The most that a column is skewed: it becomes exp(skew x), of mean zero and variance
+            one. Defaults to 0.8, of tails as long as those of lengths, areas and incomes.
+    """
+    random = np.random.default_rng(22)
+    every = np.concatenate([x for x, _ in data.values()])
+    skews = (
+        skew
+        * random.uniform(0.2, 1.0, every.shape[1])
+        * random.choice([-1.0, 1.0, 1.0], every.shape[1])
+    )
+    mean, deviation = (f(np.exp(skews * every), axis=0) for f in (np.mean, np.std))
+    signs = np.sign(skews)
+
+    def stretched(x: Array) -> Array:
+        return (signs * (np.exp(skews * x) - mean) / deviation).astype("float32")
+
+    return {split: (stretched(x), y) for split, (x, y) in data.items()}
+
+
 def teacher(
     inputs: int, outputs: int, count: int = 6000, noise: float = 0.1, depth: int = 1
 ) -> Data:

@@ -13,6 +13,7 @@ MAKERS = {
     "table": lambda: generated.table(8, count=300),
     "clusters": lambda: generated.clusters(3, 6, count=300),
     "mislabelled": lambda: generated.mislabelled(generated.clusters(3, 6, count=300), 0.5),
+    "skewed": lambda: generated.skewed(generated.clusters(3, 6, count=300)),
     "correlated": lambda: generated.correlated(6, count=300),
     "textures": lambda: generated.textures(4, 8, count=300),
     "tokens": lambda: generated.tokens(9, 5, count=300),
@@ -40,6 +41,20 @@ def test_splits_are_equal_finite_disjoint_and_always_the_same(name):
         np.testing.assert_array_equal(y, again[split][1])
     assert not np.array_equal(data["train"][0], data["validation"][0])
     assert {x.dtype.name for x, _ in data.values()} <= {"float32", "int32"}
+
+
+def test_skewed_columns_have_long_tails_on_one_side_and_the_same_order():
+    plain = generated.clusters(3, 8, count=3000)
+    x, labels = (
+        np.concatenate(part) for part in zip(*generated.skewed(plain).values(), strict=True)
+    )
+    before = np.concatenate([examples for examples, _ in plain.values()])
+    np.testing.assert_array_equal(np.argsort(x, axis=0), np.argsort(before, axis=0))
+    np.testing.assert_array_equal(labels, np.concatenate([y for _, y in plain.values()]))
+    np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(x.std(axis=0), 1.0, atol=1e-5)
+    skews = np.mean(x**3, axis=0)
+    assert skews.max() > 1.0 and skews.min() < -0.2
 
 
 def test_a_teacher_s_targets_are_of_size_one():
