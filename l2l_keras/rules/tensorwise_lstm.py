@@ -30,8 +30,11 @@ _MANY, _MOST = 64.0, 4096.0
 # more than _FALL a step.
 _RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
 _FALL = 1.0
-# Rows of a tensor's state besides the LSTM's: r - start, steps, and how far the last one went.
-_OWN_ROWS = 3
+# Weights that are less than this part of their usual size count as zero.
+_NO_SIZE = 1e-3
+# Rows of a tensor's state besides the LSTM's: r - start, steps, how far the last one went, and
+# whether its parameters were zero at first.
+_OWN_ROWS = 4
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -89,6 +92,12 @@ class TensorwiseLSTM(TensorwiseRule):
             1 / n. For layers wider than those of training. The part of inputs in use is that of
             weights whose gradient is not zero: of bags of words, those of the minibatch. None for
             no such fall. Defaults to None.
+        size_exponent: How rates of small weights fall: with their size over what Glorot's
+            initializer gives them, relative to the geometric mean of that over all layers, where it
+            is less, to this power. What layers do together is a product: a step that layers of
+            usual size hardly feel replaces a small one, before a large one that makes up for it.
+            Weights that begin as zeros have to grow, and are left out, as are biases, gains and
+            embeddings, which have one input. Defaults to 0, not at all.
         decay_exponent: How rates fall with the steps t of a tensor,
             (1 + t / decay_steps) ** -decay_exponent: after thousands of steps, those that are still
             as long are mostly noise. It is what an LSTM hardly learns whose training seldom lasts
@@ -107,7 +116,7 @@ class TensorwiseLSTM(TensorwiseRule):
         >>> state = rule.initial_state(3)
         >>> update, state = rule.step(keras.ops.array([1.0, 0.0, -2.0]), state)
         >>> [tuple(array.shape) for array in state]
-        [(3,), (3,), (3,), (3,), (3,), (51, 1)]
+        [(3,), (3,), (3,), (3,), (3,), (52, 1)]
 
     Source: Metz et al., "VeLO: training versatile learned optimizers by scaling up" (2022), has a
     network for each tensor that sets what a cheap one for each coordinate does; Wichrowska et al.,
@@ -131,6 +140,7 @@ class TensorwiseLSTM(TensorwiseRule):
         largest_rise: float = 0.4,
         fan_in_exponent: float = 0.5,
         wide_fan_in: float | None = None,
+        size_exponent: float = 0.0,
         decay_exponent: float = 0.0,
         decay_steps: float = 2000.0,
         seed: int | None = None,
@@ -161,6 +171,7 @@ class TensorwiseLSTM(TensorwiseRule):
         self.largest_rise = _check_positive("largest_rise", largest_rise)
         self.fan_in_exponent = _check_not_negative("fan_in_exponent", fan_in_exponent)
         self.wide_fan_in = _check_positive_or_none("wide_fan_in", wide_fan_in)
+        self.size_exponent = _check_not_negative("size_exponent", size_exponent)
         self.decay_exponent = _check_not_negative("decay_exponent", decay_exponent)
         self.decay_steps = _check_positive("decay_steps", decay_steps)
         self.seed = seed
@@ -191,7 +202,7 @@ class TensorwiseLSTM(TensorwiseRule):
 
     @property
     def tensor_rows(self) -> int:
-        """The LSTM's hidden and cell state, the rate, the steps, and the size of the last one."""
+        """The LSTM's hidden and cell state, and what else is known of a tensor (`_OWN_ROWS`)."""
         return 2 * self.units + _OWN_ROWS
 
     @property
@@ -264,7 +275,7 @@ class TensorwiseLSTM(TensorwiseRule):
     def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Lets the LSTM decide; see `TensorwiseRule.control`."""
         hidden, cell, own = ops.split(state, [self.units, 2 * self.units])
-        rate, steps, ratio = own[0:1], own[1:2] + 1.0, own[2:3]
+        rate, steps, ratio, zero = own[0:1], own[1:2] + 1.0, own[2:3], own[3:4]
         narrowness = self._narrowness(tensors)
         if self.wide_fan_in is not None:
             narrowness = narrowness * self._narrowness_in_use(products[-1:, -1], tensors)
@@ -282,6 +293,10 @@ class TensorwiseLSTM(TensorwiseRule):
         size = _root(mean_square)
         length = self.step_size(rate, steps) * narrowness
         own_size = _root(products[-2:-1, -2])
+        relative_size = own_size / self._usual_size(tensors)
+        zero = ops.where(steps < 1.5, ops.cast(relative_size < _NO_SIZE, "float32"), zero)
+        if self.size_exponent:
+            length = length * self._smallness(relative_size, zero, tensors)
         if self.relative_scale:
             length = length * 10.0 * ops.maximum(own_size, 0.01)
         if self.normalize_update:
@@ -291,7 +306,7 @@ class TensorwiseLSTM(TensorwiseRule):
             part = length * size / largest
             length = length / ops.sqrt(1.0 + ops.square(part))
         ratio = ops.log((length * size + 1e-6) / (own_size + 1e-3))
-        new_state = ops.concatenate([hidden, cell, rate, steps, ratio])
+        new_state = ops.concatenate([hidden, cell, rate, steps, ratio, zero])
         return -length * mix, new_state
 
     def step_size(self, rate: Tensor, steps: Tensor) -> Tensor:
@@ -327,6 +342,7 @@ class TensorwiseLSTM(TensorwiseRule):
             "largest_rise": self.largest_rise,
             "fan_in_exponent": self.fan_in_exponent,
             "wide_fan_in": self.wide_fan_in,
+            "size_exponent": self.size_exponent,
             "decay_exponent": self.decay_exponent,
             "decay_steps": self.decay_steps,
             "seed": self.seed,
@@ -369,6 +385,22 @@ class TensorwiseLSTM(TensorwiseRule):
             _row(tensors.fan_ins) / self.wide_fan_in, "float32"
         )
         return (1.0 + ops.square(ratio)) ** -0.25
+
+    def _usual_size(self, tensors: Tensors) -> Tensor:
+        """Returns the size that Glorot's initializer gives weights, `[1, T]`."""
+        fan_outs = [
+            math.prod(shape) // shape[-2] if len(shape) > 1 else 1 for shape in tensors.shapes
+        ]
+        usual = np.sqrt(2.0 / (_row(tensors.fan_ins) + _row(fan_outs)))
+        return ops.convert_to_tensor(usual.astype("float32"))
+
+    def _smallness(self, relative_size: Tensor, zero: Tensor, tensors: Tensors) -> Tensor:
+        """Returns the factor of each tensor's rate that is due to `size_exponent`, `[1, T]`."""
+        layers = ops.convert_to_tensor(_row(tensors.fan_ins) > 1.0)
+        counts = ops.cast(ops.logical_and(layers, zero < 0.5), "float32")
+        logs = ops.log(ops.maximum(relative_size, _NO_SIZE))
+        mean = ops.sum(counts * logs) / ops.maximum(ops.sum(counts), 1.0)
+        return ops.exp(self.size_exponent * counts * ops.minimum(logs - mean, 0.0))
 
     def _inputs(
         self,

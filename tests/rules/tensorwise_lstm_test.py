@@ -70,7 +70,7 @@ class TestAtFirst:
         for t, g in enumerate(given, start=1):
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
             adam = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
-            rate = ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
+            rate = ops.convert_to_numpy(rule.step_size(*state[-1][-4:-2, 0]))
             assert rate == pytest.approx(3e-3 * np.exp(-1), rel=1e-5)
             np.testing.assert_allclose(updates[t - 1], -rate * adam, rtol=2e-4, atol=1e-8)
 
@@ -118,7 +118,7 @@ class TestTensors:
 
     def test_each_has_a_rate_of_its_own(self):
         _, state = trajectory(trained(), gradients(), Tensors(SHAPES))
-        rates = ops.convert_to_numpy(state[-1])[-3]
+        rates = ops.convert_to_numpy(state[-1])[-4]
         assert len(set(rates.tolist())) == len(SHAPES)
 
     @pytest.mark.parametrize("largest_rise", [0.2, 0.7])
@@ -130,7 +130,7 @@ class TestTensors:
             rates = [0.0]
             for gradient in gradients(steps=60):
                 _, state = rule.step(ops.array(gradient), state, None, Tensors(SHAPES))
-                rates.append(float(ops.convert_to_numpy(state[-1])[-3, 0]))
+                rates.append(float(ops.convert_to_numpy(state[-1])[-4, 0]))
             steps = rule.step_size(ops.array(rates, "float32"), 0.0)
             rises = np.diff(np.log(ops.convert_to_numpy(steps)))
             assert rises.max() <= largest_rise + 1e-5
@@ -143,7 +143,7 @@ class TestOptions:
     def test_the_update_can_be_normalised(self):
         rule = trained(normalize_update=True, fan_in_exponent=0.0)
         updates, state = trajectory(rule, gradients(), Tensors(SHAPES))
-        rate = ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
+        rate = ops.convert_to_numpy(rule.step_size(*state[-1][-4:-2, 0]))
         assert np.sqrt(np.mean(updates[-1, :30] ** 2)) == pytest.approx(rate, rel=1e-3)
 
     def test_the_rate_can_be_relative_to_the_parameters(self):
@@ -236,6 +236,44 @@ class TestOptions:
         np.testing.assert_allclose(many[moved] / plain[moved], expected[moved], rtol=1e-4)
         assert moved.sum() == 1600 + 125 + 30 + 7
 
+    def test_kernels_that_are_smaller_than_others_move_less(self):
+        """Not those that begin as zeros, even when they have grown; nor biases nor embeddings."""
+        shapes = [(96, 4), (28, 4), (3, 3, 4, 5), (46, 4), (30, 4), (7,)]
+        tensors = Tensors(shapes, [96, 28, 36, 46, 1, 1])
+        counts = [384, 112, 180, 184, 120, 7]
+        # To the usual sizes: 1/8, 2, 1/2, nothing, and what does not count.
+        usual = np.sqrt(2.0 / np.array([96 + 4, 28 + 4, 36 + 45, 46 + 4, 1, 1]))
+        sizes = usual * [0.125, 2.0, 0.5, 0.0, 1e-3, 1e-3]
+        parameters = np.repeat(sizes, counts).astype("float32")
+        given = gradients(2, shapes=shapes)
+        plain, less = (
+            trajectory(
+                constant(TensorwiseLSTM(4, largest_step=None, size_exponent=exponent, seed=0)),
+                given,
+                tensors,
+                parameters,
+            )[0]
+            for exponent in (0.0, 0.5)
+        )
+        expected = np.repeat([0.5, 1.0, 1.0, 1.0, 1.0, 1.0], counts)
+        np.testing.assert_allclose(less[0], expected * plain[0], rtol=1e-4)
+        # The smallest has changed a little since, and what was zero is not any more.
+        np.testing.assert_allclose(less[1], expected * plain[1], rtol=0.02)
+        assert 1e-3 < np.sqrt(np.mean(less[0][676:860] ** 2)) / usual[3] < 0.1
+
+    def test_layers_that_are_all_small_move_as_they_did(self):
+        shapes = [(96, 4), (28, 4)]
+        updates = [
+            trajectory(
+                constant(TensorwiseLSTM(4, largest_step=None, size_exponent=exponent, seed=0)),
+                gradients(1, shapes=shapes),
+                Tensors(shapes),
+                np.repeat([0.01 * 0.02**0.5, 0.01 * 0.0625**0.5], [384, 112]).astype("float32"),
+            )[0]
+            for exponent in (0.0, 0.5)
+        ]
+        np.testing.assert_allclose(updates[1], updates[0], rtol=1e-5)
+
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
         nothing = np.zeros((1, 83), "float32")
@@ -266,7 +304,7 @@ class TestOrthogonalFactors:
         rule = TensorwiseLSTM(4, ((0.9, 0.99),), orthogonal=(0,), nominal=0.0, seed=0)
         constant(rule, lambda bias: np.eye(len(bias), dtype="float32")[0])
         updates, state = trajectory(rule, given, Tensors(shapes))
-        return -updates / ops.convert_to_numpy(rule.step_size(*state[-1][-3:-1, 0]))
+        return -updates / ops.convert_to_numpy(rule.step_size(*state[-1][-4:-2, 0]))
 
     def test_one_is_a_direction(self):
         matrix = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -354,6 +392,7 @@ class TestWhitenedRows:
             "`fan_in_exponent` must not be negative. Received: -0.5",
         ),
         ({"wide_fan_in": 0.0}, "`wide_fan_in` must be positive or None. Received: 0.0"),
+        ({"size_exponent": -0.5}, "`size_exponent` must not be negative. Received: -0.5"),
         ({"decay_exponent": -0.5}, "`decay_exponent` must not be negative. Received: -0.5"),
         ({"decay_steps": 0.0}, "`decay_steps` must be positive. Received: 0.0"),
         ({"orthogonal": (3,)}, "`orthogonal` must be places of the 3 momenta. Received"),
@@ -394,6 +433,7 @@ def test_a_configuration_makes_the_same_rule(options):
         "largest_rise": 0.4,
         "fan_in_exponent": 0.6,
         "wide_fan_in": 9.0,
+        "size_exponent": 0.4,
         "decay_exponent": 0.2,
         "decay_steps": 5.0,
         "seed": 3,
