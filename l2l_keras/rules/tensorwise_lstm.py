@@ -389,9 +389,10 @@ class TensorwiseLSTM(TensorwiseRule):
     def _usual_size(self, tensors: Tensors) -> Tensor:
         """Returns the size that Glorot's initializer gives weights, `[1, T]`."""
         fan_outs = [
-            math.prod(shape) // shape[-2] if len(shape) > 1 else 1 for shape in tensors.shapes
+            math.prod(shape[:-2]) * shape[-1] if len(shape) > 1 else 1 for shape in tensors.shapes
         ]
-        usual = np.sqrt(2.0 / (_row(tensors.fan_ins) + _row(fan_outs)))
+        # Of variables without elements, neither has to be one or more.
+        usual = np.sqrt(2.0 / np.maximum(_row(tensors.fan_ins) + _row(fan_outs), 1.0))
         return ops.convert_to_tensor(usual.astype("float32"))
 
     def _smallness(self, relative_size: Tensor, zero: Tensor, tensors: Tensors) -> Tensor:
