@@ -32,8 +32,8 @@ _RATE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
 _FALL = 1.0
 # Weights that are less than this part of their usual size count as zero.
 _NO_SIZE = 1e-3
-# Rows of a tensor's state besides the LSTM's: r - start, steps, how far the last one went, and
-# whether its parameters were zero at first.
+# Rows of a tensor's state besides the LSTM's: r - start, steps, how far the last one went, and, for
+# a `size_exponent`, whether its parameters were zero at first.
 _OWN_ROWS = 4
 
 
@@ -293,9 +293,9 @@ class TensorwiseLSTM(TensorwiseRule):
         size = _root(mean_square)
         length = self.step_size(rate, steps) * narrowness
         own_size = _root(products[-2:-1, -2])
-        relative_size = own_size / self._usual_size(tensors)
-        zero = ops.where(steps < 1.5, ops.cast(relative_size < _NO_SIZE, "float32"), zero)
         if self.size_exponent:
+            relative_size = own_size / self._usual_size(tensors)
+            zero = ops.where(steps < 1.5, ops.cast(relative_size < _NO_SIZE, "float32"), zero)
             length = length * self._smallness(relative_size, zero, tensors)
         if self.relative_scale:
             length = length * 10.0 * ops.maximum(own_size, 0.01)

@@ -45,19 +45,18 @@ def skewed(data: Data, skew: float = 0.8) -> Data:
             one. Defaults to 0.8, of tails as long as those of lengths, areas and incomes.
     """
     random = np.random.default_rng(22)
-    every = np.concatenate([x for x, _ in data.values()])
-    skews = (
-        skew
-        * random.uniform(0.2, 1.0, every.shape[1])
-        * random.choice([-1.0, 1.0, 1.0], every.shape[1])
-    )
-    mean, deviation = (f(np.exp(skews * every), axis=0) for f in (np.mean, np.std))
-    signs = np.sign(skews)
+    columns = data["train"][0].shape[1]
+    skews = skew * random.uniform(0.2, 1.0, columns) * random.choice([-1.0, 1.0, 1.0], columns)
 
     def stretched(x: Array) -> Array:
-        return (signs * (np.exp(skews * x) - mean) / deviation).astype("float32")
+        return np.sign(skews) * np.exp(skews * x)
 
-    return {split: (stretched(x), y) for split, (x, y) in data.items()}
+    every = stretched(np.concatenate([x for x, _ in data.values()]))
+    mean, deviation = every.mean(axis=0), every.std(axis=0)
+    return {
+        split: (((stretched(x) - mean) / deviation).astype("float32"), y)
+        for split, (x, y) in data.items()
+    }
 
 
 def teacher(

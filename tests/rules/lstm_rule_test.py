@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from l2l_keras.rules import CoordinatewiseLSTM, GlobalAveragingLSTM, MomentumLSTM, RNNprop
+from l2l_keras.rules import CoordinatewiseLSTM, GlobalAveragingLSTM, MomentumLSTM, RNNprop, lstm
 
 RULES = {
     "coordinatewise_lstm": CoordinatewiseLSTM,
@@ -78,12 +78,16 @@ def test_backward_is_the_derivative_of_forward(make, units, n, seed):
     expected = tape.gradient(
         (update, new_state), (weights, features, network_state), output_gradients=d_outputs
     )
-    # But for the 16 bits in which gates are kept.
-    arguments = (features, network_state, new_state, cache, *d_outputs)
-    assert_close(rule.backward(*arguments, with_features=True), expected, 6e-4, least=0.1)
-    d_weights, d_features, d_state = rule.backward(*arguments, with_features=False)
-    assert d_features is None
-    assert_close((d_weights, d_state), (expected[0], expected[2]), 6e-4, least=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lstm, "pack", lambda activations: 32767.0 * activations)
+        *_, exact_cache = rule.forward(features, network_state)
+    # The formula by itself, and with the 16 bits in which gates are kept.
+    for kept, tolerance in ((exact_cache, 1e-4), (cache, 6e-4)):
+        arguments = (features, network_state, new_state, kept, *d_outputs)
+        assert_close(rule.backward(*arguments, with_features=True), expected, tolerance, least=0.1)
+        d_weights, d_features, d_state = rule.backward(*arguments, with_features=False)
+        assert d_features is None
+        assert_close((d_weights, d_state), (expected[0], expected[2]), tolerance, least=0.1)
 
 
 @every_rule
