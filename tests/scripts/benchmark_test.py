@@ -134,8 +134,8 @@ def test_presets_are_applied_to_matrices(tmp_path):
     (result,) = json.loads((tmp_path / "speed.json").read_text())["results"]
     assert result["preset"] == str(tmp_path / "mine")
     # A momentum and an average of squares a weight; of each of the three tensors, hidden and cell
-    # state, the rate, the steps and how far the last one went.
-    state = 4 * (2 * 60 + 3 * (2 * 4 + 3))
+    # state, the rate, the steps, how far the last one went and whether it began as zeros.
+    state = 4 * (2 * 60 + 3 * (2 * 4 + 4))
     assert result["state_bytes_per_coordinate"] == pytest.approx(state / 60)
 
 
