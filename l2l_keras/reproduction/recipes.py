@@ -129,6 +129,7 @@ _OTHER_TECHNIQUES = {
     "slower_rise": ("--rule_option=largest_rise=0.2",),
     "any_rise": ("--rule_option=largest_rise=6.0",),
     "no_fan_in": ("--rule_option=fan_in_exponent=0.0",),
+    "sizes_of_layers": ("--rule_option=size_exponent=0.5",),
     "two_momenta": ("--rule_option=momenta=((0.9,0.99),(0.99,0.99))",),
     "orthogonal_factors": ("--rule_option=orthogonal=(0,)",),
     "whitened_rows": ("--rule_option=whitened_rows=16",),
