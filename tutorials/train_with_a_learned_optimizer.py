@@ -164,7 +164,7 @@ data: perceptrons of all depths, convolutions, recurrent networks, attention, re
 for these digits are among them, so what follows is no proof that they do well on what they have not
 seen; but they were also measured on 17 problems that are held out, from 100 to 10,000 steps, and what
 came of that is on their cards. `general` is the better one in most of these; `general-fast` takes
-three to four times as long for a step as Adam.
+three to five times as long for a step as Adam.
 """
 
 others = {
@@ -387,6 +387,6 @@ meta-trains, keeps the best weights, compares them with tuned baselines, and wri
   and a guard keeps Adam ready.
 - It has no learning rate to tune, but takes memory and time: 36 to 84 numbers a weight, where Adam
   keeps two, and thousands of operations. Such rules are for small models that are trained often.
-  `general-fast` keeps 3 numbers a weight and takes three to four times as long as Adam; `general`
+  `general-fast` keeps 3 numbers a weight and takes three to five times as long as Adam; `general`
   keeps 5, and takes longer, above all with large matrices.
 """
