@@ -98,15 +98,13 @@ def train(optimizer, activation):
     return history.history
 
 
-def with_adam(learned, activation):
-    by_name = {name: train(optimizer, activation) for name, optimizer in learned.items()}
+def train_adam(activation):
     by_rate = {
         rate: train(keras.optimizers.Adam(rate), activation)
         for rate in evaluation.half_decades(-3, -0.5)  # 0.001, 0.00316, ... 0.316
     }
     best = min(by_rate, key=lambda rate: by_rate[rate]["loss"][-1])
     return {
-        **by_name,
         "Adam, Keras' default (0.001)": by_rate[0.001],
         f"Adam, tuned ({best:.3g})": by_rate[best],
     }
@@ -128,7 +126,8 @@ def show(runs, title):
 
 
 from_preset = l2l_keras.LearnedOptimizer.from_preset
-show(with_adam({"digits_mlp": from_preset("digits_mlp")}, "sigmoid"), "20 sigmoid units")
+learned = {"digits_mlp": train(from_preset("digits_mlp"), "sigmoid")}
+show(learned | train_adam("sigmoid"), "20 sigmoid units")
 
 """
 Using a learned optimizer is the one line with `from_preset`. All else is Keras as you know it:
@@ -146,7 +145,9 @@ this one has 1,408.
 Let us change one word, `sigmoid` to `relu`. The preset has never seen such a network:
 """
 
-show(with_adam({"digits_mlp": from_preset("digits_mlp")}, "relu"), "20 ReLU units")
+learned = {"digits_mlp": train(from_preset("digits_mlp"), "relu")}
+adam = train_adam("relu")
+show(learned | adam, "20 ReLU units")
 
 """
 The network learns nothing at all. Learned optimizers do such things on problems of another kind than
@@ -172,7 +173,8 @@ others = {
     "general": from_preset("general"),
     "general-fast": from_preset("general-fast"),
 }
-show(with_adam(others, "relu"), "20 ReLU units, with other optimizers")
+learned = {name: train(optimizer, "relu") for name, optimizer in others.items()}
+show(learned | adam, "20 ReLU units, with other optimizers")
 for what, value in others["digits_mlp, guarded"].guard_report.items():
     print(f"{what}: {value}")
 
@@ -182,7 +184,7 @@ rate. The general presets, untuned, end far below Adam at the best of its rates.
 
 - For models and runs like those on its card, try the preset that was made for them.
 - For others, try `general` or `general-fast`, under a guard if nobody looks at the loss.
-- If you train such models again and again, train an optimizer for just these:
+- If you train such models again and again, train an optimizer for just these, as in what follows.
 
 # Part 2: train an optimizer for your own model
 

@@ -237,6 +237,17 @@ class TestOptions:
         np.testing.assert_allclose(many[moved] / plain[moved], expected[moved], rtol=1e-4)
         assert moved.sum() == 1600 + 125 + 30 + 7
 
+    def without_and_with_size_exponent(self, tensors, parameters, steps=2):
+        return [
+            trajectory(
+                constant(TensorwiseLSTM(4, largest_step=None, size_exponent=exponent, seed=0)),
+                gradients(steps, shapes=tensors.shapes),
+                tensors,
+                parameters,
+            )[0]
+            for exponent in (0.0, 0.5)
+        ]
+
     def test_kernels_that_are_smaller_than_others_move_less(self):
         """Not those that begin as zeros, even when they have grown; nor biases nor embeddings."""
         shapes = [(96, 4), (28, 4), (3, 3, 4, 5), (46, 4), (30, 4), (7,)]
@@ -246,16 +257,7 @@ class TestOptions:
         usual = np.sqrt(2.0 / np.array([96 + 4, 28 + 4, 36 + 45, 46 + 4, 1, 1]))
         sizes = usual * [0.125, 2.0, 0.5, 0.0, 1e-3, 1e-3]
         parameters = np.repeat(sizes, counts).astype("float32")
-        given = gradients(2, shapes=shapes)
-        plain, less = (
-            trajectory(
-                constant(TensorwiseLSTM(4, largest_step=None, size_exponent=exponent, seed=0)),
-                given,
-                tensors,
-                parameters,
-            )[0]
-            for exponent in (0.0, 0.5)
-        )
+        plain, less = self.without_and_with_size_exponent(tensors, parameters)
         expected = np.repeat([0.5, 1.0, 1.0, 1.0, 1.0, 1.0], counts)
         np.testing.assert_allclose(less[0], expected * plain[0], rtol=1e-4)
         # The smallest has changed a little since, and what was zero is not any more.
@@ -264,16 +266,9 @@ class TestOptions:
 
     def test_layers_that_are_all_small_move_as_they_did(self):
         shapes = [(96, 4), (28, 4)]
-        updates = [
-            trajectory(
-                constant(TensorwiseLSTM(4, largest_step=None, size_exponent=exponent, seed=0)),
-                gradients(1, shapes=shapes),
-                Tensors(shapes),
-                np.repeat([0.01 * 0.02**0.5, 0.01 * 0.0625**0.5], [384, 112]).astype("float32"),
-            )[0]
-            for exponent in (0.0, 0.5)
-        ]
-        np.testing.assert_allclose(updates[1], updates[0], rtol=1e-5)
+        sizes = np.repeat([0.01 * 0.02**0.5, 0.01 * 0.0625**0.5], [384, 112]).astype("float32")
+        plain, same = self.without_and_with_size_exponent(Tensors(shapes), sizes, steps=1)
+        np.testing.assert_allclose(same, plain, rtol=1e-5)
 
     def test_weight_decay_pulls_towards_zero(self):
         rule = trained(weight_decay=0.5)
