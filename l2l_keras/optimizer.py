@@ -18,7 +18,7 @@ from l2l_keras.columns import Slot, Step, divide, to_vector
 from l2l_keras.guard import Guard, GuardedVariables
 from l2l_keras.referee import Referee
 from l2l_keras.rules import UpdateRule
-from l2l_keras.rules.tensors import fan_in
+from l2l_keras.rules.tensorwise.tensors import fan_in
 from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
 from l2l_keras.tensorwise_update import TensorwiseBlock
 

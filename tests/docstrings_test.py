@@ -37,7 +37,7 @@ def test_examples_of_a_module_are_right(name, tmp_path, monkeypatch, capsys):
 
 
 def test_all_modules_are_found():
-    assert {"l2l_keras.rules.base", "l2l_keras.meta.meta_model", "l2l_keras.presets"} <= {*MODULES}
+    assert {"l2l_keras.rules.base", "l2l_keras.meta.trainer", "l2l_keras.presets"} <= {*MODULES}
 
 
 if __name__ == "__main__":

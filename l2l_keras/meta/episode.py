@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from l2l_keras.meta.estimators import Carry, Estimator
-from l2l_keras.meta.meta_gradient import InnerLoop
+from l2l_keras.meta.inner_loop import InnerLoop
 from l2l_keras.tasks.base import Nest, Tensor
 
 RANDOM_SCALES = ("coordinate", "tensor")

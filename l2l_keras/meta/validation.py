@@ -8,7 +8,7 @@ import math
 import keras
 import tensorflow as tf
 
-from l2l_keras.meta.meta_gradient import InnerLoop
+from l2l_keras.meta.inner_loop import InnerLoop
 from l2l_keras.tasks.base import Nest, Tensor, split_seed
 
 

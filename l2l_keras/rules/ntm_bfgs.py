@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor, UpdateRule
-from l2l_keras.rules.global_averaging_lstm import average_first, check_averaged_units
-from l2l_keras.rules.lstm_network import LINEAR, LSTMNetwork
-from l2l_keras.rules.preprocessing import get_preprocessing
+from l2l_keras.rules.elementwise.global_averaging_lstm import average_first, check_averaged_units
+from l2l_keras.rules.elementwise.lstm_network import LINEAR, LSTMNetwork
+from l2l_keras.rules.elementwise.preprocessing import get_preprocessing
 
 # What a gate is where the controller's output is zero: as good as open.
 _OPEN = 2.0

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from l2l_keras.tasks.base import Task
-from l2l_keras.tasks.convnets import cifar_convnet, digits_convnet
-from l2l_keras.tasks.general import general
-from l2l_keras.tasks.images import digits_mlp, mnist_mlp
+from l2l_keras.tasks.general.mixture import general
 from l2l_keras.tasks.mixture import Mixture
-from l2l_keras.tasks.neural_art import NeuralArt
-from l2l_keras.tasks.quadratic import Quadratic
+from l2l_keras.tasks.paper.convnets import cifar_convnet, digits_convnet
+from l2l_keras.tasks.paper.images import digits_mlp, mnist_mlp
+from l2l_keras.tasks.paper.neural_art import NeuralArt
+from l2l_keras.tasks.paper.quadratic import Quadratic
 
 # Those that need no data, and one whose options say where its data are.
 _GENERATED: dict[str, Callable[..., Task]] = {

@@ -22,10 +22,10 @@ from l2l_keras.evaluation import (
 )
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, TensorwiseLSTM
-from l2l_keras.rules.tensors import fan_in
+from l2l_keras.rules.tensorwise.tensors import fan_in
 from l2l_keras.tasks.base import Task, split_seed
 from l2l_keras.tasks.keras_task import KerasTask
-from l2l_keras.tasks.quadratic import Quadratic
+from l2l_keras.tasks.paper.quadratic import Quadratic
 
 
 class NoisyMean(Task):

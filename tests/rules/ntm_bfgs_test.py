@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from l2l_keras.rules import NTMBFGS
 from l2l_keras.tasks import Quadratic
-from tests.rules import numpy_lstm
+from tests.rules.elementwise import numpy_lstm
 
 # Biases at which a sigmoid is 1 or 0, to every bit of float32.
 OPEN, CLOSED = 30.0, -200.0

@@ -17,8 +17,8 @@ import keras
 from keras import layers, ops
 
 from l2l_keras.evaluation.testbed import data
-from l2l_keras.tasks.images import cross_entropy, load_images, scale_pixels
 from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.paper.images import cross_entropy, load_images, scale_pixels
 
 Tensor = Any
 ModelFn = Callable[[], keras.Model]

@@ -1,0 +1,227 @@
+"""The network of the LSTM rules: layers of an LSTM, and outputs of every coordinate."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from l2l_keras.rules.elementwise import lstm
+
+Tensor = Any
+State = tuple[Tensor, ...]
+
+
+class Activation(NamedTuple):
+    """An activation function of outputs.
+
+    Attributes:
+        function: The function.
+        derivative: Its derivative as a function of its value.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+
+# Factors from e^-6 to e^4: a step below is nothing, one beyond is wild.
+_SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
+
+
+def _exponential(x: Tensor) -> Tensor:
+    return ops.clip(ops.exp(x), _SMALLEST, _LARGEST)
+
+
+def _exponential_derivative(y: Tensor) -> Tensor:
+    return ops.where(ops.logical_and(y > _SMALLEST, y < _LARGEST), y, 0.0)
+
+
+LINEAR = Activation(lambda x: x, ops.ones_like)
+TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
+EXPONENTIAL = Activation(_exponential, _exponential_derivative)
+
+
+class LSTMNetwork(keras.layers.Layer):
+    """Maps inputs of each coordinate to outputs, `activation(W h + b)`, by one shared LSTM.
+
+    h is the last layer's hidden state after it has seen the coordinate's inputs.
+
+    Args:
+        inputs: Number of inputs of a coordinate.
+        outputs: Number of outputs of a coordinate.
+        units: Units of each LSTM layer, first layer first.
+        activation: Activation of the outputs.
+        output_initializer: Makes an initializer of W from a seed.
+        forget_bias: Initial bias of the forget gates.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+
+    Raises:
+        ValueError: If `units` is not a non-empty sequence of positive integers.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        units: Sequence[int],
+        activation: Activation,
+        output_initializer: Callable[[int | None], keras.initializers.Initializer],
+        forget_bias: float,
+        seed: int | None,
+    ) -> None:
+        units = tuple(units)
+        if not units or any(not isinstance(u, int) or u < 1 for u in units):
+            raise ValueError(
+                f"`units` must be a non-empty sequence of positive integers. Received: {units}"
+            )
+        super().__init__(name="network", dtype="float32")
+        self.units = units
+        self._activation = activation
+        seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
+        self._layer_weights = []
+        for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
+            self._layer_weights.append(
+                lstm.LSTMWeights(
+                    kernel=self.add_weight(
+                        shape=(4 * layer_units, rows),
+                        initializer=keras.initializers.GlorotUniform(next(seeds)),
+                        name=f"kernel_{layer}",
+                    ),
+                    recurrent_kernel=self.add_weight(
+                        shape=(4 * layer_units, layer_units),
+                        initializer=keras.initializers.Orthogonal(seed=next(seeds)),
+                        name=f"recurrent_kernel_{layer}",
+                    ),
+                    bias=self.add_weight(
+                        shape=(4 * layer_units,),
+                        initializer=_forget_gate_bias(forget_bias),
+                        name=f"bias_{layer}",
+                    ),
+                )
+            )
+        self._output_kernel = self.add_weight(
+            shape=(outputs, units[-1]),
+            initializer=output_initializer(next(seeds)),
+            name="output_kernel",
+        )
+        self._output_bias = self.add_weight(
+            shape=(outputs,), initializer="zeros", name="output_bias"
+        )
+        self.built = True
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of the state: `(units, units)` for each layer's hidden and cell state."""
+        return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
+
+    def saturation(self, state: Tensor) -> Tensor:
+        """Returns the share of cells whose output hardly changes with them: tanh(2) is 0.96.
+
+        Args:
+            state: Its arrays one below the other, float32 `[sum of rows, n]`.
+        """
+        ends = itertools.accumulate(self.rows)
+        cells = [state[end - rows : end] for rows, end in zip(self.rows, ends, strict=True)][1::2]
+        return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
+
+    def forward(
+        self, inputs: Tensor, state: State, share: lstm.Share = lstm.keep
+    ) -> tuple[Tensor, State, State]:
+        """Computes one step.
+
+        Args:
+            inputs: float32 `[inputs, n]`.
+            state: float32 arrays `[rows, n]`.
+            share: How coordinates exchange information. Defaults to not at all.
+
+        Returns:
+            `(outputs, state, activations)`: float32 `[outputs, n]`, the next state, and the
+            activations of each layer's gates, float32 `[4 * units, n]`.
+        """
+        state, activations = lstm.stack_forward(self._tensors(), inputs, state, share)
+        return self.outputs(state), state, activations
+
+    def outputs(self, state: State) -> Tensor:
+        """Returns the outputs `[outputs, n]` after the step that led to a state."""
+        bias = ops.expand_dims(self._output_bias, 1)
+        return self._activation.function(ops.matmul(self._output_kernel, state[-2]) + bias)
+
+    def replay(self, state: State, gates: State, share: lstm.Share = lstm.keep) -> State:
+        """Computes the next state again, without its products.
+
+        Args:
+            state: The state that entered the step.
+            gates: The activations of the step, packed by `lstm.pack`.
+            share: As given to `forward`.
+
+        Returns:
+            The state that left it.
+        """
+        return lstm.stack_replay(gates, state, share)
+
+    def backward(
+        self,
+        inputs: Tensor,
+        state: State,
+        new_state: State,
+        gates: State,
+        outputs: Tensor,
+        d_outputs: Tensor,
+        d_new_state: State,
+        with_inputs: bool,
+        share: lstm.Share = lstm.keep,
+    ) -> tuple[list[Tensor], Tensor | None, State]:
+        """Computes the vector-Jacobian product of one step.
+
+        Args:
+            inputs: As given to `forward`.
+            state: The state that entered the step.
+            new_state: The state that left it.
+            gates: The activations of the step, packed by `lstm.pack`.
+            outputs: The step's outputs.
+            d_outputs: Derivative with respect to them.
+            d_new_state: Derivative with respect to `new_state`.
+            with_inputs: Whether to compute the derivative with respect to `inputs`.
+            share: As given to `forward`.
+
+        Returns:
+            `(d_weights, d_inputs, d_state)`, the first in the order of `trainable_variables`;
+            `d_inputs` is None unless asked for.
+        """
+        d_outputs = d_outputs * self._activation.derivative(outputs)
+        d_layers, d_inputs, d_state = lstm.stack_backward(
+            self._tensors(),
+            inputs,
+            state,
+            new_state,
+            gates,
+            ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
+            d_new_state,
+            with_inputs,
+            share,
+        )
+        d_weights = [d for layer in d_layers for d in layer]
+        d_weights += [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
+        return d_weights, d_inputs, d_state
+
+    def _tensors(self) -> list[lstm.LSTMWeights]:
+        """Returns the layers' weights as tensors."""
+        return [
+            lstm.LSTMWeights(*(ops.convert_to_tensor(w) for w in layer))
+            for layer in self._layer_weights
+        ]
+
+
+def _forget_gate_bias(value: float):
+    """Returns an initializer of a layer's bias: `value` for the forget gates, zero for others."""
+
+    def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        units = shape[0] // 4
+        zeros = ops.zeros((units,), dtype)
+        return ops.concatenate([zeros, ops.full((units,), value, dtype), zeros, zeros])
+
+    return initialize

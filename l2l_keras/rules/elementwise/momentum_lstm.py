@@ -1,0 +1,113 @@
+"""Momentum whose step sizes an LSTM sets, coordinate by coordinate and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from l2l_keras.rules.base import State, Tensor
+from l2l_keras.rules.elementwise import moments
+from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL
+from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
+from l2l_keras.rules.elementwise.preprocessing import log_sign
+
+
+@keras.saving.register_keras_serializable(package="l2l_keras")
+class MomentumLSTM(LSTMRule):
+    """An LSTM that scales two classical updates of every coordinate.
+
+    The update is `-exp(o_1) * rate * n - exp(o_2) * adaptive_rate * m̂ / √v̂`. Its first direction n
+    is that of Nesterov's momentum, in proportion to gradients; its second is Adam's, of about the
+    same size for all of them. The outputs o of the LSTM are near zero before meta-training: the
+    rule starts as these two optimizers at the rates given, and learns when and where to take
+    larger or smaller steps. Exponents are limited to [-6, 4].
+
+    The LSTM sees gradient and momentum m̂, each on a log scale (as in `CoordinatewiseLSTM`) and
+    relative to the usual size √v̂ of the coordinate's gradients (as in `RNNprop`).
+
+    Args:
+        units: Units of each LSTM layer, first layer first. Defaults to (16,).
+        rate: Learning rate of Nesterov's momentum where o_1 is zero. Defaults to 1.
+        adaptive_rate: Learning rate of Adam's direction where o_2 is zero. Defaults to 0.01.
+        momentum: Decay of the sum of gradients. Defaults to 0.9.
+        beta_2: Decay of the average v of their squares. Defaults to 0.95.
+        epsilon: Added to √v̂. Defaults to 1e-8.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+        name: Name of the layer.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> rule = l2l_keras.rules.MomentumLSTM(seed=0)
+        >>> state = rule.initial_state(3)
+        >>> update, state = rule.step(keras.ops.array([1.0, 0.0, -2.0]), state)
+        >>> update.shape
+        TensorShape([3])
+
+    Source: Wichrowska et al., "Learned optimizers that scale and generalize" (2017), where an RNN
+    sets the step sizes of momentum, on a log scale; Harrison et al., "A closer look at learned
+    optimization" (2022), where the learned update starts from a classical one.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = (16,),
+        rate: float = 1.0,
+        adaptive_rate: float = 0.01,
+        momentum: float = 0.9,
+        beta_2: float = 0.95,
+        epsilon: float = 1e-8,
+        forget_bias: float = 1.0,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.rate = float(rate)
+        self.adaptive_rate = float(adaptive_rate)
+        self.momentum = moments.check_decay("momentum", momentum)
+        self.beta_2 = moments.check_decay("beta_2", beta_2)
+        self.epsilon = float(epsilon)
+        super().__init__(
+            inputs=6,
+            outputs=2,
+            units=units,
+            activation=EXPONENTIAL,
+            output_initializer=_near_zero,
+            forget_bias=forget_bias,
+            seed=seed,
+            name=name,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        own = {
+            "rate": self.rate,
+            "adaptive_rate": self.adaptive_rate,
+            "momentum": self.momentum,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+        return {**super().get_config(), **own}
+
+    @property
+    def feature_rows(self) -> tuple[int, ...]:
+        """Those of the moments."""
+        return moments.ROWS
+
+    def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
+        """Computes both directions, and what the LSTM sees; see `SplitRule.features`."""
+        g = ops.expand_dims(gradient, 0)
+        mean, usual, state = moments.update(g, state, self.momentum, self.beta_2, self.epsilon)
+        # SGD's momentum is the sum of gradients, not their average.
+        momentum = state[0] / (1.0 - self.momentum)
+        inputs = [log_sign(gradient), log_sign(mean[0]), g / usual, mean / usual]
+        gains = [-self.rate * (g + self.momentum * momentum), -self.adaptive_rate * mean / usual]
+        return Features(ops.concatenate(inputs), ops.concatenate(gains)), state
+
+
+def _near_zero(seed: int | None) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)

@@ -1,0 +1,1 @@
+"""Rules that decide once per tensor how to combine a few directions."""

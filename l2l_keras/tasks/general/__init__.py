@@ -1,0 +1,1 @@
+"""The mixture of tasks on which general presets are meta-trained."""

@@ -1,0 +1,245 @@
+"""Classifiers of small images: the paper's MNIST network and its embedded little sister."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_keras.tasks.base import SPLITS, Nest, Tensor
+from l2l_keras.tasks.keras_task import KerasTask
+from l2l_keras.tasks.paper.activation_mixture import ActivationMixture
+
+
+def digits_mlp(
+    layers: Sequence[int] = (20,),
+    activation: str | Sequence[str] = "sigmoid",
+    batch_size: int = 128,
+) -> KerasTask:
+    """Returns the task of classifying scikit-learn's 8×8 digits, which needs no download.
+
+    Args:
+        layers: Units of the hidden layers. Defaults to one layer of 20.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
+        batch_size: Examples in a minibatch. Defaults to 128.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss. Training, validation and test optimizees see
+        599 images each: fewer would be learned by heart, and say little about other optimizees.
+
+    Raises:
+        ValueError: If `layers` is not as described.
+
+    Example:
+        >>> l2l_keras.tasks.digits_mlp().size
+        1510
+    """
+    data = embedded_digits()
+    return KerasTask(
+        _mlp(data["train"][0].shape[1:], layers, activation),
+        cross_entropy(),
+        data,
+        batch_size,
+        jit_compile=True,
+        name="digits_mlp",
+    )
+
+
+def mnist_mlp(
+    layers: Sequence[int] = (20,),
+    activation: str | Sequence[str] = "sigmoid",
+    data_dir: str | None = None,
+    download: bool = True,
+    batch_size: int = 128,
+    pool: int = 1,
+) -> KerasTask:
+    """Returns the paper's task of classifying MNIST with a multilayer perceptron.
+
+    Args:
+        layers: Units of the hidden layers. Defaults to the paper's one layer of 20.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
+        data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
+        download: Whether to download MNIST where it is missing. Defaults to True.
+        batch_size: Examples in a minibatch. Defaults to 128.
+        pool: Side of the squares of pixels that are averaged into one, a divisor of 28. Coarser
+            images make cheaper optimizees, for a first stage of meta-training. Defaults to 1.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss. Training optimizees see the first 50,000
+        training images, validation optimizees the other 10,000, test optimizees the test images.
+
+    Raises:
+        FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
+        ValueError: If `pool` is not a divisor of 28, or `layers` is not as described.
+
+    Example:
+        >>> l2l_keras.tasks.mnist_mlp().size  # doctest: +SKIP
+        15910
+
+    Source: Andrychowicz et al. (2016), section 3.2.
+    """
+    if pool < 1 or 28 % pool:
+        raise ValueError(f"`pool` must be a divisor of 28. Received: {pool}")
+    parts = {"train": "train[:50000]", "validation": "train[50000:]", "test": "test"}
+    data = load_images("mnist", parts, data_dir, download)
+    data = {split: (average(images, pool), labels) for split, (images, labels) in data.items()}
+    return image_mlp(data, layers, activation, batch_size, name="mnist_mlp")
+
+
+def average(images: np.ndarray, pool: int) -> np.ndarray:
+    """Averages squares of pixels.
+
+    Args:
+        images: `[examples, height, width, channels]`.
+        pool: Side of the squares in pixels, a divisor of both height and width.
+
+    Returns:
+        The smaller images, rounded to the type of the large ones.
+    """
+    if pool == 1:
+        return images
+    count, height, width, channels = images.shape
+    squares = images.reshape(count, height // pool, pool, width // pool, pool, channels)
+    return squares.mean(axis=(2, 4)).round().astype(images.dtype)
+
+
+def embedded_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns scikit-learn's digits: for each split a third of them, drawn at random.
+
+    Returns:
+        For every split, float32 images `[599, 8, 8, 1]` from 0 to 1, and integer labels.
+    """
+    # Imported here: scikit-learn takes a second, and few tasks need it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images[..., np.newaxis] / 16.0).astype("float32")
+    labels = digits.target.astype("int32")
+    parts = np.split(np.random.default_rng(0).permutation(len(pixels)), 3)
+    return {split: (pixels[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def load_images(
+    name: str, parts: dict[str, str], data_dir: str | None, download: bool
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reads labelled images with TensorFlow Datasets.
+
+    Args:
+        name: Name of the data set, such as `"mnist"`.
+        parts: The part of the data set for every split, in TensorFlow Datasets' notation.
+        data_dir: Folder of TensorFlow Datasets, or None for that library's own.
+        download: Whether to download the data set where it is missing.
+
+    Returns:
+        For every split, uint8 images `[examples, height, width, channels]` and integer labels.
+
+    Raises:
+        FileNotFoundError: If the data set is missing and could not be had.
+    """
+    # Imported here: it takes seconds, and most tasks do without.
+    import tensorflow_datasets as tfds
+
+    try:
+        loaded = tfds.load(
+            name,
+            split=list(parts.values()),
+            data_dir=data_dir,
+            download=download,
+            batch_size=-1,
+            as_supervised=True,
+        )
+    except Exception as error:
+        # Whatever goes wrong (no network, no such folder, a damaged file), users need one line.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(
+            f"Data set {name!r} could not be read from {data_dir or 'the default folder'} "
+            f"(download={download}): {reason}"
+        ) from error
+    return {
+        split: (images.numpy(), labels.numpy().astype("int32"))
+        for split, (images, labels) in zip(parts, loaded, strict=True)
+    }
+
+
+def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
+    """Maps uint8 pixels to [0, 1].
+
+    Args:
+        images: uint8 `[batch, height, width, channels]`.
+        labels: Passed on.
+
+    Returns:
+        `(images, labels)`, the images as float32.
+    """
+    return tf.cast(images, "float32") / 255.0, labels
+
+
+def image_mlp(
+    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    layers: Sequence[int] = (20,),
+    activation: str | Sequence[str] = "sigmoid",
+    batch_size: int = 128,
+    name: str = "image_mlp",
+) -> KerasTask:
+    """Returns the task of classifying images of ten kinds with a multilayer perceptron.
+
+    Args:
+        data: For every split, uint8 images `[examples, height, width, channels]` and labels from
+            0 to 9.
+        layers: Units of the hidden layers. Defaults to one layer of 20.
+        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
+            Defaults to `"sigmoid"`.
+        batch_size: Examples in a minibatch. Defaults to 128.
+        name: Name of the task.
+
+    Returns:
+        A `KerasTask` with cross-entropy as its loss.
+
+    Raises:
+        ValueError: If `layers` is not as described.
+    """
+    return KerasTask(
+        _mlp(data["train"][0].shape[1:], layers, activation),
+        cross_entropy(),
+        data,
+        batch_size,
+        transform=scale_pixels,
+        name=name,
+    )
+
+
+def cross_entropy() -> keras.losses.Loss:
+    """Returns the loss of classifiers whose outputs are logits."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _mlp(
+    shape: Any, layers: Sequence[int], activation: str | Sequence[str]
+) -> Callable[[], keras.Model]:
+    """Returns a function that makes perceptrons with ten outputs (logits)."""
+    if not isinstance(layers, Sequence) or any(
+        not isinstance(units, int) or units < 1 for units in layers
+    ):
+        raise ValueError(f"`layers` must be a sequence of positive integers. Received: {layers!r}")
+
+    def model_fn() -> keras.Model:
+        if isinstance(activation, str):
+            make_activation = functools.partial(keras.layers.Activation, activation)
+        else:
+            chosen = random.randrange(len(activation))
+            make_activation = functools.partial(ActivationMixture, activation, chosen)
+        model = keras.Sequential([keras.Input(shape), keras.layers.Flatten()])
+        for units in layers:
+            model.add(keras.layers.Dense(units))
+            model.add(make_activation())
+        model.add(keras.layers.Dense(10))
+        return model
+
+    return model_fn

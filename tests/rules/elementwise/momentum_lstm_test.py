@@ -1,0 +1,95 @@
+"""Tests of the momentum LSTM: where it starts, and how far its LSTM can take it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from l2l_keras.rules import MomentumLSTM
+from l2l_keras.rules.elementwise.preprocessing import log_sign
+
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+
+
+def updates(rule, gradients=GRADIENTS):
+    """The update of every step, `[steps, n]`."""
+    state, taken = rule.initial_state(gradients.shape[1]), []
+    for gradient in gradients:
+        update, state = rule.step(tf.constant(gradient), state)
+        taken.append(update)
+    return np.array(taken)
+
+
+def with_outputs(rule, *outputs):
+    """Makes the outputs of the LSTM constant."""
+    *layers, kernel, bias = rule.get_weights()
+    rule.set_weights([*layers, np.zeros_like(kernel), np.array(outputs, "float32")])
+    assert bias.shape == (2,)
+    return rule
+
+
+def steps_of(optimizer, gradients=GRADIENTS):
+    """What a Keras optimizer does with these gradients."""
+    variable = keras.Variable(np.zeros(gradients.shape[1], "float32"))
+    positions = [np.zeros(gradients.shape[1])]
+    for gradient in gradients:
+        optimizer.apply([tf.constant(gradient)], [variable])
+        positions.append(np.array(variable))
+    return np.diff(positions, axis=0)
+
+
+def test_its_first_direction_is_nesterovs_momentum():
+    rule = with_outputs(MomentumLSTM((3,), rate=0.2, adaptive_rate=0.0, momentum=0.8), 0.0, 0.0)
+    expected = steps_of(keras.optimizers.SGD(0.2, momentum=0.8, nesterov=True))
+    np.testing.assert_allclose(updates(rule), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_its_second_direction_is_adams():
+    rule = with_outputs(MomentumLSTM((3,), rate=0.0, adaptive_rate=0.2, beta_2=0.99), 0.0, 0.0)
+    expected = steps_of(keras.optimizers.Adam(0.2, beta_1=0.9, beta_2=0.99))
+    np.testing.assert_allclose(updates(rule), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "factor"),
+    [(1.0, np.e), (-2.0, np.exp(-2.0)), (9.0, np.exp(4.0)), (-9.0, np.exp(-6.0))],
+)
+def test_outputs_scale_the_directions_within_limits(output, factor):
+    plain = with_outputs(MomentumLSTM((3,)), 0.0, 0.0)
+    first = with_outputs(MomentumLSTM((3,), adaptive_rate=0.0), output, 0.0)
+    second = with_outputs(MomentumLSTM((3,), rate=0.0), 0.0, output)
+    both = updates(first) / factor + updates(second) / factor
+    np.testing.assert_allclose(both, updates(plain), rtol=1e-4, atol=1e-6)
+
+
+def test_it_starts_near_its_directions_at_their_rates():
+    rule = MomentumLSTM(seed=0)
+    start = updates(rule)
+    np.testing.assert_allclose(start, updates(with_outputs(rule, 0.0, 0.0)), rtol=0.1)
+
+
+def test_its_lstm_sees_gradient_and_momentum():
+    rule = MomentumLSTM((3,), momentum=0.5, beta_2=0.5)
+    state = tuple(tf.zeros((1, 2)) for _ in rule.feature_rows)
+    _, state = rule.features(tf.constant([1.0, 2.0]), state)
+    features, _ = rule.features(tf.constant([4.0, 2.0]), state)
+    mean = (0.5 * np.array([1.0, 2.0]) + [4.0, 2.0]) / 1.5
+    usual = np.sqrt((0.25 * np.array([1.0, 4.0]) + 0.5 * np.array([16.0, 4.0])) / 0.75)
+    expected = [
+        *log_sign(tf.constant([4.0, 2.0])),
+        *log_sign(tf.constant(mean, tf.float32)),
+        np.array([4.0, 2.0]) / usual,
+        mean / usual,
+    ]
+    np.testing.assert_allclose(features.inputs, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["momentum", "beta_2"])
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_decays_that_are_none_are_refused(argument, value):
+    with pytest.raises(ValueError, match=rf"`{argument}` must be in \[0, 1\)\. Received: "):
+        MomentumLSTM(**{argument: value})
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
