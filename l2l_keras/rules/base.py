@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -17,49 +17,51 @@ State = tuple[Tensor, ...]
 class UpdateRule(keras.layers.Layer, abc.ABC):
     """Base class of all update rules m(∇, h; φ).
 
-    A rule holds the meta-parameters φ as its trainable weights and offers one pure function,
-    `step`. Meta-training unrolls the very function that `LearnedOptimizer` calls.
+    A rule holds the meta-parameters φ as its trainable weights and defines one pure function, `step`.
+    Meta-training and `LearnedOptimizer` both run it, with weights that they pass in.
 
-    Coordinates sit on the *last* axis: a gradient is a float32 vector `[n]`, a state is a tuple of
-    float32 arrays `[rows, n]`, with `rows` from `state_rows`. A rule treats all coordinates alike
-    and knows nothing of the variables that they come from.
+    Elements sit on the *last* axis: a gradient is a float32 vector `[n]`, a state is a tuple of
+    float32 arrays `[rows, n]`, with `rows` from `state_rows`.
 
-    Most rules are coordinatewise: what becomes of a coordinate depends on its own gradients only,
-    and a step may be computed for a few thousand of them at a time. Where coordinates exchange
-    information, the rule is `coupled`, and a step sees all coordinates of a problem.
+    The `scope` of a rule says what one decision depends on:
 
-    A subclass implements `state_rows`, `step` and `get_config`, or those of `SplitRule`, which is
-    meta-trained at a fraction of the cost in time and memory.
+    - `"element"`: each element on its own gradients only. A step may be computed for a few thousand
+      elements at a time.
+    - `"tensor"`: one decision for each tensor of a model; see `TensorwiseRule`.
+    - `"model"`: all elements of a problem exchange information. A step sees all of them at once.
+
+    A subclass implements `state_rows`, `step` and `get_config`, or the methods of `SplitRule`, which
+    is meta-trained at a fraction of the cost in time and memory.
 
     Args:
         name: Name of the layer.
 
     Attributes:
-        coupled: Whether coordinates exchange information. Defaults to False.
+        scope: `"element"` (the default), `"tensor"` or `"model"`.
 
     Source: Andrychowicz et al. (2016), section 2.
     """
 
-    coupled: bool = False
+    scope: Literal["element", "tensor", "model"] = "element"
 
     def __init__(self, name: str | None = None) -> None:
-        # The state and φ stay in float32 whatever the precision of the model being trained:
-        # a recurrent state in half precision drifts.
+        # State and φ stay in float32 whatever the precision of the model being trained: a
+        # recurrent state in half precision drifts.
         super().__init__(name=name, dtype="float32")
 
     @property
     @abc.abstractmethod
     def state_rows(self) -> tuple[int, ...]:
-        """Rows of each state array: floats kept for every coordinate."""
+        """Rows of each state array: floats kept for every element."""
 
     def state_rows_for(self, n: int) -> tuple[int, ...]:
-        """Returns the rows of each state array, where they depend on the number of coordinates.
+        """Returns the rows of each state array for `n` elements.
 
         Args:
-            n: Number of coordinates.
+            n: Number of elements.
 
         Returns:
-            `state_rows`, unless a (coupled) rule overrides this.
+            `state_rows`, unless a rule whose rows depend on `n` overrides this.
         """
         del n
         return self.state_rows
@@ -69,34 +71,34 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """Computes one update. Pure, of static shapes, in `keras.ops` only.
 
         Args:
-            gradient: Gradient of every coordinate, float32 `[n]`.
+            gradient: Gradient of every element, float32 `[n]`.
             state: The rule's state, a tuple of float32 arrays `[rows, n]`.
 
         Returns:
-            `(update, state)`: what to add to the coordinates, float32 `[n]`, and the next state.
+            `(update, state)`: what to add to the elements, float32 `[n]`, and the next state.
         """
 
-    def stateless_step(
-        self, weights: Sequence[Tensor], gradient: Tensor, state: State
-    ) -> tuple[Tensor, State]:
-        """Computes one update with given weights instead of the rule's own.
+    def using(self, weights: Sequence[Tensor]) -> keras.StatelessScope:
+        """Returns a scope in which the rule computes with given weights instead of its own.
 
         Args:
             weights: Tensors in place of `self.weights`, in their order.
-            gradient: As in `step`.
-            state: As in `step`.
 
-        Returns:
-            As `step`.
+        Example:
+            >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
+            >>> zeros = [0.0 * keras.ops.convert_to_tensor(w) for w in rule.weights]
+            >>> with rule.using(zeros):
+            ...     update, _ = rule.step(keras.ops.ones((2,)), rule.initial_state(2))
+            >>> update.numpy()
+            array([0., 0.], dtype=float32)
         """
-        with keras.StatelessScope(state_mapping=zip(self.weights, weights, strict=True)):
-            return self.step(gradient, state)
+        return keras.StatelessScope(state_mapping=zip(self.weights, weights, strict=True))
 
     def initial_state(self, n: int) -> State:
-        """Returns the state of `n` coordinates before their first step (zeros).
+        """Returns the state of `n` elements before their first step (zeros).
 
         Args:
-            n: Number of coordinates.
+            n: Number of elements.
 
         Returns:
             A tuple of float32 arrays `[rows, n]`.
@@ -104,11 +106,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Tells what there is to see in a state, in numbers for people to look at.
+        """Returns diagnostics of a state.
 
         Args:
-            state: State of the coordinates of a variable, one array below the other, float32
-                `[rows, n]`; of a tensorwise rule, that of the variable as a whole, `[rows, 1]`.
+            state: State of a variable's elements, one array below the other, float32 `[rows, n]`;
+                of a tensorwise rule, the state of the variable as a whole, `[rows, 1]`.
 
         Returns:
             Scalars by name. Defaults to none.
@@ -151,7 +153,7 @@ class SplitRule(UpdateRule):
         """Computes what the network sees. Pure, in `keras.ops` only, and independent of φ.
 
         Args:
-            gradient: Gradient of every coordinate, float32 `[n]`.
+            gradient: Gradient of every element, float32 `[n]`.
             state: What the features keep, a tuple of float32 arrays `[rows, n]`.
 
         Returns:

@@ -68,7 +68,7 @@ class NTMBFGS(UpdateRule):
     section 6.2), and the controller sets how they are used.
     """
 
-    coupled = True
+    scope = "model"
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
     Source: Andrychowicz et al. (2016), section 2.1 and appendix B.
     """
 
-    coupled = True
+    scope = "model"
 
     def __init__(
         self,

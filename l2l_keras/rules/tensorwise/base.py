@@ -1,4 +1,4 @@
-"""The interface of rules that decide once a tensor, not once a coordinate."""
+"""The interface of rules that decide once for each tensor of a model."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
 
 
 class TensorwiseRule(UpdateRule):
-    """Base class of rules whose updates are sums of a few directions, weighted tensor by tensor.
+    """Base class of rules whose updates are weighted sums of a few directions.
 
-    A direction is a number for each coordinate that costs next to nothing, such as a momentum over
-    the usual size of the gradient. What φ decides is how they are weighted in each tensor, and all
-    that it knows of a tensor are the mean products of the directions with each other: how large
-    they are, and how they are aligned. A step is
+    A direction is a number for each element that costs next to nothing, such as a momentum divided
+    by the RMS of the gradient. φ decides how the directions of each tensor are weighted, from their
+    Gram matrix: how large they are and how they are aligned. A step is
 
-        state ← advance(gradient, state)                       coordinate by coordinate
-        M = matrix_directions(state)                           tensor by tensor, if at all
-        D = M, directions(gradient, state, parameters)         coordinate by coordinate
-        coefficients, memory ← control(⟨D, D⟩, memory)         tensor by tensor
-        update = refine(Σ_k coefficients_k · D_k)              tensor by tensor, if at all
+        state ← advance(gradient, state)                       elementwise
+        M = matrix_directions(state)                           per tensor, optional
+        D = M, directions(gradient, state, parameters)         elementwise
+        coefficients, memory ← control(mean of D Dᵀ, memory)   per tensor
+        update = refine(Σ_k coefficients_k · D_k)              per tensor, optional
 
-    so that, without matrix directions, it costs one pass over the coordinates, and one over as many
-    of them as it takes to tell the products.
+    The Gram matrices of large tensors are means over a sample of their elements (see
+    `l2l_keras.rules.tensorwise.sampling`), unless there are matrix directions, whose cost dwarfs
+    theirs. Meta-training and use sample alike.
 
-    The state is `coordinate_rows` arrays `[n]`, and one array `[tensor_rows, T]`. Parameters and
-    matrix directions count as given: meta-gradients do not flow through how they come about.
+    The state is `element_rows` arrays `[n]` and one array `[tensor_rows, T]`. Parameters and matrix
+    directions count as given: meta-gradients do not flow through how they come about.
 
-    A subclass implements `coordinate_rows`, `tensor_rows`, `direction_rows`, `advance`,
-    `directions`, `control` and `get_config`; `matrix_rows` and `matrix_directions` if it has such
-    directions; and `refine` if there is something to refine.
+    A subclass implements `element_rows`, `tensor_rows`, `direction_count`, `advance`, `directions`,
+    `control` and `get_config`; `matrix_direction_count` and `matrix_directions` if it has such
+    directions; and `refine` if updates are to be refined.
 
     Args:
         name: Name of the layer.
     """
 
-    coupled = True
+    scope = "tensor"
 
     @property
     @abc.abstractmethod
-    def coordinate_rows(self) -> int:
-        """Floats kept for every coordinate."""
+    def element_rows(self) -> int:
+        """Floats kept for every element."""
 
     @property
     @abc.abstractmethod
@@ -53,68 +53,67 @@ class TensorwiseRule(UpdateRule):
 
     @property
     @abc.abstractmethod
-    def direction_rows(self) -> int:
-        """Rows that `directions` returns, r."""
+    def direction_count(self) -> int:
+        """Number of arrays that `directions` returns."""
 
     @property
-    def matrix_rows(self) -> int:
-        """How many directions come from tensors as a whole."""
+    def matrix_direction_count(self) -> int:
+        """Number of arrays that `matrix_directions` returns."""
         return 0
 
     @property
     def state_rows(self) -> tuple[int, ...]:
-        """Rows of the arrays of coordinates: each is one row."""
-        return (1,) * self.coordinate_rows
+        """One row for each of the elements' arrays."""
+        return (1,) * self.element_rows
 
     @abc.abstractmethod
     def advance(self, gradient: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
-        """Computes coordinates' next state. Pure, element by element, in `keras.ops` only.
+        """Computes the elements' next state. Pure, elementwise, in `keras.ops` only.
 
         Args:
-            gradient: Gradients of some coordinates, float32 of any shape.
-            state: `coordinate_rows` arrays of that shape.
+            gradient: Gradients of some elements, float32 of any shape.
+            state: `element_rows` arrays of that shape.
 
         Returns:
-            As many.
+            As many arrays.
         """
 
     @abc.abstractmethod
     def directions(
         self, gradient: Tensor, state: Sequence[Tensor], parameters: Tensor
     ) -> list[Tensor]:
-        """Computes what updates are made of, and what else is to be seen. Pure, as `advance`.
+        """Computes the directions. Pure, elementwise, in `keras.ops` only.
 
         Args:
-            gradient: Gradients of some coordinates, float32 of any shape.
+            gradient: Gradients of some elements, float32 of any shape.
             state: As returned by `advance`.
-            parameters: The coordinates, of that shape.
+            parameters: Values of the elements, of that shape.
 
         Returns:
-            `direction_rows` arrays of that shape: directions, and after them those of which only
-            the products are wanted.
+            `direction_count` arrays of that shape: the directions, and after them arrays that only
+            `control` needs, by their products in the Gram matrix.
         """
 
     def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
-        """Computes the directions that come from a tensor as a whole. Pure, in `keras.ops` only.
+        """Computes directions that depend on a tensor as a whole. Pure, in `keras.ops` only.
 
         Args:
-            state: As returned by `advance`, arrays of all coordinates of some tensors of one shape,
-                `[count, size]`.
+            state: As returned by `advance`, for `count` tensors of one shape, `[count, size]`.
             shape: Their shape.
 
         Returns:
-            `matrix_rows` arrays `[count, size]`.
+            `matrix_direction_count` arrays `[count, size]`.
         """
         del state, shape
         return []
 
     @abc.abstractmethod
-    def control(self, products: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
-        """Decides how directions are weighted. Pure, in `keras.ops` only.
+    def control(self, gram: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """Decides how the directions of each tensor are weighted. Pure, in `keras.ops` only.
 
         Args:
-            products: Mean products of the directions, float32 `[r, r, T]`: first those that
-                `matrix_directions` returns, then those that `directions` does.
+            gram: Gram matrices of the directions, float32 `[r, r, T]`: matrix directions first,
+                then those of `directions`.
             state: float32 `[tensor_rows, T]`.
             tensors: The tensors.
 
@@ -124,10 +123,10 @@ class TensorwiseRule(UpdateRule):
         """
 
     def refine(self, sums: Tensor, shape: Shape) -> Tensor:
-        """Makes updates of weighted sums of directions. Pure, in `keras.ops` only.
+        """Turns weighted sums of directions into updates. Pure, in `keras.ops` only.
 
         Args:
-            sums: Those of some tensors of one shape, float32 `[count, size]`.
+            sums: Those of `count` tensors of one shape, float32 `[count, size]`.
             shape: Their shape.
 
         Returns:
@@ -136,18 +135,23 @@ class TensorwiseRule(UpdateRule):
         del shape
         return sums
 
+    @property
+    def samples(self) -> bool:
+        """Whether the Gram matrices of large tensors come from a sample of their elements."""
+        return not self.matrix_direction_count
+
     def matrices(self, gradient: Tensor, state: Sequence[Tensor], tensors: Tensors) -> Tensor:
         """Computes the matrix directions of all tensors.
 
         Args:
             gradient: As in `step`.
-            state: As in `step`, that of the coordinates alone.
+            state: The elements' arrays of the state that `step` takes.
             tensors: As in `step`.
 
         Returns:
-            float32 `[matrix_rows, n]`.
+            float32 `[matrix_direction_count, n]`.
         """
-        if not self.matrix_rows:
+        if not self.matrix_direction_count:
             return ops.zeros((0, *gradient.shape), "float32")
         arrays = [tensors.cut(array) for array in self.advance(gradient, state)]
         parts = [
@@ -167,14 +171,14 @@ class TensorwiseRule(UpdateRule):
         """Computes one update. Pure, of static shapes, in `keras.ops` only.
 
         Args:
-            gradient: Gradient of every coordinate, float32 `[n]`.
-            state: `coordinate_rows` arrays `[n]`, and one `[tensor_rows, T]`.
-            parameters: The coordinates themselves, float32 `[n]`. Defaults to zeros.
-            tensors: What they belong to. Defaults to one vector.
-            matrices: As returned by `matrices`. Defaults to what it returns.
+            gradient: Gradient of every element, float32 `[n]`.
+            state: `element_rows` arrays `[n]`, and one `[tensor_rows, T]`.
+            parameters: Values of the elements, float32 `[n]`. Defaults to zeros.
+            tensors: The tensors that the elements belong to. Defaults to one vector.
+            matrices: As returned by `matrices`. Defaults to computing them.
 
         Returns:
-            `(update, state)`: what to add to the coordinates, float32 `[n]`, and the next state.
+            `(update, state)`: what to add to the elements, float32 `[n]`, and the next state.
         """
         if parameters is None:
             parameters = ops.zeros_like(gradient)
@@ -182,27 +186,28 @@ class TensorwiseRule(UpdateRule):
             tensors = Tensors([gradient.shape])
         if matrices is None:
             matrices = self.matrices(gradient, state[:-1], tensors)
-        *coordinate_state, tensor_state = state
-        coordinate_state = self.advance(gradient, coordinate_state)
-        directions = self.directions(gradient, coordinate_state, ops.stop_gradient(parameters))
+        *element_state, tensor_state = state
+        element_state = self.advance(gradient, element_state)
+        directions = self.directions(gradient, element_state, ops.stop_gradient(parameters))
         rows = ops.concatenate([matrices, ops.stack(directions)])
-        coefficients, tensor_state = self.control(tensors.products(rows), tensor_state, tensors)
+        gram = tensors.gram_matrices(rows, self.samples)
+        coefficients, tensor_state = self.control(gram, tensor_state, tensors)
         sums = tensors.combine(coefficients, rows[: coefficients.shape[0]])
         parts = zip(sums, tensors.runs, strict=True)
         update = tensors.join([self.refine(part, shape) for part, (shape, _) in parts])
-        return update, (*coordinate_state, tensor_state)
+        return update, (*element_state, tensor_state)
 
     def initial_state(self, n: int, tensors: int = 1) -> State:
         """Returns the state before the first step (zeros).
 
         Args:
-            n: Number of coordinates.
+            n: Number of elements.
             tensors: Number of tensors, T. Defaults to 1.
 
         Returns:
-            `coordinate_rows` float32 arrays `[n]`, and one `[tensor_rows, T]`.
+            `element_rows` float32 arrays `[n]`, and one `[tensor_rows, T]`.
         """
         return (
-            *(ops.zeros((n,), "float32") for _ in range(self.coordinate_rows)),
+            *(ops.zeros((n,), "float32") for _ in range(self.element_rows)),
             ops.zeros((self.tensor_rows, tensors), "float32"),
         )

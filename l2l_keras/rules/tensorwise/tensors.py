@@ -1,4 +1,4 @@
-"""Vectors of coordinates that belong to several tensors."""
+"""Vectors that hold the elements of several tensors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules.tensorwise.sampling import sample
+
 Tensor = Any
 Shape = tuple[int, ...]
 
-
-# What Keras calls arrays of which an example takes rows by their numbers.
+# Names of Keras' variables of which an example looks up rows.
 _EMBEDDINGS = ("embeddings", "lora_embeddings_a")
 
 
 def fan_in(path: str, shape: Shape) -> int:
-    """Returns how many inputs a unit of a layer has.
+    """Returns the number of inputs of a unit of a layer.
 
     Args:
         path: Path of the layer's variable.
         shape: Its shape, as Keras lays out kernels.
 
     Returns:
-        The number of inputs; 1 for vectors, and for embeddings: an example has one of their words,
-        and what becomes of it does not depend on how many there are.
+        The number of inputs; 1 for vectors and for embeddings, whose rows an example looks up one
+        at a time, however many there are.
 
     Example:
         >>> fan_in("model/dense/kernel", (20, 10)), fan_in("model/embedding/embeddings", (20, 10))
@@ -38,19 +39,18 @@ def fan_in(path: str, shape: Shape) -> int:
 
 
 class Tensors:
-    """The tensors whose coordinates make a vector, one tensor after the other.
+    """Tensors whose elements make up one vector, one tensor after the other.
 
     Args:
-        shapes: Their shapes.
-        fan_ins: How many inputs a unit has in each, as `fan_in` tells from their names. Defaults to
-            what it tells from their shapes alone.
+        shapes: Shapes of the tensors.
+        fan_ins: Number of inputs of a unit in each tensor (see `fan_in`). Defaults to what the
+            shapes alone tell.
 
     Attributes:
-        shapes: Their shapes.
-        fan_ins: As above.
-        sizes: Their numbers of coordinates.
-        runs: Shapes of neighbours that have the same one, each with their number: what is computed
-            at once.
+        shapes: Shapes of the tensors.
+        fan_ins: As given.
+        sizes: Their numbers of elements.
+        runs: `(shape, count)` of each run of neighbours of one shape, which are computed at once.
 
     Example:
         >>> tensors = Tensors([(2, 2), (1,)])
@@ -72,7 +72,7 @@ class Tensors:
         return len(self.shapes)
 
     def cut(self, rows: Tensor) -> list[Tensor]:
-        """Cuts rows `[..., n]` into those of each run of tensors, `[..., count, size]`."""
+        """Cuts rows `[..., n]` by run of tensors, into arrays `[..., count, size]`."""
         parts = _split(rows, [count * math.prod(shape) for shape, count in self.runs])
         return [
             ops.reshape(part, (*part.shape[:-1], count, math.prod(shape)))
@@ -83,37 +83,32 @@ class Tensors:
         """Undoes `cut`."""
         return _joined([ops.reshape(part, (*part.shape[:-2], -1)) for part in parts])
 
-    def products(self, rows: Tensor) -> Tensor:
-        """Computes the mean products of rows with each other, tensor by tensor.
+    def gram_matrices(self, rows: Tensor, sampled: bool = False) -> Tensor:
+        """Computes the mean products of rows with each other, for each tensor.
 
         Args:
             rows: float32 `[r, n]`.
+            sampled: Whether to take means over a sample of a large tensor's elements. Defaults to
+                False.
 
         Returns:
-            float32 `[r, r, T]`, zero for a tensor without coordinates.
+            float32 `[r, r, T]`, zero for a tensor without elements.
         """
-        means = []
-        for part in self.cut(rows):
-            # XLA is three times as fast at the product of matrices as at that of a batch of one.
-            if part.shape[1] == 1:
-                part = part[:, 0]
-                product = ops.matmul(part, ops.transpose(part))[..., None]
-            else:
-                part = ops.swapaxes(part, 0, 1)
-                # Said like this, XLA makes no transposed copy.
-                product = ops.moveaxis(ops.einsum("tin,tjn->tij", part, part), 0, -1)
-            means.append(product * (1.0 / max(part.shape[-1], 1)))
-        return _joined(means)
+        parts = self.cut(rows)
+        if sampled:
+            shapes = (shape for shape, _ in self.runs)
+            parts = [sample(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return _joined([gram_matrices(part) for part in parts])
 
     def combine(self, coefficients: Tensor, rows: Tensor) -> list[Tensor]:
-        """Computes sums of rows, each with a coefficient of every tensor, cut as by `cut`.
+        """Computes weighted sums of rows, with coefficients for each tensor.
 
         Args:
             coefficients: float32 `[k, T]`.
             rows: float32 `[k, n]`.
 
         Returns:
-            Those of each run of tensors, float32 `[count, size]`.
+            The sums of each run of tensors, float32 `[count, size]`.
         """
         own = _split(coefficients, [count for _, count in self.runs])
         sums = [
@@ -121,6 +116,27 @@ class Tensors:
             for c, part in zip(own, self.cut(rows), strict=True)
         ]
         return [part[:, 0] for part in sums]
+
+
+def gram_matrices(rows: Tensor) -> Tensor:
+    """Computes the mean products of rows with each other, for several tensors of one size.
+
+    Args:
+        rows: float32 `[r, count, ...]`, with the elements on the axes from the third on.
+
+    Returns:
+        float32 `[r, r, count]`.
+    """
+    rows = ops.reshape(rows, (*rows.shape[:2], math.prod(rows.shape[2:])))
+    # XLA multiplies two matrices three times as fast as a batch of one.
+    if rows.shape[1] == 1:
+        matrix = rows[:, 0]
+        products = ops.matmul(matrix, ops.transpose(matrix))[..., None]
+    else:
+        batch = ops.swapaxes(rows, 0, 1)
+        # In this form, XLA makes no transposed copy.
+        products = ops.moveaxis(ops.einsum("tin,tjn->tij", batch, batch), 0, -1)
+    return products * (1.0 / max(rows.shape[-1], 1))
 
 
 def _split(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:

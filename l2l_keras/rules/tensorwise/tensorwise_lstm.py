@@ -196,7 +196,7 @@ class TensorwiseLSTM(TensorwiseRule):
         self.built = True
 
     @property
-    def coordinate_rows(self) -> int:
+    def element_rows(self) -> int:
         """A row for each momentum and each average of squares."""
         return len(self.momenta) + len(self._decays)
 
@@ -206,12 +206,12 @@ class TensorwiseLSTM(TensorwiseRule):
         return 2 * self.units + _OWN_ROWS
 
     @property
-    def direction_rows(self) -> int:
+    def direction_count(self) -> int:
         """The directions that are not matrix directions, √v, and where the gradient is not zero."""
-        return self._directions - self.matrix_rows + 1 + (self.wide_fan_in is not None)
+        return self._directions - self.matrix_direction_count + 1 + (self.wide_fan_in is not None)
 
     @property
-    def matrix_rows(self) -> int:
+    def matrix_direction_count(self) -> int:
         """The orthogonal factors."""
         return len(self.orthogonal)
 
@@ -447,7 +447,7 @@ class TensorwiseLSTM(TensorwiseRule):
     def _mix(self, outputs: Tensor, factors: Tensor) -> Tensor:
         """Returns the weights of the rows, but for the rate, `[k, T]`."""
         nominal = np.zeros((self._directions - 1, 1), "float32")
-        nominal[self.matrix_rows] = self.nominal
+        nominal[self.matrix_direction_count] = self.nominal
         mix = (outputs[:-1] + ops.convert_to_tensor(nominal)) * factors[:-1]
         if not self.weight_decay:
             return mix

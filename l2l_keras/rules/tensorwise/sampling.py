@@ -1,0 +1,64 @@
+"""Which elements of a large tensor show how directions are aligned in it.
+
+Gram matrices are means over elements: a few thousand of them tell as much as all, and cost a
+fraction. At least `_FEWEST` elements of a tensor are sampled, and about `_OF_EACH` of each of its
+rows and columns: a single one may hold most of a gradient, such as that of the most frequent word.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+Shape = tuple[int, ...]
+
+LARGE = 2**13
+"""Tensors of more elements than this are sampled."""
+
+_FEWEST, _OF_EACH = 2**12, 8
+
+
+def sample(elements: Tensor, shape: Shape) -> Tensor:
+    """Returns a sample of a large tensor's elements, and all elements of a small one.
+
+    Args:
+        elements: The tensor's elements on the last axis, `[..., size]`.
+        shape: The tensor's shape.
+
+    Returns:
+        `[..., periods, span]` of a large tensor; `elements` of a small one.
+
+    Example:
+        >>> sample(keras.ops.ones((3, 100)), (10, 10)).shape
+        TensorShape([3, 100])
+        >>> sample(keras.ops.ones((3, 500_000)), (1000, 500)).shape
+        TensorShape([3, 1968, 4])
+    """
+    span, period = _span_and_period(shape)
+    if span == period:
+        return elements
+    size = math.prod(shape)
+    periods = size // period
+    # From the middle of the remainder, so that neither the first nor the last row falls short.
+    start = size % period // 2
+    several = tuple(elements.shape[:-1])
+    chosen = elements[..., start : start + periods * period]
+    # Not flattened: XLA would then find each element by a division.
+    return ops.reshape(chosen, (*several, periods, period))[..., :span]
+
+
+def _span_and_period(shape: Shape) -> tuple[int, int]:
+    """Returns how many neighbours to take of how many elements.
+
+    Each row of a matrix has two spans, one span further along than in the row before, so that all
+    columns have their turn.
+    """
+    rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
+    fraction = min(rows * columns / _FEWEST, rows / _OF_EACH, columns / _OF_EACH)
+    if rows * columns <= LARGE or fraction < 2.0:
+        return 1, 1
+    span = math.ceil(columns / fraction / 2.0)
+    return span, (columns + span) // 2
