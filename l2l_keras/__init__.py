@@ -9,9 +9,9 @@ from typing import Any
 
 from l2l_keras import presets, rules
 from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
-from l2l_keras.guard import Guard
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.presets import list_presets
+from l2l_keras.safeguards.adam_fallback import Guard
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from l2l_keras.engine.backends import backend
+
 
 class SkippedSteps(keras.callbacks.Callback):
     """Reports the steps that a `LearnedOptimizer` has skipped.
@@ -96,7 +98,7 @@ class ObserveLoss(keras.callbacks.Callback):
         total = float(logs["loss"]) * (batch + 1)
         loss = (total - self._total) / max(1, batch + 1 - self._batches)
         self._total, self._batches = total, batch + 1
-        _synchronise(self.model)
+        backend.synchronize(self.model)
         _optimizer_of(self.model).observe_loss(loss)
 
 
@@ -178,7 +180,7 @@ class Diagnostics(keras.callbacks.Callback):
             self._writer = None
 
     def _show(self) -> None:
-        _synchronise(self.model)
+        backend.synchronize(self.model)
         optimizer = _optimizer_of(self.model)
         numbers = {
             f"{name}/{path}": number
@@ -200,12 +202,6 @@ class Diagnostics(keras.callbacks.Callback):
             for name, number in numbers.items():
                 tf.summary.scalar(name, number)
         self._writer.flush()
-
-
-def _synchronise(model: keras.Model) -> None:
-    """Puts the model's variables where JAX' trainer has got to; it reads them again."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
 
 
 def _optimizer_of(model: keras.Model) -> Any:

@@ -6,21 +6,23 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
 
-from l2l_keras import _backend, gradient_guard, parameter_groups, presets, update_records
-from l2l_keras._keras_hooks import BatchOptimizer
-from l2l_keras.batched_update import Block, ShardedBlock
-from l2l_keras.columns import Slot, Step, divide, to_vector
-from l2l_keras.guard import Guard, GuardedVariables
-from l2l_keras.referee import Referee
+from l2l_keras import parameter_groups, presets
+from l2l_keras.engine import state_dtype as dtypes
+from l2l_keras.engine.backends import backend
+from l2l_keras.engine.backends.boundary import StepInputs
+from l2l_keras.engine.blocks import make_blocks
+from l2l_keras.engine.keras_hooks import BatchOptimizer
+from l2l_keras.engine.layout import StateArray, VariableInfo, layout_argument, sharded_axes
+from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
-from l2l_keras.rules.tensorwise.tensors import fan_in
-from l2l_keras.stored_rule import STATE_DTYPES, StoredTensorwiseRule, stored_rule
-from l2l_keras.tensorwise_update import TensorwiseBlock
+from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
+from l2l_keras.safeguards.skip_steps import SkipSteps
+from l2l_keras.safeguards.update_statistics import NAMES, UpdateStatistics
 
 Tensor = Any
 Variable = Any
@@ -30,27 +32,26 @@ Variable = Any
 class LearnedOptimizer(BatchOptimizer):
     """Optimizer whose updates are computed by (meta-trained) update rules.
 
-    θ ← θ + learning_rate · u with (u, h) = m(∇, h; φ): the rule m says where to go and how far,
-    and keeps a state h for every coordinate. All coordinates of all variables go through the rule
-    together, a few thousand at a time, in float32 whatever the variables' dtype. The state is one
-    array `[rows, coordinates]`, `rows` being the sum of the rule's `state_rows`.
+    θ ← θ + learning_rate · u with (u, h) = m(∇, h; φ): the rule m decides direction and length of
+    the update, and keeps a state h for every weight. All weights of all variables go through the
+    rule together, a few thousand at a time, in float32 whatever the variables' dtype.
 
     Variables may be divided into groups, each with a rule of its own, or handed to a Keras
-    optimizer, as one may want for biases and norms.
+    optimizer, for example biases and norms.
 
     A step whose gradients are not finite, or suddenly far larger than those of the steps before,
     is skipped: it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay
-    and moving averages, which do not come from gradients, go on.)
+    and moving averages, which do not come from gradients, continue.)
 
-    A coupled rule (`UpdateRule.coupled`) steps through all coordinates of its group at once, in
-    memory that grows with their number; where some variables come without a gradient, it takes that
-    as zero. A sharded variable is a problem of its own.
+    A rule of scope "model" steps through all weights of its group at once, in memory that grows
+    with their number; variables without a gradient take part with a gradient of zero. A sharded
+    variable is a problem of its own.
 
     The optimizer works on copies of the rules, whose weights are part of its (non-trainable)
     variables: meta-training a rule further does not change it, and loading a checkpoint into it
     does not change the rule that it was made from.
 
-    For rules that may do harm, or no good, there is a `guard`, which has Adam take over.
+    With a `guard`, Adam takes over from a rule that does harm or does not improve the loss.
 
     Args:
         rule: The update rule, an `l2l_keras.rules.UpdateRule`
@@ -66,16 +67,16 @@ class LearnedOptimizer(BatchOptimizer):
             be saved and loaded.
         state_dtype: `"float32"` (the default), or `"bfloat16"` for states of half the size,
             rounded to 8 bits after each step.
-        runaway_factor: A step is skipped if the norm of its gradients is more than so many times
-            the largest of recent steps (see `l2l_keras.gradient_guard.judge`); None to skip only
-            what is not finite. Defaults to 1000.
-        guard: `True`, or an `l2l_keras.Guard` with other settings, for Adam to take over where the
-            rule is of no use. Defaults to None.
+        runaway_factor: A step is skipped if the norm of its gradients is more than this times the
+            largest of recent steps (see `l2l_keras.safeguards.skip_steps.accept`); None to skip
+            only steps that are not finite. Defaults to 1000.
+        guard: `True`, or an `l2l_keras.Guard` with other settings, for the fallback to Adam.
+            Defaults to None.
         record_updates: Whether to record, in every step, the norm of each variable's update by its
             rule and the cosine of the angle between it and the direction of steepest descent, for
             `diagnose` and `l2l_keras.Diagnostics`. Defaults to False.
         weight_decay: Float or None. If set, `learning_rate * weight_decay` of every variable is
-            taken off it before its update.
+            subtracted from it before its update.
         clipnorm: Float or None. If set, the gradient of each variable is clipped to this norm.
         clipvalue: Float or None. If set, gradients are clipped to `[-clipvalue, clipvalue]`.
         global_clipnorm: Float or None. If set, all gradients together are clipped to this norm.
@@ -83,9 +84,9 @@ class LearnedOptimizer(BatchOptimizer):
         ema_momentum: Momentum of this average. Defaults to 0.99.
         ema_overwrite_frequency: Steps between two overwritings of the variables with their average,
             or None (the default) to overwrite them at the end of training only.
-        loss_scale_factor: Float or None. Factor of the loss, taken out of the gradients again.
+        loss_scale_factor: Float or None. Factor of the loss, by which gradients are divided.
         gradient_accumulation_steps: Integer or None. If set, variables and the rules' state change
-            every so many steps only, on the mean gradient of these steps.
+            once in this number of steps, on the mean gradient of these steps.
         name: Name of the optimizer.
 
     Raises:
@@ -127,9 +128,10 @@ class LearnedOptimizer(BatchOptimizer):
         name: str | None = None,
     ) -> None:
         parameter_groups.check(rule, group_of)
-        if state_dtype not in STATE_DTYPES:
+        if state_dtype not in dtypes.STATE_DTYPES:
             raise ValueError(
-                f"`state_dtype` must be one of {list(STATE_DTYPES)}. Received: {state_dtype!r}"
+                f"`state_dtype` must be one of {list(dtypes.STATE_DTYPES)}. "
+                f"Received: {state_dtype!r}"
             )
         if runaway_factor is not None and not runaway_factor > 1.0:
             raise ValueError(
@@ -161,25 +163,16 @@ class LearnedOptimizer(BatchOptimizer):
         # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
         # they are saved with it, and are arguments, not constants, of compiled training steps.
         self._rule_weights = parameter_groups.weights(self.rule)
-        # Not in `build`, which may be called where Keras does not track what layers consist of.
-        self._stored_rules = {
-            group: stored_rule(rule, state_dtype)
-            for group, rule in parameter_groups.rules(self.rule).items()
-        }
-        known = {
-            "skipped_steps": self.add_variable((), dtype="int", name="skipped_steps"),
-            "largest_norm": self.add_variable((), dtype="float32", name="largest_norm"),
-        }
-        if self.guard:
-            known |= {
-                "referee": self.add_variable((len(Referee._fields),), name="referee"),
-                # Sum and number of the losses since the last step.
-                "losses": self.add_variable((2,), name="losses"),
-                "products": self.add_variable((4,), name="products"),
-            }
-        # What is known of all variables together, by name.
-        self._known = known
-        self._run = _backend.runner(self._compute)
+        self._fallback = AdamFallback(self.guard) if self.guard else None
+        self._safeguards = [SkipSteps(self.runaway_factor)]
+        if self.record_updates:
+            self._safeguards.append(UpdateStatistics())
+        if self._fallback:
+            self._safeguards.append(self._fallback)
+        self._state = _State()
+        for safeguard in self._safeguards:
+            for name, (shape, dtype) in safeguard.scalars().items():
+                self._state.scalars[name] = self.add_variable(shape, dtype=dtype, name=name)
 
     @classmethod
     def from_preset(
@@ -227,7 +220,7 @@ class LearnedOptimizer(BatchOptimizer):
         """Creates the rules' state, and that of Keras optimizers, for the variables.
 
         Args:
-            variables: The variables to optimise.
+            variables: The variables to optimize.
 
         Raises:
             ValueError: If a variable belongs to no group.
@@ -235,52 +228,43 @@ class LearnedOptimizer(BatchOptimizer):
         if self.built:
             return
         super().build(variables)
-        # Variables that are overwritten with their gradient are not optimised.
-        updated = {
-            index: variable
+        # Variables that are overwritten with their gradient are not optimized.
+        updated = [
+            index
             for index, variable in enumerate(variables)
             if not getattr(variable, "overwrite_with_gradient", False)
-        }
-        groups = parameter_groups.assign(
-            list(updated.values()), parameter_groups.members(self.rule), self.group_of
-        )
-        self._shapes = tuple(tuple(variable.shape) for variable in variables)
-        self._paths = [parameter_groups.path_of(variable) for variable in variables]
-        self._blocks = tuple(self._make_blocks(updated, groups))
-        numbers = itertools.count()
-        self._slots = [
-            [self._add_slot(slot, variables[slot.reference], next(numbers)) for slot in block.slots]
-            for block in self._blocks
         ]
-        if self.record_updates:
-            shape = (len(variables), len(update_records.NAMES))
-            self._known["records"] = self.add_variable(shape, name="records")
-        self._guard_slots: dict[int, list[Variable]] = {}
-        if self.guard:
-            shapes = {
-                index: shape for block in self._blocks for index, shape in block.shapes.items()
-            }
-            axes = {index: _backend.sharded_axes(variables[index]) for index in shapes}
-            self._guarded = GuardedVariables(self.guard, shapes, axes)
-            self._guard_slots = {
-                index: [
-                    self._add_slot(slot, variables[index], next(numbers))
-                    for slot in self._guarded.slots_of(index)
-                ]
-                for index in shapes
-            }
-        self._delegations = tuple(
-            (optimizer, tuple(i for i, g in zip(updated, groups, strict=True) if g == group))
-            for group, optimizer in parameter_groups.delegates(self.rule).items()
+        groups = parameter_groups.assign(
+            [variables[index] for index in updated],
+            parameter_groups.members(self.rule),
+            self.group_of,
         )
+        members = parameter_groups.indices_by_group(self.rule, updated, groups)
+        self._infos = [_describe(variable) for variable in variables]
+        rules = parameter_groups.rules(self.rule)
+        self._blocks = make_blocks(
+            rules,
+            self.state_dtype,
+            {group: {i: self._infos[i] for i in members[group]} for group in rules},
+        )
+        self._add_state(variables)
+        self._delegations = [
+            (optimizer, members[group])
+            for group, optimizer in parameter_groups.delegates(self.rule).items()
+        ]
         for optimizer, indices in self._delegations:
             optimizer.build([variables[index] for index in indices])
         self._delegate_variables = [v for o, _ in self._delegations for v in o.variables]
+        shapes = {index: info.shape for index, info in enumerate(self._infos)}
+        self._step = backend.compile_step(Engine(self._blocks, shapes, self._safeguards).step)
+        # One variable's gradient alone does not tell whether gradients are running away.
+        alone = Engine(self._blocks, shapes, [SkipSteps(None)])
+        self._step_alone = backend.compile_step(alone.step)
 
     @property
     def skipped_steps(self) -> int:
         """Steps that were skipped because their gradients were not finite, or far too large."""
-        return int(ops.convert_to_numpy(self._known["skipped_steps"]))
+        return int(ops.convert_to_numpy(self._state.scalars["skipped_steps"]))
 
     @property
     def guard_report(self) -> dict[str, int | bool]:
@@ -289,24 +273,17 @@ class LearnedOptimizer(BatchOptimizer):
         Raises:
             ValueError: If there is no guard.
         """
-        if not self.guard:
-            raise ValueError("There is nothing to report without a guard. Received: guard=None")
-        referee = Referee(*ops.convert_to_numpy(self._known["referee"]).tolist())
-        return {
-            "steps": int(referee.steps),
-            "adam steps": int(referee.adam_steps),
-            "trials": int(referee.trials),
-            "rescues": int(referee.rescues),
-            "adam leads": referee.adam_leads > 0.5,
-        }
+        if self._fallback is None:
+            raise ValueError("A report needs a guard. Received: guard=None")
+        return self._fallback.report(self._state.scalars["fallback"])
 
     def diagnose(self) -> dict[str, dict[str, float]]:
-        """Tells what there is to see of the rules at work.
+        """Returns diagnostics of the rules at work.
 
         Returns:
-            For each variable that a rule updates, by its path: what there is to see in the rule's
-            state, such as "step size" and "saturated cells" (see `UpdateRule.diagnose`); and of its
-            last update, with `record_updates`, the "update norm" and the "cosine with descent".
+            For each variable that a rule updates, by its path: numbers from the rule's state, such
+            as "step size" and "saturated cells" (see `UpdateRule.diagnose`); and of its last
+            update, with `record_updates`, the "update norm" and the "cosine with descent".
 
         Raises:
             ValueError: If the optimizer has not been built.
@@ -320,52 +297,52 @@ class LearnedOptimizer(BatchOptimizer):
             ['cosine with descent', 'saturated cells', 'step size', 'update norm']
         """
         if not self.built:
-            raise ValueError("There is nothing to see before the optimizer is built.")
-        seen: dict[str, dict[str, float]] = {}
-        for block, slots in zip(self._blocks, self._slots, strict=True):
+            raise ValueError("Diagnostics need an optimizer that has been built.")
+        diagnostics: dict[str, dict[str, float]] = {}
+        for number, block in enumerate(self._blocks):
             for index in block.shapes:
-                numbers = block.diagnose(slots, index)
+                numbers = block.diagnose(self._state.rule_states[number], index)
                 if self.record_updates:
-                    own = ops.unstack(ops.convert_to_tensor(self._known["records"])[index])
-                    numbers |= zip(update_records.NAMES, own, strict=True)
-                seen[self._paths[index]] = {
+                    records = ops.convert_to_tensor(self._state.scalars["records"])
+                    numbers |= zip(NAMES, ops.unstack(records[index]), strict=True)
+                diagnostics[self._infos[index].path] = {
                     name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
                 }
-        return seen
+        return diagnostics
 
     def observe_loss(self, loss: Tensor) -> None:
-        """Shows a loss of the present weights to the guard, if there is one.
+        """Passes a loss of the present weights to the guard, if there is one.
 
-        Training with `fit` does so by itself; see `l2l_keras.Guard` for where it does not.
+        `fit` does this by itself; see `l2l_keras.Guard` for where it does not.
 
         Args:
-            loss: A scalar. Of several between two steps, the mean counts.
+            loss: A scalar. Of several losses between two steps, the mean counts.
         """
-        if self.guard:
-            loss = ops.stop_gradient(ops.convert_to_tensor(loss, dtype="float32"))
-            losses = self._known["losses"]
-            losses.assign(losses + ops.stack([loss, ops.ones_like(loss)]))
+        if self._fallback is not None:
+            losses = self._state.scalars["losses"]
+            losses.assign(self._fallback.add_loss(losses, loss))
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Scales the loss, as Keras does, and shows it to the guard.
+        """Scales the loss, as Keras does, and passes it to the guard.
 
         Args:
             loss: A scalar.
         """
-        # Where losses are traced apart from the step, what is assigned would be lost.
-        if keras.backend.backend() != "jax" and not _backend.has_strategy():
+        if backend.sees_losses():
             self.observe_loss(loss)
         return super().scale_loss(loss)
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
-        """Updates one variable and its state; training takes all variables in one such step.
+        """Updates one variable and its state; training updates all variables in one step.
 
         Args:
             gradient: Gradient of the variable, of its shape, dense or sparse.
             variable: One of the variables that the optimizer was built with.
             learning_rate: Factor of the update, a scalar.
         """
-        self._update([gradient], [variable], learning_rate, alone=True)
+        inputs = self._inputs([gradient], [variable], learning_rate)
+        scalars = {name: inputs.scalars[name] for name in SkipSteps(None).scalars()}
+        self._take(self._step_alone, inputs._replace(slots={}, scalars=scalars))
 
     def update_variables(
         self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
@@ -377,34 +354,37 @@ class LearnedOptimizer(BatchOptimizer):
             variables: Variables that the optimizer was built with.
             learning_rate: Factor of the rules' updates, a scalar.
         """
-        if not _backend.has_strategy():
-            self._update(gradients, variables, learning_rate, alone=False)
+        inputs = self._inputs(gradients, variables, learning_rate)
+        if not backend.replicated():
+            self._take(self._step, inputs)
             return
 
-        plan, *arguments = self._arguments(gradients, variables, learning_rate, alone=False)
+        def delegate(own_gradients: Mapping[int, Tensor]) -> None:
+            for optimizer, indices in self._delegated(own_gradients):
+                own = [inputs.parameters[index] for index in indices]
+                optimizer.apply([own_gradients[index] for index in indices], own)
 
-        def delegate(gradients: Sequence[Tensor]) -> None:
-            for optimizer, chosen in self._delegated(plan):
-                optimizer.apply([gradients[k] for k in chosen], [variables[k] for k in chosen])
-
-        _backend.run_on_replicas(self._run, delegate, plan, *arguments)
+        backend.run_on_replicas(self._step, inputs, delegate)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Sets the final values of the variables; called by `fit` at its end.
 
-        Where training ends in a trial of the guard, that ends too (`l2l_keras.referee.conclude`),
-        and they are the winner's. With `use_ema`, they are averages.
+        If training ends in a trial of the guard, they are the winner's values (see
+        `l2l_keras.safeguards.fallback_policy.conclude`). With `use_ema`, they are averages.
 
         Args:
             var_list: The variables that the optimizer was built with.
         """
-        if self.guard and self.built:
+        if self._fallback is not None and self.built:
             variables = {self.index_of(variable): variable for variable in var_list}
-            self._guarded.finish(self._known["referee"], self._guard_slots, variables)
+            slots = self._state.slots[self._fallback.name]
+            self._fallback.conclude(self._state.scalars["fallback"], slots, variables)
         super().finalize_variable_values(var_list)
 
     def state_of(self, variable: Variable) -> Tensor:
-        """Returns the state that a rule keeps of a variable.
+        """Returns the state that a rule keeps of each element of a variable.
+
+        What a tensorwise rule keeps of a variable as a whole is not part of it (see `diagnose`).
 
         Args:
             variable: One of the variables that the optimizer was built with, of a rule's group.
@@ -424,9 +404,9 @@ class LearnedOptimizer(BatchOptimizer):
             (80, 3)
         """
         index = self.index_of(variable)
-        for block, slots in zip(self._blocks, self._slots, strict=True):
+        for number, block in enumerate(self._blocks):
             if index in block.shapes:
-                return block.state_of(slots, index)
+                return block.state_of(self._state.rule_states[number], index)
         raise ValueError(f"No rule updates the variable. Received: {variable}")
 
     def get_config(self) -> dict[str, Any]:
@@ -475,187 +455,99 @@ class LearnedOptimizer(BatchOptimizer):
         parameter_groups.unpack_weights(config["rule"], config.pop("rule_weights"))
         return super().from_config(config, custom_objects)
 
-    def _make_blocks(
-        self, variables: Mapping[int, Variable], groups: Sequence[str]
-    ) -> Iterator[Block | TensorwiseBlock]:
-        """Divides variables by rule and device, and then by size; sharded ones stand alone."""
-        shared: dict[tuple[str, str], dict[int, tuple[int, ...]]] = {}
-        axes: dict[int, tuple[str | None, ...]] = {}
-        for (index, variable), group in zip(variables.items(), groups, strict=True):
-            if group not in self._stored_rules:
-                continue
-            axes[index] = _backend.sharded_axes(variable)
-            # Those of a tensorwise rule are together, wherever they lie.
-            stored = self._stored_rules[group]
-            if isinstance(stored, StoredTensorwiseRule):
-                shared.setdefault((group, ""), {})[index] = self._shapes[index]
-            elif axes[index]:
-                yield ShardedBlock(group, stored, index, self._shapes[index], axes[index])
-            else:
-                place = (group, _backend.device(variable))
-                shared.setdefault(place, {})[index] = self._shapes[index]
-        for (group, _), shapes in shared.items():
-            stored = self._stored_rules[group]
-            if isinstance(stored, StoredTensorwiseRule):
-                fan_ins = {i: fan_in(self._paths[i], shape) for i, shape in shapes.items()}
-                devices = {index: _backend.device(variables[index]) for index in shapes}
-                yield TensorwiseBlock(group, stored, shapes, fan_ins, axes, devices)
-                continue
-            for part in [shapes] if stored.rule.coupled else divide(shapes):
-                chunk = _backend.chunk_size(variables[next(iter(part))])
-                yield Block(group, stored, part, chunk)
+    def _add_state(self, variables: Sequence[Variable]) -> None:
+        """Creates the variables that hold the state of rules and safeguards."""
+        numbers = itertools.count()
 
-    def _add_slot(self, slot: Slot, reference: Variable, number: int) -> Variable:
-        """Returns a new part of the state, next to a variable."""
-        with _backend.colocated_with(reference):
-            return self.add_variable(
-                slot.shape,
-                dtype=slot.dtype,
-                name=f"{slot.name}_{number}",
-                **_backend.layout_argument(slot.axes),
-            )
+        def add(array: StateArray) -> Variable:
+            with backend.next_to(variables[array.reference]):
+                return self.add_variable(
+                    array.shape,
+                    dtype=array.dtype,
+                    name=f"{array.name}_{next(numbers)}",
+                    **layout_argument(array),
+                )
 
-    def _update(
-        self,
-        gradients: Sequence[Tensor],
-        variables: Sequence[Variable],
-        learning_rate: Any,
-        alone: bool,
-    ) -> None:
-        """Updates variables and their state on one device, or where Keras distributes tensors."""
-        plan, *arguments = self._arguments(gradients, variables, learning_rate, alone)
-        accepted = self._run(plan, *arguments)
-        for optimizer, chosen in self._delegated(plan):
-            some = [variables[k] for k in chosen]
+        state = self._state
+        for number, block in enumerate(self._blocks):
+            state.rule_states[number] = [add(array) for array in block.state_arrays]
+        for safeguard in self._safeguards:
+            for name, columns in safeguard.tables.items():
+                state.scalars[name] = self.add_variable((len(variables), columns), name=name)
+        guarded = [index for block in self._blocks for index in block.shapes]
+        for safeguard in self._safeguards:
+            if safeguard.slots:
+                state.slots[safeguard.name] = {
+                    index: [add(self._array_like(name, index)) for name in safeguard.slots]
+                    for index in guarded
+                }
+
+    def _array_like(self, name: str, index: int) -> StateArray:
+        """Returns a state array of a variable's shape, which is sharded like it."""
+        info = self._infos[index]
+        return StateArray(name, info.shape, "float32", info.axes, index)
+
+    def _inputs(
+        self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
+    ) -> StepInputs:
+        """Returns the inputs of a step: gradients, and the variables that it reads and writes."""
+        indices = [self.index_of(variable) for variable in variables]
+        touched = {
+            number
+            for number, block in enumerate(self._blocks)
+            if not block.shapes.keys().isdisjoint(indices)
+        }
+        return StepInputs(
+            learning_rate=ops.cast(learning_rate, "float32"),
+            gradients=dict(zip(indices, gradients, strict=True)),
+            parameters=dict(zip(indices, variables, strict=True)),
+            weights={group: r.weights for group, r in parameter_groups.rules(self.rule).items()},
+            rule_states={number: self._state.rule_states[number] for number in sorted(touched)},
+            slots={
+                name: {index: own[index] for index in indices if index in own}
+                for name, own in self._state.slots.items()
+            },
+            scalars=self._state.scalars,
+        )
+
+    def _take(self, step: Callable[[StepInputs], Tensor], inputs: StepInputs) -> None:
+        """Takes a step of the rules, and then of the Keras optimizers among the groups."""
+        accepted = step(inputs)
+        for optimizer, indices in self._delegated(inputs.gradients):
+            variables = [inputs.parameters[index] for index in indices]
             # Not a condition: those of JAX cannot assign.
-            changed = [*some, *optimizer.variables]
+            changed = [*variables, *optimizer.variables]
             before = [ops.copy(variable) for variable in changed]
-            optimizer.apply([gradients[k] for k in chosen], some)
+            optimizer.apply([inputs.gradients[index] for index in indices], variables)
             for variable, value in zip(changed, before, strict=True):
                 self.assign(variable, ops.where(accepted, ops.convert_to_tensor(variable), value))
 
-    def _arguments(
-        self,
-        gradients: Sequence[Tensor],
-        variables: Sequence[Variable],
-        learning_rate: Any,
-        alone: bool,
-    ) -> tuple[Any, ...]:
-        """Returns the arguments of `_backend.runner`'s function."""
-        plan = _Plan(tuple(self.index_of(variable) for variable in variables), alone)
-        arrays = (
-            self._rule_weights,
-            [slot for _, slots in self._blocks_of(plan) for slot in slots]
-            + [slot for index in self._guarded_of(plan) for slot in self._guard_slots[index]],
-            self._known.values(),
-            variables,
-        )
-        natives = [[_backend.native(variable) for variable in part] for part in arrays]
-        return plan, ops.cast(learning_rate, "float32"), list(gradients), *natives
-
-    def _compute(
-        self,
-        plan: _Plan,
-        learning_rate: Tensor,
-        gradients: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        slots: Sequence[Any],
-        values: Sequence[Tensor],
-        access: _backend.Access,
-    ) -> tuple[list[Any], list[Tensor], Tensor]:
-        """Computes one step of all rules; see `_backend.runner`."""
-        vectors = {
-            index: to_vector(gradient, self._shapes[index])
-            for index, gradient in zip(plan.indices, gradients, strict=True)
-        }
-        blocks = [block for block, _ in self._blocks_of(plan)]
-        known = dict(zip(self._known, values, strict=True))
-        accepted, largest_norm = gradient_guard.judge(
-            self._norm(blocks, vectors),
-            known["largest_norm"],
-            None if plan.alone else self.runaway_factor,
-        )
-        if not plan.alone:
-            known["largest_norm"] = largest_norm
-        skipped = ops.logical_not(accepted)
-        known["skipped_steps"] += ops.cast(skipped, known["skipped_steps"].dtype)
-        rest = iter(weights)
-        weights_of = {
-            group: [next(rest) for _ in rule.weights]
-            for group, rule in parameter_groups.rules(self.rule).items()
-        }
-        rest = iter(slots)
-        own_slots = [[next(rest) for _ in block.slots] for block in blocks]
-        guard_slots = {
-            index: [next(rest) for _ in self._guard_slots[index]]
-            for index in self._guarded_of(plan)
-        }
-        step = Step(
-            learning_rate, weights_of, vectors, plan.indices, accepted, access.read, access.add
-        )
-        if guard_slots:
-            watched = [known[name] for name in ("referee", "losses", "products")]
-            step, watched, forget, products = self._guarded.step(step, watched, guard_slots, access)
-        recorded: dict[int, Tensor] = {}
-        if self.record_updates:
-            step = update_records.recording(step, recorded)
-        new_slots: list[Any] = []
-        ended: list[Any] = []
-        for block, own in zip(blocks, own_slots, strict=True):
-            own, ended = block.update(step, own, ended)
-            new_slots += own
-        if guard_slots:
-            new_slots = _backend.clear(new_slots, forget)
-            new_slots += [slot for own in guard_slots.values() for slot in own]
-            known["referee"], known["losses"] = watched
-            known["products"] = sum(products)
-        if self.record_updates:
-            old = known["records"]
-            rows = [recorded.get(index, old[index]) for index in range(old.shape[0])]
-            known["records"] = ops.stack(rows)
-        return new_slots, list(known.values()), accepted
-
-    def _guarded_of(self, plan: _Plan) -> list[int]:
-        """Returns the places of a step's variables that are guarded."""
-        return [] if plan.alone else [i for i in plan.indices if i in self._guard_slots]
-
-    def _norm(
-        self, blocks: Sequence[Block | TensorwiseBlock], vectors: Mapping[int, Tensor]
-    ) -> Tensor:
-        """Computes the norm of all gradients together, block by block."""
-        squares = [
-            gradient_guard.square_norm(vectors[index])
-            for _, members in self._delegations
-            for index in members
-            if index in vectors
-        ]
-        for block in blocks:
-            with _backend.after(squares[-1:]):
-                squares += [gradient_guard.square_norm(v) for v in block.vectors(vectors)]
-        return ops.sqrt(sum(squares))
-
-    def _blocks_of(self, plan: _Plan) -> list[tuple[Block | TensorwiseBlock, list[Variable]]]:
-        """Returns the blocks that have some of a step's variables, each with its slots."""
-        return [
-            (block, slots)
-            for block, slots in zip(self._blocks, self._slots, strict=True)
-            if not block.shapes.keys().isdisjoint(plan.indices)
-        ]
-
-    def _delegated(self, plan: _Plan) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
-        """Yields the Keras optimizers, each with the positions of its variables in a step."""
+    def _delegated(
+        self, gradients: Mapping[int, Tensor]
+    ) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
+        """Yields the Keras optimizers, each with the indices of its variables in a step."""
         for optimizer, members in self._delegations:
-            if chosen := [k for k, index in enumerate(plan.indices) if index in members]:
-                yield optimizer, chosen
+            if indices := [index for index in gradients if index in members]:
+                yield optimizer, indices
 
 
-class _Plan(NamedTuple):
-    """What a step is traced for.
+class _State:
+    """The variables that hold the state of rules and safeguards; see `StepInputs`.
 
-    Attributes:
-        indices: Places of its variables among the optimizer's.
-        alone: Whether it is one of several parts of a step, whose size tells nothing.
+    An object of its own: TensorFlow would wrap dictionaries in the optimizer's attributes, and could
+    not save those whose keys are indices.
     """
 
-    indices: tuple[int, ...]
-    alone: bool
+    def __init__(self) -> None:
+        self.rule_states: dict[int, list[Variable]] = {}
+        self.slots: dict[str, dict[int, list[Variable]]] = {}
+        self.scalars: dict[str, Variable] = {}
+
+
+def _describe(variable: Variable) -> VariableInfo:
+    return VariableInfo(
+        path=parameter_groups.path_of(variable),
+        shape=tuple(variable.shape),
+        device=backend.device(variable),
+        axes=sharded_axes(variable),
+    )

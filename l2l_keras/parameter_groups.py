@@ -226,6 +226,22 @@ def assign(
     return names
 
 
+def indices_by_group(
+    rule: Members, indices: Sequence[int], groups: Sequence[str]
+) -> dict[str, list[int]]:
+    """Returns the indices of each group's variables.
+
+    Args:
+        rule: A rule or members.
+        indices: Indices of variables.
+        groups: The name of each variable's group, as `assign` returns them.
+    """
+    return {
+        group: [i for i, own in zip(indices, groups, strict=True) if own == group]
+        for group in members(rule)
+    }
+
+
 def path_of(variable: Variable) -> str:
     """Returns the path of a variable, or the name of a `tf.Variable`, which has none."""
     return variable.path if hasattr(variable, "path") else variable.name

@@ -64,7 +64,7 @@ _TINY = 1e-30
 _FEW, _DOZENS = 0.3, 0.05
 
 
-class Referee(NamedTuple):
+class FallbackState(NamedTuple):
     """What is known of a training run. All are float32 scalars, zero at first.
 
     Attributes:
@@ -164,12 +164,12 @@ class Decision(NamedTuple):
 
 
 def decide(
-    referee: Referee, seen: Tensor, loss: Tensor, accepted: Tensor, products: Tensor
-) -> tuple[Referee, Decision]:
+    state: FallbackState, seen: Tensor, loss: Tensor, accepted: Tensor, products: Tensor
+) -> tuple[FallbackState, Decision]:
     """Takes a loss into account, and decides what is to happen. Pure, in `keras.ops` only.
 
     Args:
-        referee: What is known so far.
+        state: What is known so far.
         seen: Whether there is a loss, a boolean scalar; if not, the rule steps.
         loss: Loss of the weights, as they are before the step, on a minibatch, a float32 scalar.
         accepted: Whether the gradient is fit for a step, a boolean scalar.
@@ -178,31 +178,31 @@ def decide(
             Adam's update from the gradients before, float32 `[4]`.
 
     Returns:
-        `(referee, decision)`: what is known after the step, and what is to happen in it.
+        `(state, decision)`: what is known after the step, and what is to happen in it.
     """
-    seeing = _see(referee, loss, accepted, products)
+    seeing = _see(state, loss, accepted, products)
     no = ops.zeros_like(accepted)
     # The copy is ready, for the first loss to be seen.
     blind = Decision(no, no, no, no, ops.ones_like(no), no, no, no)
-    warmer = referee._replace(moments=referee.moments + _number(accepted))
+    warmer = state._replace(moments=state.moments + _number(accepted))
     parts = (ops.where(seen, a, b) for a, b in zip(seeing[1], blind, strict=True))
     return _when(seen, seeing[0], warmer), Decision(*parts)
 
 
-def conclude(referee: Referee) -> tuple[Referee, Tensor, Tensor]:
+def conclude(state: FallbackState) -> tuple[FallbackState, Tensor, Tensor]:
     """Ends a trial before its time. Pure, in `keras.ops` only.
 
     For where training ends in a trial: the challenger wins if it is more than half-way through and
     has come to lower losses, if not for certain. Else the leader goes on, with its own weights.
 
     Args:
-        referee: What is known.
+        state: What is known.
 
     Returns:
-        `(referee, swap, forget_adam)`: what is known then, whether weights and copy are to change
+        `(state, swap, forget_adam)`: what is known then, whether weights and copy are to change
         places, and whether Adam's moments are to start anew, boolean scalars.
     """
-    r = referee
+    r = state
     trial = r.trial > 0.5
     wins = _all(trial, r.place > 0.5 * r.length, r.recent < _recent_of_leader(r))
     loses = ops.logical_and(trial, ops.logical_not(wins))
@@ -214,12 +214,12 @@ def conclude(referee: Referee) -> tuple[Referee, Tensor, Tensor]:
 
 
 def _see(
-    referee: Referee, loss: Tensor, accepted: Tensor, products: Tensor
-) -> tuple[Referee, Decision]:
+    state: FallbackState, loss: Tensor, accepted: Tensor, products: Tensor
+) -> tuple[FallbackState, Decision]:
     """Decides where there is a loss; see `decide`."""
     good = ops.logical_and(accepted, ops.isfinite(loss))
-    taken = _take(referee, ops.where(good, loss, 0.0), products)
-    r = _when(good, taken, referee._replace(high=referee.high + 1.0))
+    taken = _take(state, ops.where(good, loss, 0.0), products)
+    r = _when(good, taken, state._replace(high=state.high + 1.0))
     leads, trial = r.adam_leads > 0.5, r.trial > 0.5
     adam = ops.not_equal(leads, trial)
     back = ops.logical_and(r.high >= _HARM_STEPS, ops.logical_or(ops.logical_not(adam), trial))
@@ -268,7 +268,7 @@ def _see(
     ), decision
 
 
-def _take(r: Referee, loss: Tensor, products: Tensor) -> Referee:
+def _take(r: FallbackState, loss: Tensor, products: Tensor) -> FallbackState:
     """Takes a loss into account."""
     both, rule, adam, promise = ops.unstack(products)
     agree = both > _COSINE * ops.sqrt(rule) * ops.sqrt(adam)
@@ -313,7 +313,7 @@ def _take(r: Referee, loss: Tensor, products: Tensor) -> Referee:
     )
 
 
-def _examine(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
+def _examine(r: FallbackState) -> tuple[Tensor, Tensor, Tensor]:
     """Returns what comes of a period: whether a trial, or else more of it, and whether a new copy.
 
     The last is for a rule that has made progress for certain.
@@ -346,7 +346,7 @@ def _examine(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     return ops.where(leads, again, doubted), longer, proven
 
 
-def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
+def _compare(r: FallbackState) -> tuple[Tensor, Tensor, Tensor]:
     """Returns whether a challenger is behind, so far, or for certain, and whether it is ahead."""
     half = 0.5 * r.length
     # Of the difference of two sums of so many losses.
@@ -363,7 +363,7 @@ def _compare(r: Referee) -> tuple[Tensor, Tensor, Tensor]:
     return behind > _BEHIND * error, behind > _AHEAD * error, ahead
 
 
-def _next_period(r: Referee, proven: Tensor | bool = True) -> Referee:
+def _next_period(r: FallbackState, proven: Tensor | bool = True) -> FallbackState:
     """Begins a period of the leader's; of a rule with a new copy only if its weights are proven."""
     leads = r.adam_leads > 0.5
     renewal = ops.logical_or(leads, proven)
@@ -381,7 +381,7 @@ def _next_period(r: Referee, proven: Tensor | bool = True) -> Referee:
     )
 
 
-def _lengthen(r: Referee) -> Referee:
+def _lengthen(r: FallbackState) -> FallbackState:
     """Makes a period twice as long: what was all of it is its first half."""
     zero = ops.zeros_like(r.place)
     return r._replace(
@@ -394,7 +394,7 @@ def _lengthen(r: Referee) -> Referee:
     )
 
 
-def _begin_trial(r: Referee) -> Referee:
+def _begin_trial(r: FallbackState) -> FallbackState:
     """It is the challenger's turn, from the copy: for as long, or less where a rule is trusted."""
     most = ops.maximum(_even(_TRUSTED_PART * r.steps), _LONGEST_FIRST)
     trusted = _all(r.adam_leads < 0.5, r.trust > 0.5, r.length > most)
@@ -409,7 +409,7 @@ def _begin_trial(r: Referee) -> Referee:
     )
 
 
-def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
+def _lose_trial(r: FallbackState, back: Tensor, far_behind: Tensor) -> FallbackState:
     """The leader goes on, with its own weights; its next period is far longer than the trial.
 
     If that is a rule that is ahead, but not for certain, Adam's weights are the copy then.
@@ -426,12 +426,12 @@ def _lose_trial(r: Referee, back: Tensor, far_behind: Tensor) -> Referee:
     )
 
 
-def _recent_of_leader(r: Referee) -> Tensor:
+def _recent_of_leader(r: FallbackState) -> Tensor:
     """Returns what the losses of the leader were before the trial."""
     return r.level + r.leader_second / (0.5 * r.length)
 
 
-def _win_trial(r: Referee) -> Referee:
+def _win_trial(r: FallbackState) -> FallbackState:
     """The challenger leads. If that is Adam, a period of the rule's, no shorter, was in vain."""
     waits = ops.ones_like(r.attempt)
     owed = ops.where(r.adam_leads > 0.5, 0.0, r.length)
@@ -440,7 +440,7 @@ def _win_trial(r: Referee) -> Referee:
     )
 
 
-def _replace_rule(r: Referee) -> Referee:
+def _replace_rule(r: FallbackState) -> FallbackState:
     """Adam leads, from the copy."""
     return _next_period(
         r._replace(
@@ -452,7 +452,7 @@ def _replace_rule(r: Referee) -> Referee:
     )
 
 
-def _without_losses(r: Referee) -> Referee:
+def _without_losses(r: FallbackState) -> FallbackState:
     """Begins to count."""
     zero = ops.zeros_like(r.place)
     return r._replace(
@@ -476,5 +476,7 @@ def _any(*conditions: Tensor) -> Tensor:
     return ops.any(ops.stack(conditions))
 
 
-def _when(condition: Tensor, then: Referee, otherwise: Referee) -> Referee:
-    return Referee(*(ops.where(condition, a, b) for a, b in zip(then, otherwise, strict=True)))
+def _when(condition: Tensor, then: FallbackState, otherwise: FallbackState) -> FallbackState:
+    return FallbackState(
+        *(ops.where(condition, a, b) for a, b in zip(then, otherwise, strict=True))
+    )

@@ -1,0 +1,1 @@
+"""One step of update rules over the variables of a model, on any Keras backend."""

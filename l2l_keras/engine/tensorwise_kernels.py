@@ -1,0 +1,240 @@
+"""The parts of a tensorwise rule's step on stored states, compiled one by one.
+
+In one program, XLA would compute directions again for each use of them, and would keep a copy of
+the state while it does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from l2l_keras.engine.backends import backend
+from l2l_keras.engine.shared import by_configuration
+from l2l_keras.engine.state_dtype import StateDtype
+from l2l_keras.rules import Tensors, TensorwiseRule
+from l2l_keras.rules.tensorwise.sampling import sample
+from l2l_keras.rules.tensorwise.tensors import gram_matrices
+
+Tensor = Any
+Shape = tuple[int, ...]
+State = Sequence[Any]
+Weights = Sequence[Tensor]
+
+
+class TensorwiseKernels:
+    """The kernels of a tensorwise rule.
+
+    They work on a *part*: arrays of the shape of one tensor, or vectors that hold the elements of
+    several small tensors, one after the other, as `Tensors` has them. `shapes` are always those of
+    the tensors.
+
+    Args:
+        rule: The rule.
+        state_dtype: Type of the elements' state, one of `STATE_DTYPES`; the state of tensors is
+            float32.
+
+    Attributes:
+        rule: The rule. Its weights are arguments of kernels; its own are never read.
+        dtype: Type of the elements' state.
+        control: Maps shapes and fan-ins of tensors to a kernel that decides how directions are
+            weighted.
+    """
+
+    def __init__(self, rule: TensorwiseRule, state_dtype: str) -> None:
+        self.rule = rule
+        self.dtype = StateDtype(state_dtype)
+        self.control = functools.lru_cache(maxsize=16)(self._control)
+        self._matrices_kernel = backend.kernel(self._matrices)
+        self._directions_kernel = backend.kernel(self._directions)
+        self._gram_kernel = backend.kernel(self._gram)
+        self._advance_kernel = backend.kernel(self._advance)
+        self._sums_kernel = backend.kernel(self._sums)
+        self._updates_kernel = backend.kernel(self._updates)
+
+    def observe(
+        self,
+        state: State,
+        weights: Weights,
+        gradient: Tensor,
+        parameters: Tensor,
+        shapes: tuple[Shape, ...],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Computes matrix directions, and the Gram matrices of all directions.
+
+        Args:
+            state: State of the part's elements.
+            weights: The rule's weights.
+            gradient: float32, of the part's shape.
+            parameters: float32, of the part's shape.
+            shapes: Shapes of the tensors.
+
+        Returns:
+            `(gram, matrices)`: float32 `[r, r, T]`, and arrays of the part's shape.
+        """
+        matrices: list[Tensor] = []
+        if self.rule.matrix_direction_count:
+            matrices, _ = self._matrices_kernel(state, weights, gradient, shapes)
+        directions, _ = self._directions_kernel(state, weights, gradient, parameters, shapes)
+        gram, _ = self._gram_kernel([], [*matrices, *directions], shapes)
+        return gram, matrices
+
+    def update(
+        self,
+        state: State,
+        weights: Weights,
+        gradient: Tensor,
+        parameters: Tensor,
+        matrices: Sequence[Tensor],
+        coefficients: Tensor,
+        accepted: Tensor,
+        shapes: tuple[Shape, ...],
+        members: tuple[bool, ...],
+    ) -> tuple[list[Tensor], State]:
+        """Advances the state of a part, and computes the updates of its tensors.
+
+        Args:
+            state: As in `observe`.
+            weights: As in `observe`.
+            gradient: As in `observe`.
+            parameters: As in `observe`.
+            matrices: As returned by `observe`.
+            coefficients: float32 `[T, k]`.
+            accepted: Whether to step at all, a boolean scalar.
+            shapes: As in `observe`.
+            members: Which tensors to update.
+
+        Returns:
+            `(updates, state)`: float32 of the tensors' shapes, meaningless for tensors that are
+            not updated; and the next state.
+        """
+        _, state = self._advance_kernel(state, weights, gradient, accepted, shapes, members)
+        sums, _ = self._sums_kernel(
+            state, weights, gradient, parameters, matrices, coefficients, accepted, shapes
+        )
+        updates, _ = self._updates_kernel([], weights, sums, shapes)
+        return updates, state
+
+    def _matrices(
+        self, stored: State, weights: Weights, gradient: Tensor, shapes: tuple[Shape, ...]
+    ) -> tuple[list[Tensor], State]:
+        vector, *state = [ops.reshape(array, (-1,)) for array in (gradient, *stored)]
+        state = [self.dtype.decode(array) for array in state]
+        with self.rule.using(weights):
+            matrices = self.rule.matrices(vector, state, Tensors(shapes))
+        return [ops.reshape(row, gradient.shape) for row in ops.unstack(matrices)], []
+
+    def _directions(
+        self,
+        stored: State,
+        weights: Weights,
+        gradient: Tensor,
+        parameters: Tensor,
+        shapes: tuple[Shape, ...],
+    ) -> tuple[list[Tensor], State]:
+        """Computes the directions after the next step, of a sample of a large tensor."""
+        arrays = [gradient, parameters, *stored]
+        if self._sampled(shapes):
+            arrays = [sample(ops.reshape(array, (-1,)), shapes[0]) for array in arrays]
+        gradient, parameters, *stored = arrays
+        with self.rule.using(weights):
+            state = self.rule.advance(gradient, [self.dtype.decode(array) for array in stored])
+            return self.rule.directions(gradient, state, parameters), []
+
+    def _gram(
+        self, state: State, directions: Sequence[Tensor], shapes: tuple[Shape, ...]
+    ) -> tuple[Tensor, State]:
+        rows = ops.reshape(ops.stack(directions), (len(directions), -1))
+        if self._sampled(shapes):
+            return gram_matrices(rows[:, None]), []
+        return Tensors(shapes).gram_matrices(rows), []
+
+    def _advance(
+        self,
+        stored: State,
+        weights: Weights,
+        gradient: Tensor,
+        accepted: Tensor,
+        shapes: tuple[Shape, ...],
+        members: tuple[bool, ...],
+    ) -> tuple[None, State]:
+        if not all(members):
+            accepted = ops.logical_and(accepted, np.repeat(members, Tensors(shapes).sizes))
+        with self.rule.using(weights):
+            new = self.rule.advance(gradient, [self.dtype.decode(array) for array in stored])
+        pairs = zip(new, stored, strict=True)
+        return None, [ops.where(accepted, self.dtype.encode(array), old) for array, old in pairs]
+
+    def _sums(
+        self,
+        stored: State,
+        weights: Weights,
+        gradient: Tensor,
+        parameters: Tensor,
+        matrices: Sequence[Tensor],
+        coefficients: Tensor,
+        accepted: Tensor,
+        shapes: tuple[Shape, ...],
+    ) -> tuple[list[Tensor], State]:
+        """Computes weighted sums of directions for each run of tensors; zeros if no step."""
+        state = [self.dtype.decode(array) for array in stored]
+        with self.rule.using(weights):
+            directions = [*matrices, *self.rule.directions(gradient, state, parameters)]
+        if len(shapes) == 1:
+            # Flattened after it is summed: one array to flatten instead of many.
+            weighted = zip(ops.unstack(coefficients[0]), directions, strict=False)
+            sums = [ops.reshape(sum(c * d for c, d in weighted), (1, -1))]
+        else:
+            tensors = Tensors(shapes)
+            parts = zip(*(tensors.cut(direction) for direction in directions), strict=True)
+            sums, start = [], 0
+            for (_, count), own in zip(tensors.runs, parts, strict=True):
+                factors = ops.unstack(coefficients[start : start + count], axis=1)
+                sums.append(sum(c[:, None] * d for c, d in zip(factors, own, strict=False)))
+                start += count
+        return [ops.where(accepted, array, 0.0) for array in sums], []
+
+    def _updates(
+        self, state: State, weights: Weights, sums: Sequence[Tensor], shapes: tuple[Shape, ...]
+    ) -> tuple[list[Tensor], State]:
+        updates = []
+        with self.rule.using(weights):
+            for own, (shape, count) in zip(sums, Tensors(shapes).runs, strict=True):
+                refined = self.rule.refine(own, shape)
+                updates += ops.unstack(ops.reshape(refined, (count, *shape)))
+        return updates, []
+
+    def _control(
+        self, shapes: tuple[Shape, ...], fan_ins: tuple[int, ...]
+    ) -> Callable[..., tuple[Tensor, State]]:
+        tensors = Tensors(shapes, fan_ins)
+
+        def control(
+            state: State,
+            weights: Weights,
+            gram: Sequence[Tensor],
+            learning_rate: Tensor,
+            changed: Tensor,
+        ) -> tuple[Tensor, State]:
+            with self.rule.using(weights):
+                coefficients, new_state = self.rule.control(
+                    ops.concatenate(gram, axis=-1), state[0], tensors
+                )
+            new_state = ops.where(changed, new_state, state[0])
+            return ops.transpose(learning_rate * coefficients), [new_state]
+
+        return backend.kernel(control)
+
+    def _sampled(self, shapes: tuple[Shape, ...]) -> bool:
+        """Whether a part's Gram matrices come from a sample: that of one tensor, if large."""
+        return self.rule.samples and len(shapes) == 1
+
+
+@by_configuration
+def shared_kernels(rule: TensorwiseRule, state_dtype: str) -> TensorwiseKernels:
+    """Returns the kernels of a rule, shared by rules of one configuration."""
+    return TensorwiseKernels(rule, state_dtype)
