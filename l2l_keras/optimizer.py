@@ -18,6 +18,7 @@ from l2l_keras.engine.backends.boundary import StepInputs
 from l2l_keras.engine.blocks import make_blocks
 from l2l_keras.engine.keras_hooks import BatchOptimizer
 from l2l_keras.engine.layout import StateArray, VariableInfo, layout_argument, sharded_axes
+from l2l_keras.engine.safeguard import Safeguard
 from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
@@ -164,7 +165,7 @@ class LearnedOptimizer(BatchOptimizer):
         # they are saved with it, and are arguments, not constants, of compiled training steps.
         self._rule_weights = parameter_groups.weights(self.rule)
         self._fallback = AdamFallback(self.guard) if self.guard else None
-        self._safeguards = [SkipSteps(self.runaway_factor)]
+        self._safeguards: list[Safeguard] = [SkipSteps(self.runaway_factor)]
         if self.record_updates:
             self._safeguards.append(UpdateStatistics())
         if self._fallback:
@@ -534,8 +535,8 @@ class LearnedOptimizer(BatchOptimizer):
 class _State:
     """The variables that hold the state of rules and safeguards; see `StepInputs`.
 
-    An object of its own: TensorFlow would wrap dictionaries in the optimizer's attributes, and could
-    not save those whose keys are indices.
+    An object of its own: TensorFlow would wrap dictionaries in the optimizer's attributes, and
+    could not save those whose keys are indices.
     """
 
     def __init__(self) -> None:

@@ -44,9 +44,9 @@ class Proposal(NamedTuple):
 class Safeguard:
     """Watches steps and may change them. All methods are pure, of static shapes.
 
-    A step asks each safeguard in turn to `begin`, to `observe` (or, if it has `slots`, to `replace`)
-    what rules propose for each variable, and to `end`. What `begin` returns as plan is passed on to
-    the other methods. By default, nothing happens.
+    A step asks each safeguard in turn to `begin`, to `observe` (or, if it has `slots`, to
+    `replace`) what rules propose for each variable, and to `end`. The plan that `begin` returns is
+    passed on to `observe` and `replace`. By default, nothing happens.
 
     Attributes:
         name: Name of the safeguard, unlike those of others.
@@ -82,6 +82,7 @@ class Safeguard:
     def observe(self, plan: Any, proposal: Proposal) -> Tensor | None:
         """Returns an observation of what is proposed for one variable, or None."""
         del plan, proposal
+        return None
 
     def replace(
         self, slots: Sequence[Tensor], plan: Any, proposal: Proposal

@@ -42,9 +42,9 @@ def tensorwise_blocks(
 class TensorwiseBlock:
     """Variables that a tensorwise rule updates together, part by part.
 
-    A step goes through the parts twice: first to see how directions are aligned in each tensor, and,
-    once the rule has decided, to update the tensors. Small tensors share a part; each of the others
-    is one.
+    A step goes through the parts twice: first to see how directions are aligned in each tensor,
+    and, once the rule has decided, to update the tensors. Small tensors share a part; each of the
+    others is one.
 
     Args:
         group: Name of the rule's group.

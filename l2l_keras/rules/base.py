@@ -17,8 +17,8 @@ State = tuple[Tensor, ...]
 class UpdateRule(keras.layers.Layer, abc.ABC):
     """Base class of all update rules m(∇, h; φ).
 
-    A rule holds the meta-parameters φ as its trainable weights and defines one pure function, `step`.
-    Meta-training and `LearnedOptimizer` both run it, with weights that they pass in.
+    A rule holds the meta-parameters φ as its trainable weights and defines one pure function,
+    `step`. Meta-training and `LearnedOptimizer` both run it, with weights that they pass in.
 
     Elements sit on the *last* axis: a gradient is a float32 vector `[n]`, a state is a tuple of
     float32 arrays `[rows, n]`, with `rows` from `state_rows`.
@@ -30,8 +30,8 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     - `"tensor"`: one decision for each tensor of a model; see `TensorwiseRule`.
     - `"model"`: all elements of a problem exchange information. A step sees all of them at once.
 
-    A subclass implements `state_rows`, `step` and `get_config`, or the methods of `SplitRule`, which
-    is meta-trained at a fraction of the cost in time and memory.
+    A subclass implements `state_rows`, `step` and `get_config`, or the methods of `SplitRule`,
+    which is meta-trained at a fraction of the cost in time and memory.
 
     Args:
         name: Name of the layer.

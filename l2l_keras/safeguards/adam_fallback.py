@@ -29,11 +29,11 @@ class Guard:
     """Settings of the fallback to Adam: `LearnedOptimizer(rule, guard=Guard(...))`.
 
     The optimizer keeps Adam's moments warm and a copy of the weights, and watches the loss. If the
-    loss rises far above its level, the weights are restored from the copy, and Adam continues. If the
-    loss falls more slowly than Adam's steps promise, Adam gets a trial from the copy, and the one
-    with the lower losses leads from then on: a rule that does not improve the loss is replaced, and
-    may return. Adam's steps are longer until they have made up for lost ones. If training ends in a
-    trial, the weights are the winner's. See `l2l_keras.safeguards.fallback_policy`.
+    loss rises far above its level, the weights are restored from the copy, and Adam continues. If
+    the loss falls more slowly than Adam's steps promise, Adam gets a trial from the copy, and the
+    one with the lower losses leads from then on: a rule that does not improve the loss is replaced,
+    and may return. Adam's steps are longer until they have made up for lost ones. If training ends
+    in a trial, the weights are the winner's. See `l2l_keras.safeguards.fallback_policy`.
 
     The fallback sees the losses that training passes to `Optimizer.scale_loss`, as `fit` does on
     TensorFlow and PyTorch. Elsewhere (JAX, mixed precision, `tf.distribute`, your own loops) pass

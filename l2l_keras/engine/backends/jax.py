@@ -24,7 +24,7 @@ def compile_step(step: Step) -> Callable[[StepInputs], Tensor]:
     """Returns a compiled function that takes a step, and returns whether it counts."""
 
     @jax.jit
-    def compute(inputs: StepInputs) -> tuple[dict[int, Tensor], boundary.StepResult]:
+    def compute(inputs: StepInputs) -> tuple[boundary.StepResult, dict[int, Tensor]]:
         new: dict[int, Tensor] = {}
 
         def write(change: Change) -> list[Any]:
