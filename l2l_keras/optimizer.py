@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras import parameter_groups, presets
+from l2l_keras.delegates import Delegates
 from l2l_keras.engine import state_dtype as dtypes
 from l2l_keras.engine.backends import backend
 from l2l_keras.engine.backends.boundary import StepInputs
 from l2l_keras.engine.blocks import make_blocks
 from l2l_keras.engine.keras_hooks import BatchOptimizer
-from l2l_keras.engine.layout import StateArray, VariableInfo, layout_argument, sharded_axes
+from l2l_keras.engine.layout import describe
 from l2l_keras.engine.safeguard import Safeguard
+from l2l_keras.engine.state import OptimizerState
 from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
@@ -27,6 +28,9 @@ from l2l_keras.safeguards.update_statistics import NAMES, UpdateStatistics
 
 Tensor = Any
 Variable = Any
+
+_ALONE = [SkipSteps(None)]
+"""Safeguards of a step of one variable."""
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
@@ -170,10 +174,7 @@ class LearnedOptimizer(BatchOptimizer):
             self._safeguards.append(UpdateStatistics())
         if self._fallback:
             self._safeguards.append(self._fallback)
-        self._state = _State()
-        for safeguard in self._safeguards:
-            for name, (shape, dtype) in safeguard.scalars().items():
-                self._state.scalars[name] = self.add_variable(shape, dtype=dtype, name=name)
+        self._state = OptimizerState(self._safeguards, self.add_variable)
 
     @classmethod
     def from_preset(
@@ -241,26 +242,23 @@ class LearnedOptimizer(BatchOptimizer):
             self.group_of,
         )
         members = parameter_groups.indices_by_group(self.rule, updated, groups)
-        self._infos = [_describe(variable) for variable in variables]
-        rules = parameter_groups.rules(self.rule)
-        self._blocks = make_blocks(
-            rules,
-            self.state_dtype,
-            {group: {i: self._infos[i] for i in members[group]} for group in rules},
-        )
-        self._add_state(variables)
-        self._delegations = [
-            (optimizer, members[group])
-            for group, optimizer in parameter_groups.delegates(self.rule).items()
+        self._infos = [
+            describe(variable, parameter_groups.path_of(variable)) for variable in variables
         ]
-        for optimizer, indices in self._delegations:
-            optimizer.build([variables[index] for index in indices])
-        self._delegate_variables = [v for o, _ in self._delegations for v in o.variables]
+        rules = parameter_groups.rules(self.rule)
+        own = {group: {i: self._infos[i] for i in members[group]} for group in rules}
+        self._blocks = make_blocks(rules, self.state_dtype, own)
+        self._state.build(self._blocks, self._infos, variables)
+        optimizers = parameter_groups.delegates(self.rule)
+        self._delegates = Delegates(
+            [(optimizer, members[group]) for group, optimizer in optimizers.items()], variables
+        )
+        self._delegate_variables = self._delegates.variables  # For Keras to track.
         shapes = {index: info.shape for index, info in enumerate(self._infos)}
-        self._step = backend.compile_step(Engine(self._blocks, shapes, self._safeguards).step)
-        # One variable's gradient alone does not tell whether gradients are running away.
-        alone = Engine(self._blocks, shapes, [SkipSteps(None)])
-        self._step_alone = backend.compile_step(alone.step)
+        self._engine = Engine(self._blocks, shapes, self._safeguards)
+        self._step = backend.compile_step(self._engine.step)
+        # The gradient of one variable alone does not tell whether gradients run away.
+        self._step_alone = backend.compile_step(Engine(self._blocks, shapes, _ALONE).step)
 
     @property
     def skipped_steps(self) -> int:
@@ -342,30 +340,33 @@ class LearnedOptimizer(BatchOptimizer):
             learning_rate: Factor of the update, a scalar.
         """
         inputs = self._inputs([gradient], [variable], learning_rate)
-        scalars = {name: inputs.scalars[name] for name in SkipSteps(None).scalars()}
-        self._take(self._step_alone, inputs._replace(slots={}, scalars=scalars))
+        scalars = {name: inputs.scalars[name] for s in _ALONE for name in s.scalars()}
+        accepted = self._step_alone(inputs._replace(slots={}, scalars=scalars))
+        self._delegates.step_if(accepted, inputs.gradients, inputs.parameters)
 
     def update_variables(
         self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
     ) -> None:
-        """Updates variables and their state in one step; called by `apply`.
-
-        Args:
-            gradients: Gradients of the variables, dense or sparse.
-            variables: Variables that the optimizer was built with.
-            learning_rate: Factor of the rules' updates, a scalar.
-        """
+        """Updates variables and their state in one step; called by `apply`."""
         inputs = self._inputs(gradients, variables, learning_rate)
-        if not backend.replicated():
-            self._take(self._step, inputs)
-            return
+        if backend.replicated():
+            backend.run_on_replicas(self._step, inputs, self._delegates.step)
+        else:
+            accepted = self._step(inputs)
+            self._delegates.step_if(accepted, inputs.gradients, inputs.parameters)
 
-        def delegate(own_gradients: Mapping[int, Tensor]) -> None:
-            for optimizer, indices in self._delegated(own_gradients):
-                own = [inputs.parameters[index] for index in indices]
-                optimizer.apply([own_gradients[index] for index in indices], own)
-
-        backend.run_on_replicas(self._step, inputs, delegate)
+    def _inputs(
+        self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
+    ) -> StepInputs:
+        """Returns the inputs of a step: gradients, and the variables that it reads and writes."""
+        indices = [self.index_of(variable) for variable in variables]
+        return self._state.inputs(
+            self._engine.blocks_of(indices),
+            {group: rule.weights for group, rule in parameter_groups.rules(self.rule).items()},
+            dict(zip(indices, gradients, strict=True)),
+            dict(zip(indices, variables, strict=True)),
+            learning_rate,
+        )
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Sets the final values of the variables; called by `fit` at its end.
@@ -455,100 +456,3 @@ class LearnedOptimizer(BatchOptimizer):
             )
         parameter_groups.unpack_weights(config["rule"], config.pop("rule_weights"))
         return super().from_config(config, custom_objects)
-
-    def _add_state(self, variables: Sequence[Variable]) -> None:
-        """Creates the variables that hold the state of rules and safeguards."""
-        numbers = itertools.count()
-
-        def add(array: StateArray) -> Variable:
-            with backend.next_to(variables[array.reference]):
-                return self.add_variable(
-                    array.shape,
-                    dtype=array.dtype,
-                    name=f"{array.name}_{next(numbers)}",
-                    **layout_argument(array),
-                )
-
-        state = self._state
-        for number, block in enumerate(self._blocks):
-            state.rule_states[number] = [add(array) for array in block.state_arrays]
-        for safeguard in self._safeguards:
-            for name, columns in safeguard.tables.items():
-                state.scalars[name] = self.add_variable((len(variables), columns), name=name)
-        guarded = [index for block in self._blocks for index in block.shapes]
-        for safeguard in self._safeguards:
-            if safeguard.slots:
-                state.slots[safeguard.name] = {
-                    index: [add(self._array_like(name, index)) for name in safeguard.slots]
-                    for index in guarded
-                }
-
-    def _array_like(self, name: str, index: int) -> StateArray:
-        """Returns a state array of a variable's shape, which is sharded like it."""
-        info = self._infos[index]
-        return StateArray(name, info.shape, "float32", info.axes, index)
-
-    def _inputs(
-        self, gradients: Sequence[Tensor], variables: Sequence[Variable], learning_rate: Any
-    ) -> StepInputs:
-        """Returns the inputs of a step: gradients, and the variables that it reads and writes."""
-        indices = [self.index_of(variable) for variable in variables]
-        touched = {
-            number
-            for number, block in enumerate(self._blocks)
-            if not block.shapes.keys().isdisjoint(indices)
-        }
-        return StepInputs(
-            learning_rate=ops.cast(learning_rate, "float32"),
-            gradients=dict(zip(indices, gradients, strict=True)),
-            parameters=dict(zip(indices, variables, strict=True)),
-            weights={group: r.weights for group, r in parameter_groups.rules(self.rule).items()},
-            rule_states={number: self._state.rule_states[number] for number in sorted(touched)},
-            slots={
-                name: {index: own[index] for index in indices if index in own}
-                for name, own in self._state.slots.items()
-            },
-            scalars=self._state.scalars,
-        )
-
-    def _take(self, step: Callable[[StepInputs], Tensor], inputs: StepInputs) -> None:
-        """Takes a step of the rules, and then of the Keras optimizers among the groups."""
-        accepted = step(inputs)
-        for optimizer, indices in self._delegated(inputs.gradients):
-            variables = [inputs.parameters[index] for index in indices]
-            # Not a condition: those of JAX cannot assign.
-            changed = [*variables, *optimizer.variables]
-            before = [ops.copy(variable) for variable in changed]
-            optimizer.apply([inputs.gradients[index] for index in indices], variables)
-            for variable, value in zip(changed, before, strict=True):
-                self.assign(variable, ops.where(accepted, ops.convert_to_tensor(variable), value))
-
-    def _delegated(
-        self, gradients: Mapping[int, Tensor]
-    ) -> Iterator[tuple[keras.optimizers.Optimizer, list[int]]]:
-        """Yields the Keras optimizers, each with the indices of its variables in a step."""
-        for optimizer, members in self._delegations:
-            if indices := [index for index in gradients if index in members]:
-                yield optimizer, indices
-
-
-class _State:
-    """The variables that hold the state of rules and safeguards; see `StepInputs`.
-
-    An object of its own: TensorFlow would wrap dictionaries in the optimizer's attributes, and
-    could not save those whose keys are indices.
-    """
-
-    def __init__(self) -> None:
-        self.rule_states: dict[int, list[Variable]] = {}
-        self.slots: dict[str, dict[int, list[Variable]]] = {}
-        self.scalars: dict[str, Variable] = {}
-
-
-def _describe(variable: Variable) -> VariableInfo:
-    return VariableInfo(
-        path=parameter_groups.path_of(variable),
-        shape=tuple(variable.shape),
-        device=backend.device(variable),
-        axes=sharded_axes(variable),
-    )

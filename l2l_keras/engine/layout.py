@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from l2l_keras.engine.backends import backend
 from l2l_keras.engine.backends.windows import Windows
 
 Tensor = Any
@@ -170,7 +171,12 @@ def square_norm(vector: Tensor) -> Tensor:
     return ops.dot(vector, vector)
 
 
-def sharded_axes(variable: Variable) -> Axes:
+def describe(variable: Variable, path: str) -> VariableInfo:
+    """Returns what blocks know of a variable, given its path."""
+    return VariableInfo(path, tuple(variable.shape), backend.device(variable), _axes(variable))
+
+
+def _axes(variable: Variable) -> Axes:
     """Returns the axes of the device mesh over which a variable is sharded; () if it is not."""
     distribution = keras.distribution.distribution()
     if distribution is None:

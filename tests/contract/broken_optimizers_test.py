@@ -68,16 +68,12 @@ class BuildsAgain(LearnedOptimizer):
     "non_finite_gradients_change_nothing", "runaway_gradients_are_skipped_until_they_prove_usual"
 )
 class Unguarded(LearnedOptimizer):
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
-        finite = [
-            g if hasattr(g, "dense_shape") else ops.where(ops.isfinite(g), g, 1.0)
-            for g in gradients
-        ]
-        quiet = [ops.zeros_like(guard[0]), guard[1]]
-        return super()._compute(plan, learning_rate, finite, weights, slots, quiet, *more)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._safeguards = []
 
 
-@breaks("a_configuration_gives_the_same_optimizer", "keras_serialises_it_by_its_registered_name")
+@breaks("a_configuration_gives_the_same_optimizer", "keras_serializes_it_by_its_registered_name")
 class ForgetsTheWeightsOfItsRule(LearnedOptimizer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -97,11 +93,11 @@ class ForgetsItsState(LearnedOptimizer):
 
 @breaks("steps_are_computed_in_float32")
 class RoundsGradients(LearnedOptimizer):
-    """Lets the rule's inputs take the variables' type, and the float16 overflow."""
+    """Rounds gradients as a variable's type would, and lets them overflow."""
 
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
+    def update_variables(self, gradients, variables, learning_rate):
         rounded = [ops.cast(ops.cast(g, "bfloat16") * 1.01, "float32") for g in gradients]
-        return super()._compute(plan, learning_rate, rounded, weights, slots, guard, *more)
+        super().update_variables(rounded, variables, learning_rate)
 
 
 @breaks("eager_graph_and_xla_agree")
@@ -132,35 +128,33 @@ class StateForAll(LearnedOptimizer):
 
 @breaks("repeated_rows_of_a_sparse_gradient_are_summed_first")
 class DropsRepeatedRows(LearnedOptimizer):
-    def _compute(self, plan, learning_rate, gradients, weights, slots, guard, *more):
+    def update_variables(self, gradients, variables, learning_rate):
         dense = [
             ops.scatter_update(ops.zeros((5, 2)), ops.expand_dims(g.indices, 1), g.values)
             if hasattr(g, "dense_shape")
             else g
             for g in gradients
         ]
-        return super()._compute(plan, learning_rate, dense, weights, slots, guard, *more)
+        super().update_variables(dense, variables, learning_rate)
 
 
 @breaks("a_strategy_mirrors_rule_and_state")
 class KeepsStateOutsideOfTheStrategy(LearnedOptimizer):
-    def _add_slot(self, *arguments):
-        slot = super()._add_slot(*arguments)
-        if hasattr(slot.value, "values"):  # Mirrored: one for each replica.
-            slot._value = slot.value.values[0]
-        return slot
+    def add_variable(self, *args, **kwargs):
+        variable = super().add_variable(*args, **kwargs)
+        if "/state_" in variable.path and hasattr(variable.value, "values"):
+            variable._value = variable.value.values[0]  # Of the copies, one for each replica.
+        return variable
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_optimizer_is_caught(name):
     cls, clause = BROKEN[name]
-    check, backends, _ = CLAUSES[clause]
+    check, backends, *_ = CLAUSES[clause]
     if BACKEND not in backends or (BACKEND == "torch" and cls is CountsInPython):
         pytest.skip(f"Cannot be broken in this way on {BACKEND}.")
-    # Some of them fail of themselves, before a comparison does.
-    with pytest.raises(
-        (AssertionError, pytest.fail.Exception, RuntimeError, TypeError, ValueError)
-    ):
+    # By an assertion of the clause, not by an error of the double itself.
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
         check(lambda **arguments: cls(RULES["rnnprop"](), **arguments))
 
 

@@ -19,7 +19,6 @@ from l2l_keras.rules import (
     RNNprop,
     Tensors,
     TensorwiseLSTM,
-    TensorwiseRule,
     UpdateRule,
 )
 
@@ -35,24 +34,31 @@ Make = Callable[..., LearnedOptimizer]
 class Clause(NamedTuple):
     """A clause of the contract: a function that fails with an optimizer that breaks it.
 
-    Some are about variables that do not depend on each other: not for coupled rules.
+    Attributes:
+        check: The function.
+        backends: The backends on which the clause holds.
+        elementwise: Whether it is about variables that do not depend on each other, and holds for
+            rules of scope "element" only.
+        arithmetic: Whether it is about a rule's arithmetic rather than about Keras' plumbing.
     """
 
     check: Callable[[Make], None]
     backends: tuple[str, ...]
-    coupled: bool
+    elementwise: bool
+    arithmetic: bool
 
 
 CLAUSES: dict[str, Clause] = {}
 
 
 def clause(
-    *backends: str, coupled: bool = True
+    *backends: str, elementwise: bool = False, arithmetic: bool = False
 ) -> Callable[[Callable[[Make], None]], Callable[[Make], None]]:
-    """Registers a clause, on some backends or (by default) all, of coupled rules or not."""
+    """Registers a clause, on some backends or (by default) all; see `Clause`."""
 
     def register(check: Callable[[Make], None]) -> Callable[[Make], None]:
-        CLAUSES[check.__name__] = Clause(check, backends or ("tensorflow", "jax", "torch"), coupled)
+        everywhere = ("tensorflow", "jax", "torch")
+        CLAUSES[check.__name__] = Clause(check, backends or everywhere, elementwise, arithmetic)
         return check
 
     return register
@@ -154,14 +160,14 @@ def by_the_rule(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns values and states after steps of a rule.
 
-    One variable after the other; or, where coordinates are coupled, all at once.
+    One variable after the other; or all at once, if the rule looks beyond single elements.
     """
     values = [np.ones_like(g) for g in steps[0]] if start is None else start
     everything = range(len(values))
-    problems = [[*everything]] if rule.coupled else [[i] for i in everything]
+    problems = [[i] for i in everything] if rule.scope == "element" else [[*everything]]
     initial_state: Callable[..., Any] = rule.initial_state
     more: Callable[[Any], tuple[Any, ...]] = lambda parameters: ()  # noqa: E731
-    if isinstance(rule, TensorwiseRule):
+    if rule.scope == "tensor":
         arrays = Tensors([value.shape for value in values])
         initial_state = functools.partial(rule.initial_state, tensors=len(arrays))
         more = lambda parameters: (ops.convert_to_tensor(parameters), arrays)  # noqa: E731

@@ -141,7 +141,7 @@ def a_configuration_gives_the_same_optimizer(make: Make) -> None:
 
 
 @clause()
-def keras_serialises_it_by_its_registered_name(make: Make) -> None:
+def keras_serializes_it_by_its_registered_name(make: Make) -> None:
     schedule = keras.optimizers.schedules.CosineDecay(1.0, 10)
     original = perturbed(make(learning_rate=schedule))
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(original))

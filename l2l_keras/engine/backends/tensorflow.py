@@ -131,14 +131,14 @@ def synchronize(model: keras.Model) -> None:
 def run_on_replicas(
     run: Callable[[StepInputs], Tensor],
     inputs: StepInputs,
-    delegate: Callable[[dict[int, Tensor]], None],
+    delegate: Callable[[dict[int, Tensor], dict[int, Variable]], None],
 ) -> None:
     """Takes a step on every replica's copies of variables, with the sum of all gradients.
 
     Args:
         run: As returned by `compile_step`.
         inputs: Inputs of the step, with the gradients of this replica.
-        delegate: Called on every replica with its gradients if the step counts.
+        delegate: Called on every replica with its gradients and parameters if the step counts.
     """
     indices = list(inputs.gradients)
 
@@ -159,7 +159,7 @@ def run_on_replicas(
         accepted = strategy.extended.update(anchor, update, args=(reduced,), group=False)
 
         def apply(gradients: list[Tensor]) -> None:
-            delegate(dict(zip(indices, gradients, strict=True)))
+            delegate(dict(zip(indices, gradients, strict=True)), inputs.parameters)
 
         # Here, since the code of a single replica cannot wait for the others in a condition.
         tf.cond(

@@ -1,4 +1,4 @@
-"""Tests that Keras still has the private parts that `l2l_keras/_keras_hooks.py` uses.
+"""Tests that Keras still has the private parts that `l2l_keras/engine/keras_hooks.py` uses.
 
 If one of these fails after an upgrade, that file is what to change.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from l2l_keras._keras_hooks import BatchOptimizer
+from l2l_keras.engine.keras_hooks import BatchOptimizer
 
 
 class Recorder(BatchOptimizer):
