@@ -45,7 +45,7 @@ def _rows(page: Mapping[str, Any], table: Mapping[str, Any]) -> Iterator[list[st
 
 
 class _Missing(str):
-    """Text in the place of a number, whose format it ignores."""
+    """Text shown instead of a number, whose format it ignores."""
 
     def __format__(self, form: str) -> str:
         return str(self)

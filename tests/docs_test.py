@@ -35,6 +35,10 @@ def read(name):
     return json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def script(command):
+    return importlib.import_module(f"l2l_keras.scripts.{COMMANDS[command]}")
+
+
 def anchors(path):
     """Anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
@@ -115,11 +119,13 @@ def test_python_parses_and_commands_have_their_flags(page):
     text = page.read_text(encoding="utf-8")
     for program in re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
         ast.parse(program)
+    known = set().union(*(script(command).FLAGS for command in COMMANDS))
     for code in re.findall(r"```.*?```|`[^`]+`", text, flags=re.DOTALL):
+        if code.startswith("`--"):
+            assert set(re.findall(r"--(\w+)", code)) <= known, code
         for command, arguments in re.findall(r"\b(l2l-[a-z-]+)(.*?)(?=\bl2l-|$)", code, re.DOTALL):
-            module = importlib.import_module(f"l2l_keras.scripts.{COMMANDS[command]}")
             flags = set(re.findall(r"(?<=\s)--(\w+)", arguments))
-            assert flags - {"help"} <= set(module.FLAGS), (command, flags)
+            assert flags - {"help"} <= set(script(command).FLAGS), (command, flags)
 
 
 if __name__ == "__main__":
