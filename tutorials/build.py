@@ -5,7 +5,6 @@
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
 The notebook beside it is generated, outputs included: change the tutobook, not the notebook.
-(Jupytext does not read this format: it wants a marker before every cell.)
 
 Source: the tutobooks of keras-io, https://github.com/keras-team/keras-io.
 """
@@ -49,10 +48,10 @@ def cells(text: str) -> list[tuple[str, str]]:
         text: Of the tutobook.
 
     Returns:
-        `(kind, source)` of every cell, the header's first; kind is `"markdown"` or `"code"`.
+        `(cell_type, source)` of every cell, the header's first; cell_type is `"markdown"` or `"code"`.
 
     Raises:
-        ValueError: If the header is not as it must be.
+        ValueError: If a line of the header is missing.
         SyntaxError: If the text is not Python.
     """
     (_, header), *rest = _blocks(text)
@@ -66,14 +65,14 @@ def notebook(text: str) -> nbformat.NotebookNode:
         text: Of the tutobook.
 
     Raises:
-        ValueError: If the header is not as it must be.
+        ValueError: If a line of the header is missing.
         SyntaxError: If the text is not Python.
     """
     make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
     book = nbformat.v4.new_notebook(metadata=_METADATA)
-    for number, (kind, source) in enumerate(cells(text)):
-        # An id of its own would be drawn at random.
-        book.cells.append(make[kind](source, id=f"cell-{number}"))
+    for number, (cell_type, source) in enumerate(cells(text)):
+        # The default id is random.
+        book.cells.append(make[cell_type](source, id=f"cell-{number}"))
     return book
 
 
@@ -95,14 +94,14 @@ def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             resources={"metadata": {"path": folder}},
             record_timing=False,
             coalesce_streams=True,
-            # Not what libraries in C++ write past Python, such as TensorFlow's log.
+            # Leaves out what C++ libraries write, such as TensorFlow's log.
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )
-        # The package of this checkout, wherever another one may be installed.
+        # Uses the package of this checkout, even if another one is installed.
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         private = {folder, str(ROOT), str(Path.home()), sys.prefix} - {"/"}
-    book.metadata = nbformat.from_dict(_METADATA)  # Without the version of Python.
+    book.metadata = nbformat.from_dict(_METADATA)  # Without Python's version.
     for cell in book.cells:
         for text in texts(cell):
             named = [path for path in private if path in text]
@@ -112,11 +111,11 @@ def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def texts(cell: nbformat.NotebookNode) -> Iterator[str]:
-    """Yields what the outputs of a cell say in words, images left out."""
+    """Yields the textual outputs of a cell, without images."""
     for output in cell.get("outputs", ()):
         yield output.get("text", "")
-        for kind, content in output.get("data", {}).items():
-            if kind.startswith("text/"):
+        for mime_type, content in output.get("data", {}).items():
+            if mime_type.startswith("text/"):
                 yield content
 
 
@@ -129,7 +128,7 @@ def main(argv: list[str]) -> None:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the Markdown and the code of a tutobook, in turn; what is empty is left out."""
+    """Yields the cell types and sources of a tutobook, without empty cells."""
     lines = text.splitlines()
     code_start = 0
     for node in ast.parse(text).body:
@@ -146,7 +145,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _title(header: str) -> str:
-    """Returns the first cell of a notebook, of the header of its tutobook."""
+    """Returns the first cell of a notebook, made from the header of its tutobook."""
     fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
     if tuple(fields) != HEADER:
         raise ValueError(

@@ -2,7 +2,7 @@
 Title: Style your photograph
 Author: l2l_keras authors
 Date created: 2026/11/24
-Last modified: 2026/11/24
+Last modified: 2026/11/30
 Description: Paint a photograph in the style of a painting, with an optimizer that learned to paint.
 Accelerator: None
 """
@@ -11,22 +11,20 @@ Accelerator: None
 ## Introduction
 
 [Gatys et al. (2015)](https://arxiv.org/abs/1508.06576) paint a photograph in the style of a painting
-by *optimization*: they start from noise, and change its pixels until a network sees in them the things
-that are in the photograph, and the textures that are in the painting. Each picture is an optimization
-problem of its own, and all of them are alike. That is what learned optimizers are for, and it was the
-last experiment of [Andrychowicz et al. (2016)](https://arxiv.org/abs/1606.04474), who called it
-"neural art".
+by *optimization*: they start from noise, and change its pixels until a network sees the content of the
+photograph and the textures of the painting in them. Each picture is a new optimization problem, and all
+of these problems are similar. That is what learned optimizers are for, and it was the last experiment of [Andrychowicz et al. (2016)](https://arxiv.org/abs/1606.04474), who called it "neural art".
 
 We paint with the preset `neural_art`, an optimizer that was meta-trained on pictures of 64 by 64
 pixels in one style, and compare it with Adam at several learning rates.
 
-All of it takes about three minutes on two processor cores.
+This takes about three minutes on two processor cores.
 
 ## The pictures
 
-The photograph comes with scikit-learn; put your own in its place. The style is Van Gogh's *Starry
-Night*. That and the weights of VGG16, the network that looks at the pictures, are downloaded, unless
-environment variables name files that are there already.
+The photograph comes with scikit-learn; replace it with your own. The style is Van Gogh's *Starry
+Night*. The style picture and the weights of VGG16, the network that compares the pictures, are
+downloaded, unless environment variables name local files.
 """
 
 import os
@@ -53,12 +51,12 @@ print(f"The photograph has {photograph.shape[0]} by {photograph.shape[1]} pixels
 """
 ## The problem
 
-`tasks.NeuralArt` has the loss: a weighted sum of how far the painting is from the photograph in the
-features of a deep layer (*content*), how far from the style picture in the correlations between the
-features of three layers (*style*), and how much its neighbouring pixels differ (*total variation*).
+`tasks.NeuralArt` computes the loss, a weighted sum of three distances: from the photograph in the
+features of a deep layer (*content*), from the style picture in the correlations between the features of
+three layers (*style*), and between neighbouring pixels (*total variation*).
 
-`optimizee` returns where to start, noise, and what the loss needs to know of the photograph, of which
-it takes the square in the middle. The parameters are the painting's pixels: 128 · 128 · 3 of them.
+`optimizee` returns the initial painting, which is noise, and the loss's targets, computed from the central
+square of the photograph. The parameters are the painting's 128 · 128 · 3 pixel values.
 """
 
 task = tasks.NeuralArt(style=style, size=128, **weights)
@@ -75,8 +73,8 @@ print(f"{task.size:,} parameters; loss of noise: {loss_of(noise, targets, task):
 """
 ## Painting
 
-The loop is the usual one: a loss, its gradient, and an optimizer that applies it. Nothing in it knows
-that the optimizer may be a learned one.
+The loop computes a loss and its gradient, and an optimizer applies it. Nothing in the loop depends on
+whether the optimizer is learned.
 """
 
 STEPS = 128
@@ -134,7 +132,7 @@ show_losses(paintings, "128 by 128 pixels")
 
 """
 The preset has seen neither this photograph nor any picture of this size, and its learning rate is not
-tuned. And the pictures:
+tuned. These are the pictures:
 """
 
 show_pictures(
@@ -146,14 +144,14 @@ show_pictures(
 )
 
 """
-A small difference in the loss is hard to see. What can be seen is a learning rate that is off, here
-that of Adam by default, 0.001: after 128 steps, the picture is not there yet. The learned optimizer
-saves you the search, on one picture after another.
+A small difference in the loss is hard to see. A poor learning rate is easy to see: with Adam's default,
+0.001, the picture is not finished after 128 steps. The learned optimizer saves you the search, for every
+picture.
 
-## Larger
+## A larger picture
 
-The update of each pixel is computed from that pixel's own gradients, so that the same LSTM paints
-pictures of any size. This one has 256 by 256 pixels, sixteen times as many as those of meta-training:
+The LSTM computes the update of each pixel from that pixel's own gradients, so it can paint pictures of any
+size. This one has 256 by 256 pixels, sixteen times as many as those of meta-training:
 """
 
 large = tasks.NeuralArt(style=style, size=256, **weights)
@@ -169,8 +167,8 @@ plt.show()
 """
 ## Your own taste
 
-The weights of the three losses decide what it looks like. With less weight on the content, and with
-more (it was 0.1):
+The weights of the three losses determine the look. Here is the picture with less and with more weight on
+the content (so far 0.1):
 """
 
 wild = tasks.NeuralArt(style=style, size=128, content_weight=0.02, **weights)
@@ -189,7 +187,7 @@ show_pictures(
 """
 ## An optimizer for your own style
 
-The preset was made by one command, in about half an hour; yours takes your pictures instead. The
+One command made the preset, in about half an hour. The same command makes one from your pictures. The
 folder of contents has the sub-folders `train`, `validation` and `test`:
 
 ```sh
@@ -200,9 +198,9 @@ l2l-meta-train --task=neural_art --task_option=content_dir=photographs \\
   --output_dir=my_painter
 ```
 
-It ends with a comparison with tuned baselines on the `test` photographs: the answer to whether it
-pays. Then `from_preset("my_painter/preset")` paints.
+It ends with a comparison with tuned baselines on the `test` photographs, which says whether it pays. Then
+`from_preset("my_painter/preset")` loads the optimizer.
 
-How the preset does against *tuned* Adam, RMSprop, Nesterov's momentum and SGD, on new photographs, at
-twice the size and in another style, is the figure that `l2l-reproduce --figure=neural_art` draws.
+`l2l-reproduce --figure=neural_art` compares the preset with *tuned* Adam, RMSprop, Nesterov's momentum and
+SGD, on new photographs, at twice the size and in another style.
 """

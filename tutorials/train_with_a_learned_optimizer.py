@@ -2,17 +2,17 @@
 Title: Train with a learned optimizer
 Author: l2l_keras authors
 Date created: 2026/11/24
-Last modified: 2026/11/24
-Description: Train a Keras model with an optimizer that was learned, then learn one for a model of your own.
+Last modified: 2026/11/30
+Description: Train a Keras model with a learned optimizer, then meta-train one for a model of your own.
 Accelerator: None
 """
 
 """
 ## Introduction
 
-An optimizer turns gradients into updates. In Adam, a formula does this, which people found by
-thinking. Here, a small LSTM does it, and its weights were found by training: it optimized many small
-models, and was changed so that their losses fall faster. Andrychowicz et al. (2016) called this
+An optimizer turns gradients into updates. Adam uses a formula that people designed. Here, a small LSTM
+computes the updates, and its weights were trained: it optimized many small models, and was adjusted so
+that their losses fall faster. Andrychowicz et al. (2016) called this
 ["Learning to learn by gradient descent by gradient descent"](https://arxiv.org/abs/1606.04474).
 
 This tutorial has two parts:
@@ -20,7 +20,7 @@ This tutorial has two parts:
 1. Train a Keras model with an optimizer that comes with `l2l_keras`, beside Adam.
 2. Train an optimizer for a model of your own, and find out whether it pays.
 
-All of it takes about three minutes on two processor cores, and nothing is downloaded.
+This takes about three minutes on two processor cores, and downloads nothing.
 
 ## Setup
 """
@@ -44,8 +44,8 @@ print(f"{len(images):,} images of {images.shape[1]} by {images.shape[2]} pixels"
 """
 # Part 1: use a learned optimizer
 
-The learned optimizers that come with the package are its *presets*. Each has a card, which says
-what it was trained on, by which command, and what it achieved there:
+The package ships learned optimizers as *presets*. Each has a card that says what it was trained on, by
+which command, and with what results:
 """
 
 cards = l2l_keras.list_presets()
@@ -58,9 +58,9 @@ for what, losses in card["results"].items():
     print(what, {name: float(f"{value:.2g}") for name, value in losses.items()}, sep="\n  ")
 
 """
-So `digits_mlp` was trained on runs of 100 steps of one kind of network, with 20 sigmoid units between
-8 by 8 pixels and 10 classes. We train such a network, in Keras, with three optimizers: the learned
-one, Adam as Keras makes it, and Adam at the best of six learning rates. The last is the one to beat.
+`digits_mlp` was trained on runs of 100 steps of one architecture, with 20 sigmoid units between 8 by 8
+pixels and 10 classes. We train such a network in Keras with three optimizers: the learned one, Adam with
+its default learning rate, and Adam with the best of six learning rates. The last one is the one to beat.
 It costs six runs; the learned optimizer has no learning rate to tune.
 """
 
@@ -130,19 +130,19 @@ learned = {"digits_mlp": train(from_preset("digits_mlp"), "sigmoid")}
 show(learned | train_adam("sigmoid"), "20 sigmoid units")
 
 """
-Using a learned optimizer is the one line with `from_preset`. All else is Keras as you know it:
+The line with `from_preset` is all that a learned optimizer needs. Everything else is plain Keras:
 callbacks, schedules, `weight_decay`, `clipnorm`, `model.save` and `load_model` work as with any
 optimizer.
 
-Without any tuning, the learned optimizer ends far below Adam at its best rate, on the images that it
-is trained on and, here, on those held out too. It was trained on networks that saw 599 images each;
-this one has 1,408.
+Without any tuning, the learned optimizer ends far below Adam with its best rate, on the training images
+and here also on the held-out ones. It was meta-trained on networks that saw 599 images each; this one
+sees 1,408.
 
-(And it is one run of each. Part 2 shows how to compare properly.)
+(This is a single run of each. Part 2 shows how to compare properly.)
 
 ## Where it does not pay
 
-Let us change one word, `sigmoid` to `relu`. The preset has never seen such a network:
+We change one word, `sigmoid` to `relu`. The preset has never seen such a network:
 """
 
 learned = {"digits_mlp": train(from_preset("digits_mlp"), "relu")}
@@ -150,22 +150,21 @@ adam = train_adam("relu")
 show(learned | adam, "20 ReLU units")
 
 """
-The network learns nothing at all. Learned optimizers do such things on problems of another kind than
-those that they were trained on: other layers, inputs of another scale, runs several times as long.
-Nothing warns you but the loss. Two things help.
+The network learns nothing at all. This can happen if a problem differs from those that the optimizer was
+trained on: other layers, inputs of another scale, runs several times as long. Only the loss shows it. Two
+things help.
 
-## A guard, and presets for models of many kinds
+## A guard, and presets for many models
 
 With a *guard*, the optimizer keeps Adam ready. If the loss rises, or falls more slowly than Adam's
-steps promise, Adam has a trial from an earlier copy of the weights, and whoever comes to lower losses
-leads from then on.
+steps promise, Adam gets a trial from an earlier copy of the weights. From then on, the one that reached
+lower losses leads.
 
-And the presets `general` and `general-fast` were trained on some fifty kinds of models, losses and
+The presets `general` and `general-fast` were trained on about fifty combinations of models, losses and
 data: perceptrons of all depths, convolutions, recurrent networks, attention, regressions. Networks
-for these digits are among them, so what follows is no proof that they do well on what they have not
-seen; but they were also measured on 17 problems that are held out, from 100 to 10,000 steps, and what
-came of that is on their cards. `general` is the better one in most of these; `general-fast` takes
-three to five times as long for a step as Adam.
+for these digits are among them, so what follows does not show how well they do on unseen problems. That
+was measured on 17 held-out problems, from 100 to 10,000 steps; the results are on their cards. `general`
+is better on most of them; a step of `general-fast` takes three to five times as long as one of Adam.
 """
 
 others = {
@@ -179,12 +178,12 @@ for what, value in others["digits_mlp, guarded"].guard_report.items():
     print(f"{what}: {value}")
 
 """
-Under the guard, `digits_mlp` does no harm: Adam took over within the first epochs, at its default
-rate. The general presets, untuned, end far below Adam at the best of its rates. So:
+With the guard, `digits_mlp` does no harm: Adam took over within the first epochs, with its default rate.
+The general presets, untuned, end far below Adam with its best rate. So:
 
-- For models and runs like those on its card, try the preset that was made for them.
-- For others, try `general` or `general-fast`, under a guard if nobody looks at the loss.
-- If you train such models again and again, train an optimizer for just these, as in what follows.
+- For models and runs like those on a preset's card, try that preset.
+- For others, try `general` or `general-fast`, with a guard if you do not watch the loss.
+- If you train similar models again and again, train an optimizer for just these, as follows.
 
 # Part 2: train an optimizer for your own model
 
@@ -193,23 +192,23 @@ customer, for every candidate in a search. Some terms first:
 
 | term | meaning |
 | --- | --- |
-| *rule* | what computes the updates: a small LSTM, the same one for every weight of the model |
+| *rule* | computes the updates: a small LSTM, the same one for every weight of the model |
 | *optimizee* | the model that is optimized, with fresh initial weights |
 | *inner step* | one update of the optimizee by the rule |
-| *episode* | one training run of an optimizee, from its initial weights on |
-| *horizon* | inner steps in an episode |
-| *window* | a piece of an episode, through which the rule is trained by back-propagation |
-| *unroll* | inner steps in a window |
-| *meta-loss* | what the rule is trained to make small: the mean loss of the optimizee in a window |
+| *episode* | one training run of an optimizee, from its initial weights |
+| *horizon* | number of inner steps in an episode |
+| *window* | a part of an episode, through which gradients for the rule are back-propagated |
+| *unroll* | number of inner steps in a window |
+| *meta-loss* | what meta-training minimizes: the mean loss of the optimizee in a window |
 
 Meta-training runs a window, differentiates its meta-loss with respect to the rule's weights, updates
-these with Adam, and goes on with the next window. After the last window of an episode it draws a
+these with Adam, and continues with the next window. After the last window of an episode, it draws a
 fresh optimizee.
 
 ## What is optimized
 
-Two things are up to you: a function that returns the model with fresh weights, and the data. Our
-example is a small convolutional network with batch normalisation and dropout.
+You provide two things: a function that returns the model with fresh weights, and the data. Our
+example is a small convolutional network with batch normalization and dropout.
 """
 
 
@@ -234,30 +233,30 @@ task = tasks.KerasTask(model_fn, loss, data, batch_size=64, name="digits_cnn")
 print(f"{task.size} weights, {len(data['train'][0])} images in each split")
 
 """
-The rule is trained on optimizees that see the `"train"` images, chosen by ones that see the
-`"validation"` images, and judged by ones that see the `"test"` images. The splits are equally large
-for a reason: fewer images are easier to learn by heart, and we want to judge the rule on problems as
-hard as those that it will meet. (Given just `(images, labels)`, `KerasTask` splits them 80, 10 and
-10 %, which is fine where 10 % are many.)
+The rule is trained on optimizees that see the `"train"` images, selected on optimizees that see the
+`"validation"` images, and tested on optimizees that see the `"test"` images. The splits have the same size
+for a reason: fewer images are easier to memorize, and we want to test the rule on problems as hard as
+those that it will be used for. (Given just `(images, labels)`, `KerasTask` splits them 80, 10 and 10 %,
+which is fine if 10 % are many images.)
 
 ## Meta-training
 
 The rule is an `RNNprop` ([Lv et al., 2017](https://arxiv.org/abs/1703.03633)): an LSTM that sees
-gradients relative to their usual size and takes no step longer than 0.1. It learns fast.
-(`CoordinatewiseLSTM` is the rule of Andrychowicz et al.; `MomentumLSTM`, which sets the step sizes of
-Nesterov's momentum and Adam, made the preset above. It learns most with `second_derivatives=True` and
-`unroll=HORIZON`, which batch normalisation rules out here.)
+gradients relative to their RMS and takes no step longer than 0.1. It learns fast. (`CoordinatewiseLSTM` is
+the rule of Andrychowicz et al. `MomentumLSTM`, which sets the step sizes of Nesterov's momentum and Adam,
+is the rule of the preset above. It learns most with second derivatives over whole episodes, which batch
+normalization rules out here.)
 
-A `MetaModel` is a Keras model: it is compiled and fitted. Meta-training has its ups and downs;
-`KeepBest` puts back the weights that did best on validation optimizees, and `Progress` prints a line
-an epoch, with the time left.
+A `MetaModel` is a Keras model that you compile and fit. By default, a window has 20 inner steps. The
+validation loss of meta-training fluctuates: `KeepBest` restores the weights that did best on validation
+optimizees. `Progress` prints a line for each epoch, with the remaining time.
 """
 
 HORIZON = 100
 META_EPOCHS, WINDOWS = 10, 50  # 500 windows of 20 inner steps: 100 episodes.
 
 rule = rules.RNNprop(seed=0)
-meta_model = meta.MetaModel(rule, task, horizon=HORIZON, unroll=20)
+meta_model = meta.MetaModel(rule, task, horizon=HORIZON)
 schedule = keras.optimizers.schedules.CosineDecay(1e-2, META_EPOCHS * WINDOWS, alpha=0.01)
 meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=1.0))
 history = meta_model.fit(
@@ -269,14 +268,13 @@ history = meta_model.fit(
 )
 
 """
-"Mean loss" is that of whole validation episodes, "final loss" that of their last tenth: where the
-models end up.
+"Mean loss" is the mean over whole validation episodes, "final loss" the mean over their last tenth.
 
 ## Does it pay?
 
-A fair comparison gives the others their best learning rates. For each of Adam, RMSprop, Nesterov
+A fair comparison gives the baselines their best learning rates. For each of Adam, RMSprop, Nesterov
 momentum (NAG) and SGD, `compare` tries a grid of learning rates on validation optimizees. Then all
-optimizers start anew on the same fresh test optimizees, with the same minibatches.
+optimizers run on the same fresh test optimizees, with the same minibatches.
 """
 
 comparison = evaluation.compare(
@@ -286,13 +284,12 @@ print(evaluation.table(comparison))
 evaluation.figure(comparison)
 
 """
-"Ratio" is the final loss over that of the best tuned optimizer: below 1, the rule has won. "Seconds"
-is what it costs: a step of the LSTM takes longer than one of Adam, which tells where the model's own
-step is as cheap as here. That pays where the steps are dear, or the tuning is: Adam's rate alone
-took 27 runs.
+"Ratio" is the final loss divided by that of the best tuned optimizer: below 1, the rule has won. "Seconds"
+is the cost: a step of the LSTM takes longer than one of Adam, which matters if the model's own step is as
+cheap as here. It pays if steps or tuning are expensive: Adam's rate alone took 27 runs.
 
-Some optimizees are harder than others, which widens the intervals in the table. But all optimizers
-had the same ones, so we can look at the differences, run by run:
+Some optimizees are harder than others, which widens the intervals in the table. But all optimizers had
+the same optimizees, so we can compare them run by run:
 """
 
 best = comparison.best_baseline
@@ -302,7 +299,7 @@ print(f"final loss, RNNprop minus {best.name}: {mean:.3f} ± {half_width:.3f}")
 print(f"RNNprop is ahead in {np.sum(differences < 0)} of {len(differences)} runs")
 
 """
-The rule was trained on 100 steps. What if we go on?
+The rule was trained on 100 steps. What happens in longer runs?
 """
 
 longer = evaluation.compare(
@@ -316,12 +313,12 @@ longer = evaluation.compare(
 print(evaluation.table(longer))
 
 """
-That went well, and need not have: a rule knows nothing of what comes after its horizon.
+This worked, but that is not guaranteed: a rule is not trained for what comes after its horizon.
 
-## Keep it and use it
+## Save it and use it
 
-A rule is saved as a preset: a folder with its configuration, its weights and a card, on which you
-note what you will want to know in a year.
+A rule is saved as a preset: a folder with its configuration, its weights and a card for what you will
+want to know in a year.
 """
 
 l2l_keras.LearnedOptimizer(rule).save_to_preset(
@@ -334,8 +331,8 @@ l2l_keras.LearnedOptimizer(rule).save_to_preset(
 )
 
 """
-`from_preset` takes the folder as it takes a name. We train the network in Keras on the first third of
-the images and evaluate it on the last, beside Adam at the learning rate that `compare` found for it:
+`from_preset` takes a folder as well as a name. We train the network in Keras on the first third of the
+images and evaluate it on the last, beside Adam with the learning rate that `compare` found:
 """
 
 adam_rate = comparison["Adam"].learning_rate
@@ -352,12 +349,12 @@ for name, optimizer in optimizers.items():
     print(f"{name:15}  held-out loss {held_out_loss:.3f}, accuracy {accuracy:.1%}")
 
 """
-The rule is better at what it was trained for, the training loss. On images that the network has not
-seen, that makes little difference here: as with any optimizer, check what you are after.
+The rule is better at what it was trained for, the training loss. On unseen images, that makes little
+difference here: as with any optimizer, measure what you care about.
 
 ## The same in one command
 
-Put all that makes the task into a file:
+Define the task in a file:
 
 ```python
 # my_task.py
@@ -379,16 +376,16 @@ l2l-meta-train --task=my_task.py:make_task --rule=rnnprop --output_dir=my_rule
 ```
 
 meta-trains, keeps the best weights, compares them with tuned baselines, and writes the preset
-(`my_rule/preset`), the table and the figure. If it is interrupted, `--resume` goes on.
+(`my_rule/preset`), the table and the figure. `--resume` continues an interrupted run.
 
 ## What to remember
 
-- `LearnedOptimizer.from_preset(...)` in `model.compile` is all it takes.
+- `LearnedOptimizer.from_preset(...)` in `model.compile` is all you need.
 - A learned optimizer is for models, data and run lengths like those that it was trained on. The
-  general presets were trained on many. Elsewhere, measure before you trust it: `l2l-evaluate` does,
-  and a guard keeps Adam ready.
+  general presets were trained on many. Elsewhere, measure before you trust it: use `l2l-evaluate`, or a
+  guard, which keeps Adam ready.
 - It has no learning rate to tune, but takes memory and time: 36 to 84 numbers a weight, where Adam
   keeps two, and thousands of operations. Such rules are for small models that are trained often.
-  `general-fast` keeps 3 numbers a weight and takes three to five times as long as Adam; `general`
-  keeps 5, and takes longer, above all with large matrices.
+  `general-fast` keeps 3 numbers a weight, and a step takes three to five times as long as Adam's;
+  `general` keeps 5, and takes longer, especially with large matrices.
 """
