@@ -10,13 +10,15 @@ import keras
 
 from l2l_keras.engine.backends import backend
 
+Logs = dict[str, Any] | None
+
 
 class SkippedSteps(keras.callbacks.Callback):
     """Reports the steps that a `LearnedOptimizer` has skipped.
 
     Adds `skipped_steps`, the number of steps in the epoch whose gradients were not finite or far
-    too large, to the logs, so that `History`, TensorBoard and others record it, and warns when
-    there were any.
+    too large, to the logs, so that `History`, TensorBoard and others record it, and warns if there
+    were any.
 
     Example:
         >>> rule = l2l_keras.rules.CoordinatewiseLSTM(seed=0)
@@ -32,22 +34,13 @@ class SkippedSteps(keras.callbacks.Callback):
         [0]
     """
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Notes where the count stands.
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Reads the count before the first epoch."""
+        self._before = _optimizer_of(self.model).skipped_steps
 
-        Args:
-            logs: Not used.
-        """
-        self._before = self._count()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Reports an epoch's.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-            logs: The epoch's results; `skipped_steps` is added to them.
-        """
-        count = self._count()
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Adds the epoch's `skipped_steps` to the logs."""
+        count = _optimizer_of(self.model).skipped_steps
         skipped, self._before = count - self._before, count
         if logs is not None:
             logs["skipped_steps"] = skipped
@@ -58,12 +51,9 @@ class SkippedSteps(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _count(self) -> int:
-        return _optimizer_of(self.model).skipped_steps
-
 
 class ObserveLoss(keras.callbacks.Callback):
-    """Shows losses to a `LearnedOptimizer`'s guard where it does not see them by itself.
+    """Passes losses to a `LearnedOptimizer`'s guard where it does not see them by itself.
 
     That is with the JAX backend and with mixed precision; see `l2l_keras.Guard`.
 
@@ -77,22 +67,12 @@ class ObserveLoss(keras.callbacks.Callback):
         1
     """
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Begins anew: what is logged is the mean loss of an epoch.
-
-        Args:
-            epoch: Not used.
-            logs: Not used.
-        """
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Resets the sum of losses: Keras logs the mean loss of an epoch so far."""
         self._total, self._batches = 0.0, 0
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Shows the loss of a batch.
-
-        Args:
-            batch: Number of the batch, from 0.
-            logs: Where the mean loss so far is.
-        """
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Passes the loss of a batch, computed from the logged mean."""
         if not logs or "loss" not in logs:
             return
         total = float(logs["loss"]) * (batch + 1)
@@ -103,12 +83,12 @@ class ObserveLoss(keras.callbacks.Callback):
 
 
 class Diagnostics(keras.callbacks.Callback):
-    """Shows what a `LearnedOptimizer`'s rules do, in TensorBoard and in numbers.
+    """Records diagnostics of a `LearnedOptimizer`'s rules, in TensorBoard and as numbers.
 
     For each variable: the norm of its update, the cosine of the angle between it and the direction
-    of steepest descent (both with `record_updates` only), how many cells of the rule's LSTM are
-    saturated, and the step size of rules that set one; and what the guard has done, if there is
-    one. See `LearnedOptimizer.diagnose`.
+    of steepest descent (both with `record_updates` only), the share of saturated cells of the
+    rule's LSTM, and the step size of rules that set one; and the guard's report, if there is a
+    guard. See `LearnedOptimizer.diagnose`.
 
     Args:
         log_dir: Folder for TensorBoard. Defaults to None: `history` alone.
@@ -148,38 +128,24 @@ class Diagnostics(keras.callbacks.Callback):
         self._writer: Any = None
         self._batches = 0
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Shows numbers after every so many batches.
-
-        Args:
-            batch: Not used.
-            logs: Not used.
-        """
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Records numbers after every `update_freq` batches."""
         self._batches += 1
         if self.update_freq != "epoch" and self._batches % int(self.update_freq) == 0:
-            self._show()
+            self._record()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Shows numbers after every epoch.
-
-        Args:
-            epoch: Not used.
-            logs: Not used.
-        """
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Records numbers after every epoch."""
         if self.update_freq == "epoch":
-            self._show()
+            self._record()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Closes the file.
-
-        Args:
-            logs: Not used.
-        """
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Closes the file for TensorBoard."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _show(self) -> None:
+    def _record(self) -> None:
         backend.synchronize(self.model)
         optimizer = _optimizer_of(self.model)
         numbers = {
@@ -205,5 +171,5 @@ class Diagnostics(keras.callbacks.Callback):
 
 
 def _optimizer_of(model: keras.Model) -> Any:
-    """Returns a model's optimizer, without what scales losses for it."""
+    """Returns a model's optimizer, without the wrapper that scales losses for it."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)

@@ -249,7 +249,7 @@ class LearnedOptimizer(BatchOptimizer):
         own = {group: {i: self._infos[i] for i in members[group]} for group in rules}
         self._blocks = make_blocks(rules, self.state_dtype, own)
         self._state.build(self._blocks, self._infos, variables)
-        optimizers = parameter_groups.delegates(self.rule)
+        optimizers = parameter_groups.optimizers(self.rule)
         self._delegates = Delegates(
             [(optimizer, members[group]) for group, optimizer in optimizers.items()], variables
         )

@@ -1,4 +1,4 @@
-"""Parameter groups: which variables of a model which rule, or Keras optimizer, updates."""
+"""Parameter groups: which rule, or Keras optimizer, updates which variables of a model."""
 
 from __future__ import annotations
 
@@ -19,68 +19,50 @@ Member = Any
 Members = Any
 """An `UpdateRule` for all variables, or a mapping of groups' names to their members."""
 
-# What acts on all groups, and is to be set where it does.
+# Arguments that act on all groups.
 _OF_ALL_GROUPS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
 
 
 def members(rule: Members) -> Mapping[str, Member]:
-    """Returns groups' members by their names; a rule alone is that of one group, of all variables.
-
-    Args:
-        rule: A rule or members.
-    """
+    """Returns the members by group; a rule alone is the member of one group of all variables."""
     return {".*": rule} if isinstance(rule, UpdateRule) else rule
 
 
 def rules(rule: Members) -> dict[str, UpdateRule]:
-    """Returns the rules among groups' members, by the groups' names.
-
-    Args:
-        rule: A rule or members.
-    """
+    """Returns the rules among the members, by group."""
     return {g: member for g, member in members(rule).items() if isinstance(member, UpdateRule)}
 
 
-def only_rules(rule: Members) -> list[UpdateRule]:
-    """Returns the groups' rules in their order, where there are no Keras optimizers.
+def optimizers(rule: Members) -> dict[str, keras.optimizers.Optimizer]:
+    """Returns the Keras optimizers among the members, by group."""
+    return {g: member for g, member in members(rule).items() if not isinstance(member, UpdateRule)}
 
-    Args:
-        rule: A rule or members.
+
+def only_rules(rule: Members) -> list[UpdateRule]:
+    """Returns the groups' rules in their order.
 
     Raises:
-        ValueError: If there is anything else.
+        ValueError: If a group has a Keras optimizer.
     """
     check(rule, None)
-    if others := delegates(rule):
+    if others := optimizers(rule):
         raise ValueError(f"Every group must have an update rule. Received: {others}")
     return list(rules(rule).values())
 
 
 def weights(rule: Members) -> list[Variable]:
-    """Returns the weights of all rules, in their order.
-
-    Args:
-        rule: A rule or members.
-    """
+    """Returns the weights of all rules, in their order."""
     return [weight for r in rules(rule).values() for weight in r.weights]
 
 
 def pack_weights(rule: Members) -> str:
-    """Returns the weights of all rules as text: little-endian float32 in their order, base64.
-
-    Args:
-        rule: A rule or members.
-    """
+    """Returns the weights of all rules as text: little-endian float32 in their order, base64."""
     arrays = [keras.ops.convert_to_numpy(w).astype("<f4") for w in weights(rule)]
     return base64.b64encode(b"".join(array.tobytes() for array in arrays)).decode("ascii")
 
 
 def unpack_weights(rule: Members, packed: str) -> None:
-    """Gives all rules the weights that `pack_weights` returned.
-
-    Args:
-        rule: A rule or members.
-        packed: As returned for members of the same configuration.
+    """Assigns the weights that `pack_weights` returned for members of the same configuration.
 
     Raises:
         ValueError: If the weights do not fit the rules.
@@ -98,25 +80,12 @@ def unpack_weights(rule: Members, packed: str) -> None:
         variable.assign(part.reshape(variable.shape))
 
 
-def delegates(rule: Members) -> dict[str, keras.optimizers.Optimizer]:
-    """Returns the Keras optimizers among groups' members, by the groups' names.
-
-    Args:
-        rule: A rule or members.
-    """
-    return {g: member for g, member in members(rule).items() if not isinstance(member, UpdateRule)}
-
-
 def check(rule: Members, group_of: Callable[[Variable], str] | None) -> None:
-    """Checks what is to be a rule or members.
-
-    Args:
-        rule: A rule or members.
-        group_of: As in `assign`.
+    """Checks a rule or members, and the function that assigns variables to them (see `assign`).
 
     Raises:
-        ValueError: If it is neither, or an optimizer has an argument that acts on all groups, or a
-            rule alone comes with `group_of`.
+        ValueError: If `rule` is neither, or an optimizer has an argument that acts on all groups,
+            or a rule alone comes with `group_of`.
     """
     if isinstance(rule, UpdateRule):
         if group_of is not None:
@@ -132,7 +101,7 @@ def check(rule: Members, group_of: Callable[[Variable], str] | None) -> None:
         )
     if not rules(rule):
         raise ValueError(
-            f"One group at least must have an `l2l_keras.rules.UpdateRule`. Received: rule={rule!r}"
+            f"At least one group must have an `l2l_keras.rules.UpdateRule`. Received: rule={rule!r}"
         )
     for group, member in rule.items():
         if not isinstance(group, str) or not isinstance(
@@ -142,7 +111,7 @@ def check(rule: Members, group_of: Callable[[Variable], str] | None) -> None:
                 "`rule` must map the names or patterns of groups to update rules and Keras "
                 f"optimizers. Received: {group!r}: {member!r}"
             )
-    for group, optimizer in delegates(rule).items():
+    for group, optimizer in optimizers(rule).items():
         for argument in _OF_ALL_GROUPS:
             if value := getattr(optimizer, argument, None):
                 raise ValueError(
@@ -152,26 +121,10 @@ def check(rule: Members, group_of: Callable[[Variable], str] | None) -> None:
 
 
 def copy(rule: Members) -> Members:
-    """Returns members like others, with variables of their own.
-
-    Args:
-        rule: A rule or members.
-
-    Returns:
-        The same, with the same weights in rules, which are not trainable, and fresh optimizers.
-    """
+    """Returns the same rules, with the same weights (not trainable), and fresh Keras optimizers."""
     if not isinstance(rule, UpdateRule):
         return {group: _copy(member) for group, member in rule.items()}
     return _copy(rule)
-
-
-def _copy(member: Member) -> Member:
-    """Returns one member like another."""
-    new = type(member).from_config(member.get_config())
-    if isinstance(member, UpdateRule):
-        new.set_weights(member.get_weights())
-        new.trainable = False
-    return new
 
 
 def assign(
@@ -182,7 +135,7 @@ def assign(
     """Assigns variables to groups.
 
     Args:
-        variables: Keras variables or what else has a `path`, or on TensorFlow `tf.Variable`s.
+        variables: Keras variables or other objects with a `path`, or `tf.Variable`s.
         groups: Names of the groups. Without `group_of`, they are regular expressions: a variable
             belongs to the first that is found in its path (`re.search`).
         group_of: Maps a variable to the name of its group.
@@ -229,13 +182,7 @@ def assign(
 def indices_by_group(
     rule: Members, indices: Sequence[int], groups: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Returns the indices of each group's variables.
-
-    Args:
-        rule: A rule or members.
-        indices: Indices of variables.
-        groups: The name of each variable's group, as `assign` returns them.
-    """
+    """Returns the indices of each group's variables, given the group of each (see `assign`)."""
     return {
         group: [i for i, own in zip(indices, groups, strict=True) if own == group]
         for group in members(rule)
@@ -247,8 +194,15 @@ def path_of(variable: Variable) -> str:
     return variable.path if hasattr(variable, "path") else variable.name
 
 
+def _copy(member: Member) -> Member:
+    new = type(member).from_config(member.get_config())
+    if isinstance(member, UpdateRule):
+        new.set_weights(member.get_weights())
+        new.trainable = False
+    return new
+
+
 def _check_pattern(pattern: str) -> None:
-    """Raises an error if a group's name is no regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:

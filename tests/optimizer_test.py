@@ -43,8 +43,8 @@ class TestConstruction:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"rule": {}}, "One group at least must have"),
-            ({"rule": {".*": keras.optimizers.SGD()}}, "One group at least must have"),
+            ({"rule": {}}, "At least one group must have"),
+            ({"rule": {".*": keras.optimizers.SGD()}}, "At least one group must have"),
             ({"rule": {"a": lstm(), "b": "adam"}}, "Received: 'b': 'adam'"),
             ({"rule": {"a": lstm(), 3: lstm()}}, "Received: 3: "),
             (

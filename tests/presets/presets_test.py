@@ -1,5 +1,6 @@
 """Tests of presets: what is saved is loaded, and what is damaged is refused."""
 
+import importlib.resources
 import json
 import os
 
@@ -111,7 +112,7 @@ class TestGroups:
     def test_a_group_without_a_rule_is_no_preset(self, groups, tmp_path):
         for bad, message in [
             ({**groups, "bias": keras.optimizers.Adam()}, "must have an update rule.*'bias'"),
-            ({}, "One group at least must have"),
+            ({}, "At least one group must have"),
             ({**groups, "bias": "adam"}, "Received: 'bias': 'adam'"),
         ]:
             with pytest.raises(ValueError, match=message):
@@ -137,7 +138,7 @@ class TestGroups:
         with pytest.raises(ValueError, match=r"Array 8 .*Received: float32 of shape \(15, 4\)"):
             presets.load_preset(path)
 
-    def test_another_kind_of_object_in_a_group_is_refused(self, groups, tmp_path):
+    def test_another_type_of_object_in_a_group_is_refused(self, groups, tmp_path):
         path = tmp_path / "mine"
         presets.save_preset(groups, path, CARD)
         config = json.loads((path / "config.json").read_text())
@@ -146,7 +147,7 @@ class TestGroups:
         with pytest.raises(ValueError, match="UpdateRule.*Received: a Dense"):
             presets.load_preset(path)
 
-    def test_a_preset_of_one_rule_may_take_the_place_of_one_of_groups(self, groups, tmp_path):
+    def test_a_preset_of_one_rule_replaces_one_of_groups(self, groups, tmp_path):
         path = tmp_path / "mine"
         presets.save_preset(groups, path, CARD)
         presets.save_preset(RNNprop((3,), seed=0), path, CARD)
@@ -229,6 +230,16 @@ class TestShipped:
             weights = parameter_groups.weights(rule)
             assert weights and all(np.isfinite(weight).all() for weight in weights)
 
+    def test_configurations_name_every_argument(self):
+        """A default that changes does not change a shipped rule."""
+        for name in presets.list_presets():
+            rule, _ = presets.load_preset(name)
+            folder = importlib.resources.files(presets).joinpath(name)
+            config = json.loads(folder.joinpath("config.json").read_text("utf-8"))
+            for group, own in config.get("groups", {".*": config}).items():
+                named = own["config"].keys()
+                assert named == parameter_groups.members(rule)[group].get_config().keys(), name
+
     def test_an_unknown_name_is_answered_with_the_known_ones(self, shipped):
         with pytest.raises(ValueError, match=r"\['alpha', 'beta'\].*'alhpa' \(did you mean 'alph"):
             presets.load_preset("alhpa")
@@ -279,7 +290,7 @@ class TestDamage:
         with pytest.raises(ValueError, match="unsafe|safe_mode"):
             presets.load_preset(path)
 
-    def test_another_kind_of_object_is_refused(self, path):
+    def test_another_type_of_object_is_refused(self, path):
         config = keras.saving.serialize_keras_object(keras.layers.Dense(2))
         (path / "config.json").write_text(json.dumps(config))
         with pytest.raises(ValueError, match="UpdateRule.*Received: a Dense"):
