@@ -188,8 +188,8 @@ def full_memory(seed=0):
     return NTMBFGS((4,), 2, output_scale=0.1, seed=seed)
 
 
-class TestCoupledRules:
-    def test_coordinates_of_all_variables_are_one_problem(self):
+class TestRulesOfScopeModel:
+    def test_all_variables_are_one_problem(self):
         steps = [make_gradients(step) for step in range(3)]
         optimizer = LearnedOptimizer(full_memory())
         variables = make_variables()
@@ -197,7 +197,7 @@ class TestCoupledRules:
             apply(optimizer, gradients, variables)
         values, rule_states = by_the_rule(full_memory(), steps)
         assert_close(numpy(variables), values, rtol=1e-3, atol=1e-4)
-        # A row for each of the 15 coordinates, besides gradient, update and controller.
+        # A row for each of the 15 elements, besides gradient, update and controller.
         assert [s.shape[0] for s in rule_states] == [2 + 15 + 8] * 4
         assert_close(states(optimizer, variables), rule_states, rtol=1e-3, atol=1e-4)
 

@@ -66,7 +66,7 @@ def test_rules_of_groups_are_in_their_order():
     assert weights(groups) == first.weights + second.weights
     with pytest.raises(ValueError, match="Every group must have an update rule. Received: .*'b'"):
         only_rules({**groups, "b": keras.optimizers.SGD()})
-    with pytest.raises(ValueError, match="One group at least"):
+    with pytest.raises(ValueError, match="At least one group"):
         only_rules({})
 
 

@@ -35,9 +35,10 @@ _FILES = (_CONFIG, _WEIGHTS, CARD)
 
 
 class Folder(Protocol):
-    """What is used of a folder: a path's, or that of a package's resources."""
+    """A path or a folder of a package's resources."""
 
-    def joinpath(self, name: str, /) -> Any: ...
+    def joinpath(self, name: str, /) -> Any:
+        """Returns a file of the folder."""
 
 
 def read(folder: Folder, name: str) -> tuple[Rules, dict[str, Any]]:
@@ -48,7 +49,7 @@ def read(folder: Folder, name: str) -> tuple[Rules, dict[str, Any]]:
         name: Name of the preset, for messages.
 
     Returns:
-        `(rule, card)`: the rule with its weights, or a dictionary of rules by pattern; and the card.
+        `(rule, card)`: the rule with its weights, or a dictionary of rules by pattern; the card.
 
     Raises:
         ValueError: If a file is missing or damaged, or the weights do not fit the rule.

@@ -29,7 +29,7 @@ def cases():
                 yield pytest.param(clause, rule, marks=marks)
 
 
-@pytest.mark.parametrize(("clause", "rule"), cases())
+@pytest.mark.parametrize(("clause", "rule"), list(cases()))
 def test_clause(clause, rule):
     if (clause, rule) in UNFIT:
         pytest.skip(UNFIT[clause, rule])

@@ -1,4 +1,4 @@
-"""Tests of what there is to see of rules at work. All hold on every Keras backend."""
+"""Tests of diagnostics, of the optimizer and of its callbacks, on every Keras backend."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def fit(optimizer, *callbacks, epochs=3):
 
 
 class TestUpdates:
-    def test_their_norm_and_angle_are_recorded(self):
+    def test_norm_and_angle_are_recorded(self):
         optimizer = LearnedOptimizer(GradientDescent(0.5), 0.1, record_updates=True)
         variables = train(optimizer)
         seen = optimizer.diagnose()
@@ -45,7 +45,7 @@ class TestUpdates:
         for numbers in optimizer.diagnose().values():
             assert numbers["cosine with descent"] == pytest.approx(-1.0, rel=1e-5)
 
-    def test_of_variables_without_a_gradient_the_last_ones_are_kept(self):
+    def test_variables_without_a_gradient_keep_the_last_ones(self):
         optimizer = LearnedOptimizer(GradientDescent(0.5), record_updates=True)
         variables = train(optimizer)
         before = list(optimizer.diagnose().values())
@@ -54,7 +54,7 @@ class TestUpdates:
         assert after[2:] == before[2:]
         assert after[0]["update norm"] == pytest.approx(10.0 * before[0]["update norm"], rel=1e-4)
 
-    def test_they_do_not_change_by_it(self):
+    def test_recording_does_not_change_updates(self):
         plain = train(LearnedOptimizer(RULES["tensorwise_lstm"]()))
         recorded = train(LearnedOptimizer(RULES["tensorwise_lstm"](), record_updates=True))
         for a, b in zip(numpy(plain), numpy(recorded), strict=True):
@@ -86,19 +86,19 @@ class TestStates:
             share = 3 / 20
         assert float(rule.diagnose(state)["saturated cells"]) == pytest.approx(share)
 
-    def test_rules_may_have_nothing_to_show(self):
+    def test_rules_may_have_no_diagnostics(self):
         optimizer = LearnedOptimizer(GradientDescent())
         train(optimizer)
         assert set(map(len, optimizer.diagnose().values())) == {0}
 
-    def test_before_there_are_variables_there_is_nothing_to_see(self):
-        with pytest.raises(ValueError, match="before the optimizer is built"):
+    def test_diagnostics_need_variables(self):
+        with pytest.raises(ValueError, match="Diagnostics need an optimizer that has been built"):
             LearnedOptimizer(GradientDescent()).diagnose()
 
 
 class TestCallback:
     @pytest.mark.parametrize(("frequency", "batches"), [("epoch", [4, 8, 12]), (5, [5, 10])])
-    def test_it_keeps_numbers_of_several_times(self, frequency, batches):
+    def test_numbers_of_several_times_are_kept(self, frequency, batches):
         optimizer = LearnedOptimizer(TensorwiseLSTM(4, seed=0), guard=True, record_updates=True)
         diagnostics = Diagnostics(update_freq=frequency)
         model = fit(optimizer, diagnostics)
