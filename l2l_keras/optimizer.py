@@ -322,23 +322,13 @@ class LearnedOptimizer(BatchOptimizer):
             losses.assign(self._fallback.add_loss(losses, loss))
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Scales the loss, as Keras does, and passes it to the guard.
-
-        Args:
-            loss: A scalar.
-        """
+        """Scales the loss, as Keras does, and passes it to the guard."""
         if backend.sees_losses():
             self.observe_loss(loss)
         return super().scale_loss(loss)
 
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
-        """Updates one variable and its state; training updates all variables in one step.
-
-        Args:
-            gradient: Gradient of the variable, of its shape, dense or sparse.
-            variable: One of the variables that the optimizer was built with.
-            learning_rate: Factor of the update, a scalar.
-        """
+        """Updates one variable and its state; training updates all variables in one step."""
         inputs = self._inputs([gradient], [variable], learning_rate)
         scalars = {name: inputs.scalars[name] for s in _ALONE for name in s.scalars()}
         accepted = self._step_alone(inputs._replace(slots={}, scalars=scalars))
@@ -371,11 +361,8 @@ class LearnedOptimizer(BatchOptimizer):
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Sets the final values of the variables; called by `fit` at its end.
 
-        If training ends in a trial of the guard, they are the winner's values (see
-        `l2l_keras.safeguards.fallback_policy.conclude`). With `use_ema`, they are averages.
-
-        Args:
-            var_list: The variables that the optimizer was built with.
+        If training ends in a trial of the guard, they are the winner's values. With `use_ema`, they
+        are averages.
         """
         if self._fallback is not None and self.built:
             variables = {self.index_of(variable): variable for variable in var_list}

@@ -93,19 +93,21 @@ def weights_alone_resume_in_another_optimizer(make: Make) -> None:
 def a_checkpoint_holds_rule_and_state(make: Make) -> None:
     import tensorflow as tf
 
-    optimizer = perturbed(make())
-    variables = train(optimizer, steps=2)
-    resumed, resumed_variables = make(), make_variables()
-    resumed.build(resumed_variables)
-    with tempfile.TemporaryDirectory() as folder:
-        path = tf.train.Checkpoint(optimizer=optimizer, v=variables).save(f"{folder}/checkpoint")
-        status = tf.train.Checkpoint(optimizer=resumed, v=resumed_variables).restore(path)
-        status.assert_consumed()
-    assert_equal(resumed.rule.get_weights(), optimizer.rule.get_weights())
-    for some, others in ((optimizer, variables), (resumed, resumed_variables)):
-        some.apply(tensors(make_gradients(2)), others)
-    assert_equal(numpy(resumed_variables), numpy(variables))
-    assert_equal(numpy(resumed.variables), numpy(optimizer.variables))
+    for options in ({}, {"guard": True, "record_updates": True}):
+        optimizer = perturbed(make(**options))
+        variables = train(optimizer, steps=2)
+        resumed, resumed_variables = make(**options), make_variables()
+        resumed.build(resumed_variables)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = tf.train.Checkpoint(optimizer=optimizer, v=variables)
+            path = checkpoint.save(f"{folder}/checkpoint")
+            status = tf.train.Checkpoint(optimizer=resumed, v=resumed_variables).restore(path)
+            status.assert_consumed()
+        assert_equal(resumed.rule.get_weights(), optimizer.rule.get_weights())
+        for some, others in ((optimizer, variables), (resumed, resumed_variables)):
+            some.apply(tensors(make_gradients(2)), others)
+        assert_equal(numpy(resumed_variables), numpy(variables))
+        assert_equal(numpy(resumed.variables), numpy(optimizer.variables))
 
 
 @clause()
