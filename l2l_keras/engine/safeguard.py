@@ -32,12 +32,10 @@ class Proposal(NamedTuple):
 
     Attributes:
         gradient: The variable's gradient, float32.
-        parameters: The variable's values, float32.
-        update: What the rule would add to them, float32.
+        update: What the rule would add to the variable, float32.
     """
 
     gradient: Tensor
-    parameters: Tensor
     update: Tensor
 
 
@@ -85,7 +83,7 @@ class Safeguard:
         return None
 
     def replace(
-        self, slots: Sequence[Tensor], plan: Any, proposal: Proposal
+        self, slots: Sequence[Tensor], plan: Any, proposal: Proposal, parameters: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Sequence[Tensor]]:
         """Replaces what is proposed for one variable.
 
@@ -93,6 +91,7 @@ class Safeguard:
             slots: The variable's arrays, as `self.slots` names them.
             plan: As returned by `begin`.
             proposal: The proposal.
+            parameters: The variable's present value.
 
         Returns:
             `((value, observation), slots)`: the variable's new value, what was observed, and the

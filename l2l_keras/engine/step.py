@@ -95,9 +95,9 @@ class Engine:
                 change = Change({}, {})
                 for index, update in part.updates.items():
                     gradient = ops.reshape(vectors[index], update.shape)
-                    parameters = ops.convert_to_tensor(inputs.parameters[index])
                     verdict = self._consult(
-                        Proposal(gradient, parameters, update),
+                        Proposal(gradient, update),
+                        inputs.parameters[index],
                         plans,
                         {name: own[index] for name, own in slots.items() if index in own},
                     )
@@ -120,7 +120,11 @@ class Engine:
         return StepResult(states, slots, scalars, conditions.accepted)
 
     def _consult(
-        self, proposal: Proposal, plans: Mapping[str, Any], slots: Mapping[str, list[Any]]
+        self,
+        proposal: Proposal,
+        parameters: Any,
+        plans: Mapping[str, Any],
+        slots: Mapping[str, list[Any]],
     ) -> _Verdict:
         """Asks all safeguards about a proposal, given the variable's slots by safeguard."""
         verdict = _Verdict(None, {}, {})
@@ -128,7 +132,7 @@ class Engine:
             name = safeguard.name
             if name in slots:
                 (value, observation), arrays = self._replace[name](
-                    slots[name], plans[name], proposal
+                    slots[name], plans[name], proposal, ops.convert_to_tensor(parameters)
                 )
                 verdict.slots[name] = list(arrays)
                 verdict = verdict._replace(value=value)

@@ -80,11 +80,12 @@ class TensorwiseBlock:
 
     def step(self, inputs: RuleInputs, state: Sequence[Any]) -> Iterator[BlockChange]:
         """Takes one step of the rule; see `Block.step`."""
-        grams, matrices = self._observe(inputs, state)
+        weights = backend.pack(inputs.weights)
+        grams, matrices = self._observe(inputs, weights, state)
         updated = np.array([index in inputs.gradients for index in self.shapes])
         coefficients, (tensor_state,) = self._control(
             state[:1],
-            inputs.weights,
+            weights,
             grams,
             inputs.learning_rate,
             ops.logical_and(inputs.accepted, updated),
@@ -99,7 +100,7 @@ class TensorwiseBlock:
                     gradient, parameters = part.gather(inputs)
                 updates, new_state = self._kernels.update(
                     state[self._arrays_of(number)],
-                    inputs.weights,
+                    weights,
                     gradient,
                     parameters,
                     matrices[number],
@@ -131,7 +132,7 @@ class TensorwiseBlock:
         return self._kernels.rule.diagnose(own)
 
     def _observe(
-        self, inputs: RuleInputs, state: Sequence[Any]
+        self, inputs: RuleInputs, weights: Any, state: Sequence[Any]
     ) -> tuple[list[Tensor], dict[int, list[Tensor]]]:
         """Returns the Gram matrices of all parts, and the matrix directions of updated ones."""
         rule = self._kernels.rule
@@ -146,7 +147,7 @@ class TensorwiseBlock:
                 gradient, parameters = part.gather(inputs)
                 gram, matrices[number] = self._kernels.observe(
                     state[self._arrays_of(number)],
-                    inputs.weights,
+                    weights,
                     gradient,
                     parameters,
                     part.tensors,

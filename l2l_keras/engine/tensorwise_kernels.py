@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -23,7 +24,8 @@ from l2l_keras.rules.tensorwise.tensors import gram_matrices
 Tensor = Any
 Shape = tuple[int, ...]
 State = Sequence[Any]
-Weights = Sequence[Tensor]
+Weights = Any
+"""The rule's weights, as `backend.pack` returns them."""
 
 
 class TensorwiseKernels:
@@ -68,7 +70,7 @@ class TensorwiseKernels:
 
         Args:
             state: State of the part's elements.
-            weights: The rule's weights.
+            weights: The rule's weights, packed.
             gradient: float32, of the part's shape.
             parameters: float32, of the part's shape.
             shapes: Shapes of the tensors.
@@ -124,7 +126,7 @@ class TensorwiseKernels:
     ) -> tuple[list[Tensor], State]:
         vector, *state = [ops.reshape(array, (-1,)) for array in (gradient, *stored)]
         state = [self.dtype.decode(array) for array in state]
-        with self.rule.using(weights):
+        with self._using(weights):
             matrices = self.rule.matrices(vector, state, Tensors(shapes))
         return [ops.reshape(row, gradient.shape) for row in ops.unstack(matrices)], []
 
@@ -141,7 +143,7 @@ class TensorwiseKernels:
         if self._sampled(shapes):
             arrays = [sample(ops.reshape(array, (-1,)), shapes[0]) for array in arrays]
         gradient, parameters, *stored = arrays
-        with self.rule.using(weights):
+        with self._using(weights):
             state = self.rule.advance(gradient, [self.dtype.decode(array) for array in stored])
             return self.rule.directions(gradient, state, parameters), []
 
@@ -164,7 +166,7 @@ class TensorwiseKernels:
     ) -> tuple[None, State]:
         if not all(members):
             accepted = ops.logical_and(accepted, np.repeat(members, Tensors(shapes).sizes))
-        with self.rule.using(weights):
+        with self._using(weights):
             new = self.rule.advance(gradient, [self.dtype.decode(array) for array in stored])
         pairs = zip(new, stored, strict=True)
         return None, [ops.where(accepted, self.dtype.encode(array), old) for array, old in pairs]
@@ -182,7 +184,7 @@ class TensorwiseKernels:
     ) -> tuple[list[Tensor], State]:
         """Computes weighted sums of directions for each run of tensors; zeros if no step."""
         state = [self.dtype.decode(array) for array in stored]
-        with self.rule.using(weights):
+        with self._using(weights):
             directions = [*matrices, *self.rule.directions(gradient, state, parameters)]
         if len(shapes) == 1:
             # Flattened after it is summed: one array to flatten instead of many.
@@ -202,7 +204,7 @@ class TensorwiseKernels:
         self, state: State, weights: Weights, sums: Sequence[Tensor], shapes: tuple[Shape, ...]
     ) -> tuple[list[Tensor], State]:
         updates = []
-        with self.rule.using(weights):
+        with self._using(weights):
             for own, (shape, count) in zip(sums, Tensors(shapes).runs, strict=True):
                 refined = self.rule.refine(own, shape)
                 updates += ops.unstack(ops.reshape(refined, (count, *shape)))
@@ -220,7 +222,7 @@ class TensorwiseKernels:
             learning_rate: Tensor,
             changed: Tensor,
         ) -> tuple[Tensor, State]:
-            with self.rule.using(weights):
+            with self._using(weights):
                 coefficients, new_state = self.rule.control(
                     ops.concatenate(gram, axis=-1), state[0], tensors
                 )
@@ -228,6 +230,11 @@ class TensorwiseKernels:
             return ops.transpose(learning_rate * coefficients), [new_state]
 
         return backend.kernel(control)
+
+    def _using(self, weights: Weights) -> keras.StatelessScope:
+        """Returns a scope in which the rule has the given weights; see `UpdateRule.using`."""
+        shapes = [tuple(weight.shape) for weight in self.rule.weights]
+        return self.rule.using(backend.unpack(weights, shapes))
 
     def _sampled(self, shapes: tuple[Shape, ...]) -> bool:
         """Whether a part's Gram matrices come from a sample: that of one tensor, if large."""

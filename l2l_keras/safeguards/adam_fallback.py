@@ -163,7 +163,7 @@ class AdamFallback(Safeguard):
         return conditions, plan, {"fallback": ops.stack(after), "losses": losses}
 
     def replace(
-        self, slots: Sequence[Tensor], plan: Any, proposal: Proposal
+        self, slots: Sequence[Tensor], plan: Any, proposal: Proposal, parameters: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Sequence[Tensor]]:
         """Returns the value after the step of whoever steps; see `Safeguard.replace`.
 
@@ -174,7 +174,7 @@ class AdamFallback(Safeguard):
         decision = Decision(*decisions)
         learning_rate, moments = ops.unstack(plan[1])
         guard, gradient, update = self._guard, proposal.gradient, proposal.update
-        parameters = ops.cast(proposal.parameters, "float32")
+        parameters = ops.cast(parameters, "float32")
         old_m, old_v, old_copy = slots
         warm = ops.logical_and(accepted, decision.adam_sees)
         m = ops.where(warm, guard.beta_1 * old_m + (1.0 - guard.beta_1) * gradient, old_m)

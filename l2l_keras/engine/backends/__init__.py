@@ -8,6 +8,8 @@
   and the next state arrays (none if they stay as they are). Where tensors are mutable, the state is
   updated in place.
 - `windowed(step)` compiles a rule's step so that it runs over windows of a long vector.
+- `pack(tensors)` and `unpack(packed, shapes)` pass several small inputs to a kernel as few as the
+  backend likes.
 - `clear(states, condition)` zeroes state arrays if a condition holds.
 - `after(tensors)` is a scope whose operations start after given ones.
 - `bitcast(tensor, dtype)` reinterprets the bits of a tensor.

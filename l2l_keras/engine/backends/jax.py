@@ -68,6 +68,17 @@ def windowed(step: windows.WindowStep) -> Callable[..., Any]:
     return functools.partial(windows.loop, step)
 
 
+def pack(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Returns the tensors as they are."""
+    return tensors
+
+
+def unpack(packed: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+    """Returns the tensors as they are."""
+    del shapes
+    return packed
+
+
 def clear(states: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
     """Returns state arrays, zeroed if a condition holds."""
     return [ops.where(condition, ops.zeros_like(state), state) for state in states]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,6 +76,17 @@ def kernel(function: Callable[..., tuple[Any, Sequence[Tensor]]]) -> Callable[..
 def windowed(step: windows.WindowStep) -> Callable[..., Any]:
     """Compiles a step over windows; see `windows.loop`."""
     return kernel(functools.partial(windows.loop, step))
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns tensors as one vector: each argument of a program costs a microsecond a call."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+
+
+def unpack(packed: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Returns the tensors in a vector that `pack` returned, given their shapes."""
+    parts = tf.split(packed, [math.prod(shape) for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def clear(states: Sequence[Any], condition: Tensor) -> Sequence[Any]:

@@ -76,6 +76,17 @@ def windowed(step: WindowStep) -> Callable[..., Any]:
     return run
 
 
+def pack(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Returns the tensors as they are."""
+    return tensors
+
+
+def unpack(packed: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+    """Returns the tensors as they are."""
+    del shapes
+    return packed
+
+
 def clear(states: Sequence[Tensor], condition: Tensor) -> Sequence[Tensor]:
     """Zeroes state arrays if a condition holds."""
     if condition:
