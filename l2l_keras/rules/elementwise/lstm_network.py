@@ -1,4 +1,4 @@
-"""The network of the LSTM rules: layers of an LSTM, and outputs of every coordinate."""
+"""The network of the LSTM rules: LSTM layers, and a dense layer of outputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from l2l_keras.rules import arguments
 from l2l_keras.rules.elementwise import lstm
 
 Tensor = Any
@@ -28,7 +29,7 @@ class Activation(NamedTuple):
     derivative: Callable[[Tensor], Tensor]
 
 
-# Factors from e^-6 to e^4: a step below is nothing, one beyond is wild.
+# Limits of exponential outputs: smaller factors have no effect, larger ones make steps diverge.
 _SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
 
 
@@ -46,13 +47,13 @@ EXPONENTIAL = Activation(_exponential, _exponential_derivative)
 
 
 class LSTMNetwork(keras.layers.Layer):
-    """Maps inputs of each coordinate to outputs, `activation(W h + b)`, by one shared LSTM.
+    """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
 
-    h is the last layer's hidden state after it has seen the coordinate's inputs.
+    h is the last layer's hidden state after the element's inputs.
 
     Args:
-        inputs: Number of inputs of a coordinate.
-        outputs: Number of outputs of a coordinate.
+        inputs: Number of inputs of an element.
+        outputs: Number of outputs of an element.
         units: Units of each LSTM layer, first layer first.
         activation: Activation of the outputs.
         output_initializer: Makes an initializer of W from a seed.
@@ -74,10 +75,8 @@ class LSTMNetwork(keras.layers.Layer):
         seed: int | None,
     ) -> None:
         units = tuple(units)
-        if not units or any(not isinstance(u, int) or u < 1 for u in units):
-            raise ValueError(
-                f"`units` must be a non-empty sequence of positive integers. Received: {units}"
-            )
+        valid = bool(units) and all(isinstance(u, int) and u > 0 for u in units)
+        arguments.check(valid, "units", "a non-empty sequence of positive integers", units)
         super().__init__(name="network", dtype="float32")
         self.units = units
         self._activation = activation
@@ -119,97 +118,85 @@ class LSTMNetwork(keras.layers.Layer):
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
     def saturation(self, state: Tensor) -> Tensor:
-        """Returns the share of cells whose output hardly changes with them: tanh(2) is 0.96.
+        """Returns the share of saturated cells: |c| > 2, where tanh is nearly constant.
 
         Args:
-            state: Its arrays one below the other, float32 `[sum of rows, n]`.
+            state: The state's arrays, one below the other, float32 `[sum of rows, n]`.
         """
         ends = itertools.accumulate(self.rows)
         cells = [state[end - rows : end] for rows, end in zip(self.rows, ends, strict=True)][1::2]
         return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
 
     def forward(
-        self, inputs: Tensor, state: State, share: lstm.Share = lstm.keep
+        self, inputs: Tensor, state: State, averaged_units: int = 0
     ) -> tuple[Tensor, State, State]:
         """Computes one step.
 
         Args:
             inputs: float32 `[inputs, n]`.
             state: float32 arrays `[rows, n]`.
-            share: How coordinates exchange information. Defaults to not at all.
+            averaged_units: How many units of each layer put out their mean over elements. Defaults
+                to 0.
 
         Returns:
             `(outputs, state, activations)`: float32 `[outputs, n]`, the next state, and the
             activations of each layer's gates, float32 `[4 * units, n]`.
         """
-        state, activations = lstm.stack_forward(self._tensors(), inputs, state, share)
+        state, activations = lstm.forward(self._tensors(), inputs, state, averaged_units)
         return self.outputs(state), state, activations
 
     def outputs(self, state: State) -> Tensor:
-        """Returns the outputs `[outputs, n]` after the step that led to a state."""
+        """Returns the outputs `[outputs, n]` of the step that led to a state."""
         bias = ops.expand_dims(self._output_bias, 1)
         return self._activation.function(ops.matmul(self._output_kernel, state[-2]) + bias)
-
-    def replay(self, state: State, gates: State, share: lstm.Share = lstm.keep) -> State:
-        """Computes the next state again, without its products.
-
-        Args:
-            state: The state that entered the step.
-            gates: The activations of the step, packed by `lstm.pack`.
-            share: As given to `forward`.
-
-        Returns:
-            The state that left it.
-        """
-        return lstm.stack_replay(gates, state, share)
 
     def backward(
         self,
         inputs: Tensor,
         state: State,
         new_state: State,
-        gates: State,
+        activations: State,
         outputs: Tensor,
         d_outputs: Tensor,
         d_new_state: State,
         with_inputs: bool,
-        share: lstm.Share = lstm.keep,
+        averaged_units: int = 0,
     ) -> tuple[list[Tensor], Tensor | None, State]:
         """Computes the vector-Jacobian product of one step.
 
         Args:
             inputs: As given to `forward`.
-            state: The state that entered the step.
-            new_state: The state that left it.
-            gates: The activations of the step, packed by `lstm.pack`.
+            state: The state before the step.
+            new_state: The state after it.
+            activations: Those of the step's gates.
             outputs: The step's outputs.
             d_outputs: Derivative with respect to them.
             d_new_state: Derivative with respect to `new_state`.
             with_inputs: Whether to compute the derivative with respect to `inputs`.
-            share: As given to `forward`.
+            averaged_units: As given to `forward`.
 
         Returns:
             `(d_weights, d_inputs, d_state)`, the first in the order of `trainable_variables`;
             `d_inputs` is None unless asked for.
         """
         d_outputs = d_outputs * self._activation.derivative(outputs)
-        d_layers, d_inputs, d_state = lstm.stack_backward(
+        d_layers, d_inputs, d_state = lstm.backward(
             self._tensors(),
             inputs,
             state,
             new_state,
-            gates,
+            activations,
             ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
             d_new_state,
             with_inputs,
-            share,
+            averaged_units,
         )
         d_weights = [d for layer in d_layers for d in layer]
         d_weights += [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
         return d_weights, d_inputs, d_state
 
     def _tensors(self) -> list[lstm.LSTMWeights]:
-        """Returns the layers' weights as tensors."""
+        """Returns the weights of the LSTM layers as tensors."""
         return [
             lstm.LSTMWeights(*(ops.convert_to_tensor(w) for w in layer))
             for layer in self._layer_weights
@@ -217,7 +204,7 @@ class LSTMNetwork(keras.layers.Layer):
 
 
 def _forget_gate_bias(value: float):
-    """Returns an initializer of a layer's bias: `value` for the forget gates, zero for others."""
+    """Returns an initializer of a layer's bias: `value` for forget gates, zero for other gates."""
 
     def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         units = shape[0] // 4

@@ -1,4 +1,4 @@
-"""What the rules that are an LSTM over every coordinate share."""
+"""The base class of rules that are one LSTM, shared by all elements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from l2l_keras.rules.elementwise.lstm_network import Activation, LSTMNetwork
 
 
 class Features(NamedTuple):
-    """What an LSTM rule makes of gradients.
+    """Features of gradients.
 
     Attributes:
-        inputs: What the LSTM sees, float32 `[inputs, n]`.
-        gains: Factors of the LSTM's outputs, float32 `[outputs, n]` or, where they are the same for
-            all coordinates, `[outputs, 1]`.
+        inputs: Inputs of the LSTM, float32 `[inputs, n]`.
+        gains: Factors of the LSTM's outputs, float32 `[outputs, n]`; `[outputs, 1]` if they are the
+            same for all elements.
     """
 
     inputs: Tensor
@@ -27,15 +27,14 @@ class Features(NamedTuple):
 
 
 class LSTMRule(SplitRule):
-    """Base class of rules that map features of each coordinate through one shared LSTM.
+    """Base class of rules that map features of each element through one shared LSTM.
 
-    The update of a coordinate is `Σ_k gain_k * activation(w_k · h + b_k)`, h the last layer's
-    hidden state after it has seen the coordinate's inputs. A subclass says what inputs and gains
-    are (`features`).
+    The update of an element is `Σ_k gain_k * activation(w_k · h + b_k)`, h the last layer's hidden
+    state after the element's inputs. A subclass computes inputs and gains (`features`).
 
     Args:
-        inputs: Number of inputs of a coordinate.
-        outputs: Number of outputs of a coordinate, one for each gain.
+        inputs: Number of inputs of an element.
+        outputs: Number of outputs of an element, one for each gain.
         units: Units of each LSTM layer, first layer first.
         activation: Activation of the outputs.
         output_initializer: Initializer of the weights w.
@@ -43,9 +42,14 @@ class LSTMRule(SplitRule):
         seed: Seed of the initial weights, an integer or None for fresh ones.
         name: Name of the layer.
 
+    Attributes:
+        averaged_units: How many units of each layer put out their mean over elements.
+
     Raises:
         ValueError: If `units` is not a non-empty sequence of positive integers.
     """
+
+    averaged_units = 0
 
     def __init__(
         self,
@@ -74,18 +78,20 @@ class LSTMRule(SplitRule):
 
     def network(self, features: Features, state: State) -> tuple[Tensor, State]:
         """Computes one update; see `SplitRule.network`."""
-        outputs, state, _ = self._lstm.forward(features.inputs, state, self._share)
+        outputs, state, _ = self._lstm.forward(features.inputs, state, self.averaged_units)
         return ops.sum(features.gains * outputs, axis=0), state
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update, and caches the LSTM's gates; see `SplitRule.forward`."""
-        outputs, state, activations = self._lstm.forward(features.inputs, state, self._share)
+        """Computes one update and caches the LSTM's gates; see `SplitRule.forward`."""
+        outputs, state, activations = self._lstm.forward(
+            features.inputs, state, self.averaged_units
+        )
         update = ops.sum(features.gains * outputs, axis=0)
-        return update, state, tuple(lstm.pack(layer) for layer in activations)
+        return update, state, lstm.pack(activations)
 
     def replay(self, state: State, cache: State) -> State:
         """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
-        return self._lstm.replay(state, cache, self._share)
+        return lstm.replay(lstm.unpack(cache), state, self.averaged_units)
 
     def backward(
         self,
@@ -103,29 +109,25 @@ class LSTMRule(SplitRule):
             features.inputs,
             state,
             new_state,
-            cache,
+            lstm.unpack(cache),
             outputs,
             features.gains * d_update,
             d_new_state,
             with_inputs=with_features,
-            share=self._share,
+            averaged_units=self.averaged_units,
         )
         d_features = Features(d_inputs, d_update * outputs) if with_features else None
         return d_weights, d_features, d_state
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Tells how many of the LSTM's cells are saturated; see `UpdateRule.diagnose`."""
+        """Returns the share of saturated cells; see `UpdateRule.diagnose`."""
         return {"saturated cells": self._lstm.saturation(state[: sum(self.network_rows)])}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that all these rules have."""
+        """Returns the arguments that all LSTM rules have."""
         return {
             "units": list(self.units),
             "forget_bias": self.forget_bias,
             "seed": self.seed,
             "name": self.name,
         }
-
-    def _share(self, hidden: Tensor) -> Tensor:
-        """Exchanges information between coordinates; see `lstm.Share`."""
-        return lstm.keep(hidden)
