@@ -7,17 +7,7 @@ from typing import Any
 
 
 def check(valid: bool, name: str, expected: str, value: Any) -> None:
-    """Raises an error if an argument is not valid.
-
-    Args:
-        valid: Whether it is.
-        name: Name of the argument.
-        expected: What it must be, for the message.
-        value: The argument.
-
-    Raises:
-        ValueError: If it is not valid.
-    """
+    """Raises a ValueError that says what an argument must be, unless it is valid."""
     if not valid:
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 

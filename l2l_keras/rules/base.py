@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -30,8 +31,9 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     - `"tensor"`: one decision for each tensor of a model; see `TensorwiseRule`.
     - `"model"`: all elements of a problem exchange information. A step sees all of them at once.
 
-    A subclass implements `state_rows`, `step` and `get_config`, or the methods of `SplitRule`,
-    which is meta-trained at a fraction of the cost in time and memory.
+    A subclass implements `state_rows` and `step`, or the methods of `SplitRule`, which is
+    meta-trained at a fraction of the cost in time and memory. It keeps its constructor's arguments
+    as attributes of the same names, or overrides `get_config`.
 
     Args:
         name: Name of the layer.
@@ -105,6 +107,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, kept by a rule as attributes of their names."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: _as_lists(getattr(self, name)) for name in names}
+
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
         """Returns diagnostics of a state.
 
@@ -119,6 +126,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return {}
 
 
+def _as_lists(value: Any) -> Any:
+    """Returns a value with lists in place of tuples, as JSON has them."""
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
 class SplitRule(UpdateRule):
     """Base class of rules in two parts: features, and a network with its own derivative.
 
@@ -126,8 +138,8 @@ class SplitRule(UpdateRule):
     has a state of its own. Meta-training back-propagates through the network by `backward` rather
     than by a tape.
 
-    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay`,
-    `backward` and `get_config`.
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay` and
+    `backward`.
 
     Args:
         name: Name of the layer.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras.rules import arguments
 from l2l_keras.rules.base import State, Tensor, UpdateRule
-from l2l_keras.rules.elementwise.lstm_network import LINEAR, LSTMNetwork
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 from l2l_keras.rules.elementwise.preprocessing import get_preprocessing
 
 # Bias of the write gate: at first, it is nearly open.
@@ -91,13 +90,7 @@ class NTMBFGS(UpdateRule):
         self.seed = seed
         self._preprocess, inputs = get_preprocessing(preprocessing)
         self._controller = LSTMNetwork(
-            inputs=2 * inputs,
-            outputs=4,
-            units=units,
-            activation=LINEAR,
-            output_initializer=keras.initializers.GlorotUniform,
-            forget_bias=self.forget_bias,
-            seed=seed,
+            2 * inputs, 4, units, forget_bias=self.forget_bias, seed=seed
         )
         self.units = self._controller.units
         self.averaged_units = arguments.averaged_units(averaged_units, self.units)
@@ -131,19 +124,6 @@ class NTMBFGS(UpdateRule):
         memory = self._write(memory, gradient - last_gradient[0], last_update[0], write, symmetric)
         update = self.output_scale * own - follow * self._read(memory, gradient)
         return update, (gradient[None], update[None], *memory, *controller_state)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            "units": list(self.units),
-            "averaged_units": self.averaged_units,
-            "memory_rank": self.memory_rank,
-            "preprocessing": self.preprocessing,
-            "output_scale": self.output_scale,
-            "forget_bias": self.forget_bias,
-            "seed": self.seed,
-            "name": self.name,
-        }
 
     def _read(self, memory: State, vector: Tensor) -> Tensor:
         """Returns the product of the memory with a vector `[n]`."""

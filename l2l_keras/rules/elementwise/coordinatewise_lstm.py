@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise.lstm_network import LINEAR
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.elementwise.preprocessing import get_preprocessing
 
@@ -55,21 +54,8 @@ class CoordinatewiseLSTM(LSTMRule):
         self.preprocessing = preprocessing
         self.output_scale = float(output_scale)
         self._preprocess, inputs = get_preprocessing(preprocessing)
-        super().__init__(
-            inputs=inputs,
-            outputs=1,
-            units=units,
-            activation=LINEAR,
-            output_initializer=keras.initializers.GlorotUniform,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {"output_scale": self.output_scale, "preprocessing": self.preprocessing}
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(inputs, 1, units, forget_bias=forget_bias, seed=seed)
+        super().__init__(network, name)
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Preprocesses the gradient; see `SplitRule.features`."""

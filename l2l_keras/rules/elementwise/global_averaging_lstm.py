@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
@@ -60,7 +59,3 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
     ) -> None:
         super().__init__(units, preprocessing, output_scale, forget_bias, seed, name)
         self.averaged_units = arguments.averaged_units(averaged_units, self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "averaged_units": self.averaged_units}

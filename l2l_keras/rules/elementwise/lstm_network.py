@@ -15,6 +15,7 @@ from l2l_keras.rules.elementwise import lstm
 
 Tensor = Any
 State = tuple[Tensor, ...]
+Initializer = Callable[[int | None], keras.initializers.Initializer]
 
 
 class Activation(NamedTuple):
@@ -46,6 +47,11 @@ TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
 EXPONENTIAL = Activation(_exponential, _exponential_derivative)
 
 
+def near_zero(seed: int | None) -> keras.initializers.Initializer:
+    """Returns an initializer of output kernels that leaves outputs near zero."""
+    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)
+
+
 class LSTMNetwork(keras.layers.Layer):
     """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
 
@@ -55,10 +61,10 @@ class LSTMNetwork(keras.layers.Layer):
         inputs: Number of inputs of an element.
         outputs: Number of outputs of an element.
         units: Units of each LSTM layer, first layer first.
-        activation: Activation of the outputs.
-        output_initializer: Makes an initializer of W from a seed.
-        forget_bias: Initial bias of the forget gates.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
+        activation: Activation of the outputs. Defaults to `LINEAR`.
+        output_initializer: Makes an initializer of W from a seed. Defaults to `GlorotUniform`.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None (the default) for fresh ones.
 
     Raises:
         ValueError: If `units` is not a non-empty sequence of positive integers.
@@ -69,47 +75,40 @@ class LSTMNetwork(keras.layers.Layer):
         inputs: int,
         outputs: int,
         units: Sequence[int],
-        activation: Activation,
-        output_initializer: Callable[[int | None], keras.initializers.Initializer],
-        forget_bias: float,
-        seed: int | None,
+        activation: Activation = LINEAR,
+        output_initializer: Initializer = keras.initializers.GlorotUniform,
+        forget_bias: float = 1.0,
+        seed: int | None = None,
     ) -> None:
         units = tuple(units)
         valid = bool(units) and all(isinstance(u, int) and u > 0 for u in units)
         arguments.check(valid, "units", "a non-empty sequence of positive integers", units)
         super().__init__(name="network", dtype="float32")
         self.units = units
+        self.forget_bias = float(forget_bias)
+        self.seed = seed
         self._activation = activation
         seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
         self._layer_weights = []
         for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
-            self._layer_weights.append(
-                lstm.LSTMWeights(
-                    kernel=self.add_weight(
-                        shape=(4 * layer_units, rows),
-                        initializer=keras.initializers.GlorotUniform(next(seeds)),
-                        name=f"kernel_{layer}",
-                    ),
-                    recurrent_kernel=self.add_weight(
-                        shape=(4 * layer_units, layer_units),
-                        initializer=keras.initializers.Orthogonal(seed=next(seeds)),
-                        name=f"recurrent_kernel_{layer}",
-                    ),
-                    bias=self.add_weight(
-                        shape=(4 * layer_units,),
-                        initializer=_forget_gate_bias(forget_bias),
-                        name=f"bias_{layer}",
-                    ),
-                )
+            kernel = self.add_weight(
+                (4 * layer_units, rows),
+                keras.initializers.GlorotUniform(next(seeds)),
+                name=f"kernel_{layer}",
             )
+            recurrent_kernel = self.add_weight(
+                (4 * layer_units, layer_units),
+                keras.initializers.Orthogonal(seed=next(seeds)),
+                name=f"recurrent_kernel_{layer}",
+            )
+            bias = self.add_weight(
+                (4 * layer_units,), _forget_gate_bias(self.forget_bias), name=f"bias_{layer}"
+            )
+            self._layer_weights.append(lstm.LSTMWeights(kernel, recurrent_kernel, bias))
         self._output_kernel = self.add_weight(
-            shape=(outputs, units[-1]),
-            initializer=output_initializer(next(seeds)),
-            name="output_kernel",
+            (outputs, units[-1]), output_initializer(next(seeds)), name="output_kernel"
         )
-        self._output_bias = self.add_weight(
-            shape=(outputs,), initializer="zeros", name="output_bias"
-        )
+        self._output_bias = self.add_weight((outputs,), "zeros", name="output_bias")
         self.built = True
 
     @property
@@ -134,7 +133,7 @@ class LSTMNetwork(keras.layers.Layer):
 
         Args:
             inputs: float32 `[inputs, n]`.
-            state: float32 arrays `[rows, n]`.
+            state: `(h, c)` of the first layer, then of the second and so on, float32 `[units, n]`.
             averaged_units: How many units of each layer put out their mean over elements. Defaults
                 to 0.
 
@@ -142,13 +141,27 @@ class LSTMNetwork(keras.layers.Layer):
             `(outputs, state, activations)`: float32 `[outputs, n]`, the next state, and the
             activations of each layer's gates, float32 `[4 * units, n]`.
         """
-        state, activations = lstm.forward(self._tensors(), inputs, state, averaged_units)
-        return self.outputs(state), state, activations
+        new_state: list[Tensor] = []
+        all_activations = []
+        for weights, h, c in zip(self._tensors(), state[::2], state[1::2], strict=True):
+            h, c, activations = lstm.forward(weights, inputs, h, c)
+            inputs = _average_first(h, averaged_units)
+            new_state += [inputs, c]
+            all_activations.append(activations)
+        return self.outputs(tuple(new_state)), tuple(new_state), tuple(all_activations)
 
     def outputs(self, state: State) -> Tensor:
         """Returns the outputs `[outputs, n]` of the step that led to a state."""
         bias = ops.expand_dims(self._output_bias, 1)
         return self._activation.function(ops.matmul(self._output_kernel, state[-2]) + bias)
+
+    def replay(self, state: State, activations: State, averaged_units: int = 0) -> State:
+        """Computes the state after a step again, from `activations` and the `state` before it."""
+        new_state: list[Tensor] = []
+        for layer_activations, c in zip(activations, state[1::2], strict=True):
+            h, c = lstm.replay(layer_activations, c)
+            new_state += [_average_first(h, averaged_units), c]
+        return tuple(new_state)
 
     def backward(
         self,
@@ -162,15 +175,15 @@ class LSTMNetwork(keras.layers.Layer):
         with_inputs: bool,
         averaged_units: int = 0,
     ) -> tuple[list[Tensor], Tensor | None, State]:
-        """Computes the vector-Jacobian product of one step.
+        """Computes the vector-Jacobian product of `forward`.
 
         Args:
             inputs: As given to `forward`.
             state: The state before the step.
             new_state: The state after it.
-            activations: Those of the step's gates.
-            outputs: The step's outputs.
-            d_outputs: Derivative with respect to them.
+            activations: As returned by `forward`.
+            outputs: As returned by `forward`.
+            d_outputs: Derivative with respect to `outputs`.
             d_new_state: Derivative with respect to `new_state`.
             with_inputs: Whether to compute the derivative with respect to `inputs`.
             averaged_units: As given to `forward`.
@@ -180,20 +193,29 @@ class LSTMNetwork(keras.layers.Layer):
             `d_inputs` is None unless asked for.
         """
         d_outputs = d_outputs * self._activation.derivative(outputs)
-        d_layers, d_inputs, d_state = lstm.backward(
-            self._tensors(),
-            inputs,
-            state,
-            new_state,
-            activations,
-            ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
-            d_new_state,
-            with_inputs,
-            averaged_units,
-        )
-        d_weights = [d for layer in d_layers for d in layer]
-        d_weights += [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
-        return d_weights, d_inputs, d_state
+        d_weights = [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
+        output_kernel = ops.convert_to_tensor(self._output_kernel)
+        d_above = ops.matmul(ops.transpose(output_kernel), d_outputs)
+        weights = self._tensors()
+        d_state: list[Tensor] = []
+        for layer in reversed(range(len(weights))):
+            h, c = state[2 * layer : 2 * layer + 2]
+            d_h, d_c = d_new_state[2 * layer : 2 * layer + 2]
+            d_layer, d_above, d_h, d_c = lstm.backward(
+                weights[layer],
+                inputs if layer == 0 else new_state[2 * layer - 2],
+                h,
+                c,
+                new_state[2 * layer + 1],
+                activations[layer],
+                # A mean over elements is a symmetric linear map: its own transpose.
+                _average_first(d_h + d_above, averaged_units),
+                d_c,
+                with_inputs=with_inputs or layer > 0,
+            )
+            d_weights = [*d_layer, *d_weights]
+            d_state = [d_h, d_c, *d_state]
+        return d_weights, d_above, tuple(d_state)
 
     def _tensors(self) -> list[lstm.LSTMWeights]:
         """Returns the weights of the LSTM layers as tensors."""
@@ -203,7 +225,15 @@ class LSTMNetwork(keras.layers.Layer):
         ]
 
 
-def _forget_gate_bias(value: float):
+def _average_first(hidden: Tensor, count: int) -> Tensor:
+    """Averages the first `count` rows of `[units, n]` over elements."""
+    if not count:
+        return hidden
+    mean = ops.mean(hidden[:count], axis=1, keepdims=True)
+    return ops.concatenate([ops.broadcast_to(mean, hidden[:count].shape), hidden[count:]])
+
+
+def _forget_gate_bias(value: float) -> Callable[..., Tensor]:
     """Returns an initializer of a layer's bias: `value` for forget gates, zero for other gates."""
 
     def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:

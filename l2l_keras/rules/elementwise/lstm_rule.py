@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import keras
 from keras import ops
 
 from l2l_keras.rules.base import SplitRule, State, Tensor
 from l2l_keras.rules.elementwise import lstm
-from l2l_keras.rules.elementwise.lstm_network import Activation, LSTMNetwork
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 
 
 class Features(NamedTuple):
@@ -29,46 +27,26 @@ class Features(NamedTuple):
 class LSTMRule(SplitRule):
     """Base class of rules that map features of each element through one shared LSTM.
 
-    The update of an element is `Σ_k gain_k * activation(w_k · h + b_k)`, h the last layer's hidden
-    state after the element's inputs. A subclass computes inputs and gains (`features`).
+    The update of an element is `Σ_k gain_k * output_k`, with the outputs of the network. A subclass
+    computes its inputs and the gains (`features`).
 
     Args:
-        inputs: Number of inputs of an element.
-        outputs: Number of outputs of an element, one for each gain.
-        units: Units of each LSTM layer, first layer first.
-        activation: Activation of the outputs.
-        output_initializer: Initializer of the weights w.
-        forget_bias: Initial bias of the forget gates.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
+        network: The network, with one output for each gain.
         name: Name of the layer.
 
     Attributes:
+        units: Units of each LSTM layer.
         averaged_units: How many units of each layer put out their mean over elements.
-
-    Raises:
-        ValueError: If `units` is not a non-empty sequence of positive integers.
     """
 
     averaged_units = 0
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        units: Sequence[int],
-        activation: Activation,
-        output_initializer: Callable[[int | None], keras.initializers.Initializer],
-        forget_bias: float,
-        seed: int | None,
-        name: str | None,
-    ) -> None:
+    def __init__(self, network: LSTMNetwork, name: str | None) -> None:
         super().__init__(name=name)
-        self._lstm = LSTMNetwork(
-            inputs, outputs, units, activation, output_initializer, forget_bias, seed
-        )
-        self.units = self._lstm.units
-        self.forget_bias = float(forget_bias)
-        self.seed = seed
+        self._lstm = network
+        self.units = network.units
+        self.forget_bias = network.forget_bias
+        self.seed = network.seed
         self.built = True
 
     @property
@@ -87,11 +65,12 @@ class LSTMRule(SplitRule):
             features.inputs, state, self.averaged_units
         )
         update = ops.sum(features.gains * outputs, axis=0)
-        return update, state, lstm.pack(activations)
+        return update, state, tuple(lstm.pack(layer) for layer in activations)
 
     def replay(self, state: State, cache: State) -> State:
         """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
-        return lstm.replay(lstm.unpack(cache), state, self.averaged_units)
+        activations = tuple(lstm.unpack(layer) for layer in cache)
+        return self._lstm.replay(state, activations, self.averaged_units)
 
     def backward(
         self,
@@ -109,7 +88,7 @@ class LSTMRule(SplitRule):
             features.inputs,
             state,
             new_state,
-            lstm.unpack(cache),
+            tuple(lstm.unpack(layer) for layer in cache),
             outputs,
             features.gains * d_update,
             d_new_state,
@@ -122,12 +101,3 @@ class LSTMRule(SplitRule):
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
         """Returns the share of saturated cells; see `UpdateRule.diagnose`."""
         return {"saturated cells": self._lstm.saturation(state[: sum(self.network_rows)])}
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that all LSTM rules have."""
-        return {
-            "units": list(self.units),
-            "forget_bias": self.forget_bias,
-            "seed": self.seed,
-            "name": self.name,
-        }

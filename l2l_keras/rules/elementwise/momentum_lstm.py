@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras.rules import arguments, moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL
+from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL, LSTMNetwork, near_zero
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.elementwise.preprocessing import log_sign
 
@@ -71,27 +70,8 @@ class MomentumLSTM(LSTMRule):
         self.momentum = arguments.decay("momentum", momentum)
         self.beta_2 = arguments.decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
-        super().__init__(
-            inputs=6,
-            outputs=2,
-            units=units,
-            activation=EXPONENTIAL,
-            output_initializer=_near_zero,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {
-            "rate": self.rate,
-            "adaptive_rate": self.adaptive_rate,
-            "momentum": self.momentum,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(6, 2, units, EXPONENTIAL, near_zero, forget_bias, seed)
+        super().__init__(network, name)
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
@@ -107,7 +87,3 @@ class MomentumLSTM(LSTMRule):
         inputs = [log_sign(gradient), log_sign(mean[0]), g / rms, mean / rms]
         gains = [-self.rate * (g + self.momentum * momentum), -self.adaptive_rate * mean / rms]
         return Features(ops.concatenate(inputs), ops.concatenate(gains)), state
-
-
-def _near_zero(seed: int | None) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)

@@ -13,18 +13,6 @@ from l2l_keras.rules import arguments
 Tensor = Any
 
 
-def identity(gradient: Tensor) -> Tensor:
-    """Returns the gradient as its only feature.
-
-    Args:
-        gradient: float32 `[n]`.
-
-    Returns:
-        float32 `[1, n]`.
-    """
-    return ops.expand_dims(gradient, 0)
-
-
 def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
     """Splits the gradient into its magnitude on a log scale and its sign.
 
@@ -47,7 +35,10 @@ def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
     return ops.stack([log_magnitude, direction])
 
 
-PREPROCESSING = {"none": (identity, 1), "log_sign": (log_sign, 2)}
+PREPROCESSING = {
+    "none": (lambda gradient: ops.expand_dims(gradient, 0), 1),
+    "log_sign": (log_sign, 2),
+}
 """Preprocessing by name: the function, and the number of features that it returns."""
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras.rules import arguments, moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise.lstm_network import TANH
+from l2l_keras.rules.elementwise.lstm_network import TANH, LSTMNetwork
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 
 
@@ -65,26 +64,8 @@ class RNNprop(LSTMRule):
         self.beta_2 = arguments.decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         self.output_scale = float(output_scale)
-        super().__init__(
-            inputs=2,
-            outputs=1,
-            units=units,
-            activation=TANH,
-            output_initializer=keras.initializers.GlorotUniform,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {
-            "output_scale": self.output_scale,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(2, 1, units, TANH, forget_bias=forget_bias, seed=seed)
+        super().__init__(network, name)
 
     @property
     def feature_rows(self) -> tuple[int, ...]:

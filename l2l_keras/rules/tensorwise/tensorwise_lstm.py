@@ -12,7 +12,7 @@ from keras import ops
 
 from l2l_keras.rules import arguments
 from l2l_keras.rules.base import Tensor
-from l2l_keras.rules.elementwise.lstm_network import LINEAR, LSTMNetwork
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork, near_zero
 from l2l_keras.rules.tensorwise import step_sizes
 from l2l_keras.rules.tensorwise.base import TensorwiseRule
 from l2l_keras.rules.tensorwise.features import input_count, lstm_inputs, rms
@@ -144,15 +144,11 @@ class TensorwiseLSTM(TensorwiseRule):
         self.seed = seed
         # Orthogonal factors, two of each momentum, the gradient, and the parameters.
         self._directions = len(self.orthogonal) + 2 * len(self.momenta) + 2
+        inputs = input_count(self._directions, units)
+        # The output of the parameters, the last but one, is ignored; shipped weights have it.
+        outputs = self._directions + 1
         self._network = LSTMNetwork(
-            inputs=input_count(self._directions, units),
-            # The output of the parameters, the last but one, is ignored; shipped weights have it.
-            outputs=self._directions + 1,
-            units=(units,),
-            activation=LINEAR,
-            output_initializer=lambda seed: keras.initializers.RandomNormal(stddev=0.02, seed=seed),
-            forget_bias=1.0,
-            seed=seed,
+            inputs, outputs, (units,), output_initializer=near_zero, seed=seed
         )
         self.built = True
 
@@ -269,27 +265,6 @@ class TensorwiseLSTM(TensorwiseRule):
         return {
             "step size": self.step_size(log_rate, steps),
             "saturated cells": self._network.saturation(state[: 2 * self.units]),
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            "units": self.units,
-            "momenta": [list(pair) for pair in self.momenta],
-            "orthogonal": list(self.orthogonal),
-            "whitened_rows": self.whitened_rows,
-            "half_whitened_rows": self.half_whitened_rows,
-            "nominal": self.nominal,
-            "largest_step": self.largest_step,
-            "size_offset": self.size_offset,
-            "largest_rise": self.largest_rise,
-            "fan_in_exponent": self.fan_in_exponent,
-            "wide_fan_in": self.wide_fan_in,
-            "size_exponent": self.size_exponent,
-            "decay_exponent": self.decay_exponent,
-            "decay_steps": self.decay_steps,
-            "seed": self.seed,
-            "name": self.name,
         }
 
     @classmethod
