@@ -67,10 +67,10 @@ def backward(
     """Computes the vector-Jacobian product of `forward`.
 
     Args:
-        weights: The layer's weights.
-        inputs: `[inputs, n]`.
-        h: Hidden state before the step, `[units, n]`.
-        c: Cell state before the step, `[units, n]`.
+        weights: As given to `forward`.
+        inputs: As given to `forward`.
+        h: As given to `forward`.
+        c: As given to `forward`.
         new_c: Cell state after the step, `[units, n]`.
         activations: As returned by `forward`.
         d_h: Derivative with respect to the hidden state after the step, `[units, n]`.

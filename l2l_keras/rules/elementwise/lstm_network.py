@@ -175,23 +175,7 @@ class LSTMNetwork(keras.layers.Layer):
         with_inputs: bool,
         averaged_units: int = 0,
     ) -> tuple[list[Tensor], Tensor | None, State]:
-        """Computes the vector-Jacobian product of `forward`.
-
-        Args:
-            inputs: As given to `forward`.
-            state: The state before the step.
-            new_state: The state after it.
-            activations: As returned by `forward`.
-            outputs: As returned by `forward`.
-            d_outputs: Derivative with respect to `outputs`.
-            d_new_state: Derivative with respect to `new_state`.
-            with_inputs: Whether to compute the derivative with respect to `inputs`.
-            averaged_units: As given to `forward`.
-
-        Returns:
-            `(d_weights, d_inputs, d_state)`, the first in the order of `trainable_variables`;
-            `d_inputs` is None unless asked for.
-        """
+        """Computes the vector-Jacobian product of `forward`; see `SplitRule.backward`."""
         d_outputs = d_outputs * self._activation.derivative(outputs)
         d_weights = [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
         output_kernel = ops.convert_to_tensor(self._output_kernel)

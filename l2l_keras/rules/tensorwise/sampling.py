@@ -1,8 +1,8 @@
 """Which elements of a large tensor show how directions are aligned in it.
 
 Gram matrices are means over elements: a few thousand of them tell as much as all, and cost a
-fraction. At least `_FEWEST` elements of a tensor are sampled, and about `_OF_EACH` of each of its
-rows and columns: a single one may hold most of a gradient, such as that of the most frequent word.
+fraction. About `_FEWEST` elements of a tensor are sampled, and about `_OF_EACH` of each of its rows
+and columns, or more: a single row may hold most of a gradient, as that of a frequent word does.
 """
 
 from __future__ import annotations
