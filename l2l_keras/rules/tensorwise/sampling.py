@@ -35,7 +35,7 @@ def sample(elements: Tensor, shape: Shape) -> Tensor:
         >>> sample(keras.ops.ones((3, 100)), (10, 10)).shape
         TensorShape([3, 100])
         >>> sample(keras.ops.ones((3, 500_000)), (1000, 500)).shape
-        TensorShape([3, 1968, 4])
+        TensorShape([3, 1984, 4])
     """
     span, period = _span_and_period(shape)
     if span == period:
