@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from l2l_keras.meta.inner_loop import Draw, InnerLoop, MetaLoss
-from l2l_keras.rules.elementwise import moments
+from l2l_keras.rules import moments
 from l2l_keras.tasks.base import Tensor
 
 Carry = Any

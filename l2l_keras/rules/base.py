@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -30,8 +31,9 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     - `"tensor"`: one decision for each tensor of a model; see `TensorwiseRule`.
     - `"model"`: all elements of a problem exchange information. A step sees all of them at once.
 
-    A subclass implements `state_rows`, `step` and `get_config`, or the methods of `SplitRule`,
-    which is meta-trained at a fraction of the cost in time and memory.
+    A subclass implements `state_rows` and `step`, or the methods of `SplitRule`, which is
+    meta-trained at a fraction of the cost in time and memory. It keeps its constructor's arguments
+    as attributes of the same names, or overrides `get_config`.
 
     Args:
         name: Name of the layer.
@@ -105,6 +107,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, kept by a rule as attributes of their names."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: _as_lists(getattr(self, name)) for name in names}
+
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
         """Returns diagnostics of a state.
 
@@ -119,15 +126,20 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return {}
 
 
+def _as_lists(value: Any) -> Any:
+    """Returns a value with lists in place of tuples, as JSON has them."""
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
 class SplitRule(UpdateRule):
-    """Base class of rules in two parts: features, and a network that brings its own derivative.
+    """Base class of rules in two parts: features, and a network with its own derivative.
 
     The features of a gradient do not depend on φ; the network maps them to the update. Each part
-    has a state of its own. Meta-training back-propagates through the network by its own
-    derivative rather than by a tape.
+    has a state of its own. Meta-training back-propagates through the network by `backward` rather
+    than by a tape.
 
-    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay`,
-    `backward` and `get_config`.
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay` and
+    `backward`.
 
     Args:
         name: Name of the layer.
@@ -140,21 +152,21 @@ class SplitRule(UpdateRule):
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
-        """Rows of each array that the features keep from step to step. Defaults to none."""
+        """Rows of each array of the features' state. Defaults to none."""
         return ()
 
     @property
     def state_rows(self) -> tuple[int, ...]:
-        """The network's state, then the features'."""
+        """Rows of the network's state, then of the features'."""
         return self.network_rows + self.feature_rows
 
     @abc.abstractmethod
     def features(self, gradient: Tensor, state: State) -> tuple[Nest, State]:
-        """Computes what the network sees. Pure, in `keras.ops` only, and independent of φ.
+        """Computes the network's inputs. Pure, in `keras.ops` only, and independent of φ.
 
         Args:
             gradient: Gradient of every element, float32 `[n]`.
-            state: What the features keep, a tuple of float32 arrays `[rows, n]`.
+            state: The features' state, a tuple of float32 arrays `[rows, n]`.
 
         Returns:
             `(features, state)`: a nested structure of float32 arrays, and the next state.
@@ -169,33 +181,24 @@ class SplitRule(UpdateRule):
             state: The network's state, a tuple of float32 arrays `[rows, n]`.
 
         Returns:
-            `(update, state, cache)`: float32 `[n]`; the next state; and what `backward` needs
-            besides, a tuple of arrays. They are kept for all steps of a window: the smaller, the
-            better.
+            `(update, state, cache)`: float32 `[n]`; the next state; and a tuple of further arrays
+            for `backward`. Caches are kept for all steps of a window and should be small.
         """
 
     def network(self, features: Nest, state: State) -> tuple[Tensor, State]:
-        """Computes the update from the features, without a cache; see `forward`.
-
-        Args:
-            features: As in `forward`.
-            state: As in `forward`.
-
-        Returns:
-            `(update, state)`.
-        """
+        """Computes the `(update, state)` of `forward`, without a cache."""
         return self.forward(features, state)[:2]
 
     @abc.abstractmethod
     def replay(self, state: State, cache: State) -> State:
-        """Computes the next state again, from the cache: cheaper than by `forward`.
+        """Computes the next state of the network again, at less cost than `forward`.
 
         Args:
-            state: The network's state that entered the step.
-            cache: What `forward` returned for the step.
+            state: The network's state before the step.
+            cache: The step's cache, as returned by `forward`.
 
         Returns:
-            The state that left it.
+            The network's state after the step.
         """
 
     @abc.abstractmethod
@@ -213,28 +216,20 @@ class SplitRule(UpdateRule):
 
         Args:
             features: As given to `forward`.
-            state: The network's state that entered the step.
-            new_state: The one that left it.
-            cache: What `forward` returned for the step.
+            state: The network's state before the step.
+            new_state: The network's state after the step.
+            cache: The step's cache, as returned by `forward`.
             d_update: Derivative of the meta-loss with respect to the update, `[n]`.
-            d_new_state: The same with respect to `new_state`.
+            d_new_state: Derivative with respect to `new_state`.
             with_features: Whether to compute the derivative with respect to the features.
 
         Returns:
-            `(d_weights, d_features, d_state)`: the derivatives with respect to
-            `trainable_variables`, in their order; to `features` (None unless asked for); and to
-            `state`.
+            `(d_weights, d_features, d_state)`: derivatives with respect to `trainable_variables`,
+            in their order; to `features`, None unless asked for; and to `state`.
         """
 
     def split_state(self, state: State) -> tuple[State, State]:
-        """Splits a state into the network's and the features'.
-
-        Args:
-            state: The rule's state.
-
-        Returns:
-            `(network_state, feature_state)`.
-        """
+        """Splits the rule's state into `(network_state, feature_state)`."""
         arrays = len(self.network_rows)
         return tuple(state[:arrays]), tuple(state[arrays:])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 from keras import ops
 
 from l2l_keras.engine.safeguard import Conditions, Proposal, Safeguard, Shape
+from l2l_keras.rules import moments
 from l2l_keras.safeguards.fallback_policy import (
     HURRY,
     Decision,
@@ -172,15 +172,15 @@ class AdamFallback(Safeguard):
         """
         *decisions, accepted, seen = ops.unstack(plan[0])
         decision = Decision(*decisions)
-        learning_rate, moments = ops.unstack(plan[1])
+        learning_rate, steps = ops.unstack(plan[1])
         guard, gradient, update = self._guard, proposal.gradient, proposal.update
         parameters = ops.cast(parameters, "float32")
         old_m, old_v, old_copy = slots
         warm = ops.logical_and(accepted, decision.adam_sees)
         m = ops.where(warm, guard.beta_1 * old_m + (1.0 - guard.beta_1) * gradient, old_m)
         v = ops.where(warm, guard.beta_2 * old_v + (1.0 - guard.beta_2) * gradient**2, old_v)
-        before = self._adam_update(learning_rate, old_m, old_v, moments)
-        own = self._adam_update(learning_rate, m, v, moments + ops.cast(warm, "float32"))
+        before = self._adam_update(learning_rate, old_m, old_v, steps)
+        own = self._adam_update(learning_rate, m, v, steps + ops.cast(warm, "float32"))
         pairs = ((update, own), (update, update), (own, own), (gradient, before))
         products = ops.stack([ops.sum(a * b) for a, b in pairs])
         largest = guard.largest_update * ops.sqrt(products[2])
@@ -231,7 +231,7 @@ class AdamFallback(Safeguard):
         """Returns Adam's update from moments of so many steps, as Keras computes it."""
         steps = ops.maximum(steps, 1.0)
         first, second = (
-            1.0 - ops.exp(math.log(beta) * steps) if beta else 1.0
+            moments.bias_correction(beta, steps)
             for beta in (self._guard.beta_1, self._guard.beta_2)
         )
         scale = learning_rate * ops.sqrt(second) / first

@@ -1,1 +1,1 @@
-"""Rules that compute the update of each element from its own gradients, and their LSTM cells."""
+"""Rules that apply one network to every element, and their LSTM cells."""

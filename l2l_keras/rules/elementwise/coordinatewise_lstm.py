@@ -1,30 +1,29 @@
-"""The paper's update rule: one small LSTM shared by all coordinates."""
+"""The paper's update rule: one small LSTM, shared by all elements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise.lstm_network import LINEAR
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.elementwise.preprocessing import get_preprocessing
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
 class CoordinatewiseLSTM(LSTMRule):
-    """An LSTM applied to every coordinate on its own, with its own state.
+    """An LSTM applied to every element on its own, with a state of its own.
 
-    The update of a coordinate is `output_scale * (w · h + b)`, h the last layer's hidden state
-    after it has seen the coordinate's (preprocessed) gradient.
+    The update of an element is `output_scale * (w · h + b)`, h the last layer's hidden state after
+    the element's (preprocessed) gradient.
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to the paper's (20, 20).
-        preprocessing: `"log_sign"` (the default; magnitudes on a log scale and signs) or `"none"`
-            (the gradient itself, as in the paper's experiment on quadratics).
+        preprocessing: `"log_sign"` (magnitudes on a log scale, and signs) or `"none"` (the gradient
+            itself, as in the paper's experiment on quadratics). Defaults to `"log_sign"`.
         output_scale: Factor of the output. Defaults to 0.1.
         forget_bias: Initial bias of the forget gates. Defaults to 1.
         seed: Seed of the initial weights, an integer or None for fresh ones.
@@ -55,24 +54,10 @@ class CoordinatewiseLSTM(LSTMRule):
         self.preprocessing = preprocessing
         self.output_scale = float(output_scale)
         self._preprocess, inputs = get_preprocessing(preprocessing)
-        super().__init__(
-            inputs=inputs,
-            outputs=1,
-            units=units,
-            activation=LINEAR,
-            output_initializer=keras.initializers.GlorotUniform,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {"output_scale": self.output_scale, "preprocessing": self.preprocessing}
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(inputs, 1, units, forget_bias=forget_bias, seed=seed)
+        super().__init__(network, name)
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
         """Preprocesses the gradient; see `SplitRule.features`."""
-        return Features(
-            self._preprocess(gradient), ops.full((1, 1), self.output_scale, "float32")
-        ), state
+        gains = ops.full((1, 1), self.output_scale, "float32")
+        return Features(self._preprocess(gradient), gains), state

@@ -1,4 +1,4 @@
-"""The network of the LSTM rules: layers of an LSTM, and outputs of every coordinate."""
+"""The network of the LSTM rules: LSTM layers, and a dense layer of outputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from l2l_keras.rules import arguments
 from l2l_keras.rules.elementwise import lstm
 
 Tensor = Any
 State = tuple[Tensor, ...]
+Initializer = Callable[[int | None], keras.initializers.Initializer]
 
 
 class Activation(NamedTuple):
@@ -28,7 +30,7 @@ class Activation(NamedTuple):
     derivative: Callable[[Tensor], Tensor]
 
 
-# Factors from e^-6 to e^4: a step below is nothing, one beyond is wild.
+# Limits of exponential outputs: smaller factors have no effect, larger ones make steps diverge.
 _SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
 
 
@@ -45,19 +47,24 @@ TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
 EXPONENTIAL = Activation(_exponential, _exponential_derivative)
 
 
-class LSTMNetwork(keras.layers.Layer):
-    """Maps inputs of each coordinate to outputs, `activation(W h + b)`, by one shared LSTM.
+def near_zero(seed: int | None) -> keras.initializers.Initializer:
+    """Returns an initializer of output kernels that leaves outputs near zero."""
+    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)
 
-    h is the last layer's hidden state after it has seen the coordinate's inputs.
+
+class LSTMNetwork(keras.layers.Layer):
+    """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
+
+    h is the last layer's hidden state after the element's inputs.
 
     Args:
-        inputs: Number of inputs of a coordinate.
-        outputs: Number of outputs of a coordinate.
+        inputs: Number of inputs of an element.
+        outputs: Number of outputs of an element.
         units: Units of each LSTM layer, first layer first.
-        activation: Activation of the outputs.
-        output_initializer: Makes an initializer of W from a seed.
-        forget_bias: Initial bias of the forget gates.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
+        activation: Activation of the outputs. Defaults to `LINEAR`.
+        output_initializer: Makes an initializer of W from a seed. Defaults to `GlorotUniform`.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None (the default) for fresh ones.
 
     Raises:
         ValueError: If `units` is not a non-empty sequence of positive integers.
@@ -68,49 +75,40 @@ class LSTMNetwork(keras.layers.Layer):
         inputs: int,
         outputs: int,
         units: Sequence[int],
-        activation: Activation,
-        output_initializer: Callable[[int | None], keras.initializers.Initializer],
-        forget_bias: float,
-        seed: int | None,
+        activation: Activation = LINEAR,
+        output_initializer: Initializer = keras.initializers.GlorotUniform,
+        forget_bias: float = 1.0,
+        seed: int | None = None,
     ) -> None:
         units = tuple(units)
-        if not units or any(not isinstance(u, int) or u < 1 for u in units):
-            raise ValueError(
-                f"`units` must be a non-empty sequence of positive integers. Received: {units}"
-            )
+        valid = bool(units) and all(isinstance(u, int) and u > 0 for u in units)
+        arguments.check(valid, "units", "a non-empty sequence of positive integers", units)
         super().__init__(name="network", dtype="float32")
         self.units = units
+        self.forget_bias = float(forget_bias)
+        self.seed = seed
         self._activation = activation
         seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
         self._layer_weights = []
         for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
-            self._layer_weights.append(
-                lstm.LSTMWeights(
-                    kernel=self.add_weight(
-                        shape=(4 * layer_units, rows),
-                        initializer=keras.initializers.GlorotUniform(next(seeds)),
-                        name=f"kernel_{layer}",
-                    ),
-                    recurrent_kernel=self.add_weight(
-                        shape=(4 * layer_units, layer_units),
-                        initializer=keras.initializers.Orthogonal(seed=next(seeds)),
-                        name=f"recurrent_kernel_{layer}",
-                    ),
-                    bias=self.add_weight(
-                        shape=(4 * layer_units,),
-                        initializer=_forget_gate_bias(forget_bias),
-                        name=f"bias_{layer}",
-                    ),
-                )
+            kernel = self.add_weight(
+                (4 * layer_units, rows),
+                keras.initializers.GlorotUniform(next(seeds)),
+                name=f"kernel_{layer}",
             )
+            recurrent_kernel = self.add_weight(
+                (4 * layer_units, layer_units),
+                keras.initializers.Orthogonal(seed=next(seeds)),
+                name=f"recurrent_kernel_{layer}",
+            )
+            bias = self.add_weight(
+                (4 * layer_units,), _forget_gate_bias(self.forget_bias), name=f"bias_{layer}"
+            )
+            self._layer_weights.append(lstm.LSTMWeights(kernel, recurrent_kernel, bias))
         self._output_kernel = self.add_weight(
-            shape=(outputs, units[-1]),
-            initializer=output_initializer(next(seeds)),
-            name="output_kernel",
+            (outputs, units[-1]), output_initializer(next(seeds)), name="output_kernel"
         )
-        self._output_bias = self.add_weight(
-            shape=(outputs,), initializer="zeros", name="output_bias"
-        )
+        self._output_bias = self.add_weight((outputs,), "zeros", name="output_bias")
         self.built = True
 
     @property
@@ -119,105 +117,108 @@ class LSTMNetwork(keras.layers.Layer):
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
     def saturation(self, state: Tensor) -> Tensor:
-        """Returns the share of cells whose output hardly changes with them: tanh(2) is 0.96.
+        """Returns the share of saturated cells: |c| > 2, where tanh is nearly constant.
 
         Args:
-            state: Its arrays one below the other, float32 `[sum of rows, n]`.
+            state: The state's arrays, one below the other, float32 `[sum of rows, n]`.
         """
         ends = itertools.accumulate(self.rows)
         cells = [state[end - rows : end] for rows, end in zip(self.rows, ends, strict=True)][1::2]
         return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
 
     def forward(
-        self, inputs: Tensor, state: State, share: lstm.Share = lstm.keep
+        self, inputs: Tensor, state: State, averaged_units: int = 0
     ) -> tuple[Tensor, State, State]:
         """Computes one step.
 
         Args:
             inputs: float32 `[inputs, n]`.
-            state: float32 arrays `[rows, n]`.
-            share: How coordinates exchange information. Defaults to not at all.
+            state: `(h, c)` of the first layer, then of the second and so on, float32 `[units, n]`.
+            averaged_units: How many units of each layer put out their mean over elements. Defaults
+                to 0.
 
         Returns:
             `(outputs, state, activations)`: float32 `[outputs, n]`, the next state, and the
             activations of each layer's gates, float32 `[4 * units, n]`.
         """
-        state, activations = lstm.stack_forward(self._tensors(), inputs, state, share)
-        return self.outputs(state), state, activations
+        new_state: list[Tensor] = []
+        all_activations = []
+        for weights, h, c in zip(self._tensors(), state[::2], state[1::2], strict=True):
+            h, c, activations = lstm.forward(weights, inputs, h, c)
+            inputs = _average_first(h, averaged_units)
+            new_state += [inputs, c]
+            all_activations.append(activations)
+        return self.outputs(tuple(new_state)), tuple(new_state), tuple(all_activations)
 
     def outputs(self, state: State) -> Tensor:
-        """Returns the outputs `[outputs, n]` after the step that led to a state."""
+        """Returns the outputs `[outputs, n]` of the step that led to a state."""
         bias = ops.expand_dims(self._output_bias, 1)
         return self._activation.function(ops.matmul(self._output_kernel, state[-2]) + bias)
 
-    def replay(self, state: State, gates: State, share: lstm.Share = lstm.keep) -> State:
-        """Computes the next state again, without its products.
-
-        Args:
-            state: The state that entered the step.
-            gates: The activations of the step, packed by `lstm.pack`.
-            share: As given to `forward`.
-
-        Returns:
-            The state that left it.
-        """
-        return lstm.stack_replay(gates, state, share)
+    def replay(self, state: State, activations: State, averaged_units: int = 0) -> State:
+        """Computes the state after a step again, from `activations` and the `state` before it."""
+        new_state: list[Tensor] = []
+        for layer_activations, c in zip(activations, state[1::2], strict=True):
+            h, c = lstm.replay(layer_activations, c)
+            new_state += [_average_first(h, averaged_units), c]
+        return tuple(new_state)
 
     def backward(
         self,
         inputs: Tensor,
         state: State,
         new_state: State,
-        gates: State,
+        activations: State,
         outputs: Tensor,
         d_outputs: Tensor,
         d_new_state: State,
         with_inputs: bool,
-        share: lstm.Share = lstm.keep,
+        averaged_units: int = 0,
     ) -> tuple[list[Tensor], Tensor | None, State]:
-        """Computes the vector-Jacobian product of one step.
-
-        Args:
-            inputs: As given to `forward`.
-            state: The state that entered the step.
-            new_state: The state that left it.
-            gates: The activations of the step, packed by `lstm.pack`.
-            outputs: The step's outputs.
-            d_outputs: Derivative with respect to them.
-            d_new_state: Derivative with respect to `new_state`.
-            with_inputs: Whether to compute the derivative with respect to `inputs`.
-            share: As given to `forward`.
-
-        Returns:
-            `(d_weights, d_inputs, d_state)`, the first in the order of `trainable_variables`;
-            `d_inputs` is None unless asked for.
-        """
+        """Computes the vector-Jacobian product of `forward`; see `SplitRule.backward`."""
         d_outputs = d_outputs * self._activation.derivative(outputs)
-        d_layers, d_inputs, d_state = lstm.stack_backward(
-            self._tensors(),
-            inputs,
-            state,
-            new_state,
-            gates,
-            ops.matmul(ops.transpose(ops.convert_to_tensor(self._output_kernel)), d_outputs),
-            d_new_state,
-            with_inputs,
-            share,
-        )
-        d_weights = [d for layer in d_layers for d in layer]
-        d_weights += [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
-        return d_weights, d_inputs, d_state
+        d_weights = [ops.matmul(d_outputs, ops.transpose(new_state[-2])), ops.sum(d_outputs, 1)]
+        output_kernel = ops.convert_to_tensor(self._output_kernel)
+        d_above = ops.matmul(ops.transpose(output_kernel), d_outputs)
+        weights = self._tensors()
+        d_state: list[Tensor] = []
+        for layer in reversed(range(len(weights))):
+            h, c = state[2 * layer : 2 * layer + 2]
+            d_h, d_c = d_new_state[2 * layer : 2 * layer + 2]
+            d_layer, d_above, d_h, d_c = lstm.backward(
+                weights[layer],
+                inputs if layer == 0 else new_state[2 * layer - 2],
+                h,
+                c,
+                new_state[2 * layer + 1],
+                activations[layer],
+                # A mean over elements is a symmetric linear map: its own transpose.
+                _average_first(d_h + d_above, averaged_units),
+                d_c,
+                with_inputs=with_inputs or layer > 0,
+            )
+            d_weights = [*d_layer, *d_weights]
+            d_state = [d_h, d_c, *d_state]
+        return d_weights, d_above, tuple(d_state)
 
     def _tensors(self) -> list[lstm.LSTMWeights]:
-        """Returns the layers' weights as tensors."""
+        """Returns the weights of the LSTM layers as tensors."""
         return [
             lstm.LSTMWeights(*(ops.convert_to_tensor(w) for w in layer))
             for layer in self._layer_weights
         ]
 
 
-def _forget_gate_bias(value: float):
-    """Returns an initializer of a layer's bias: `value` for the forget gates, zero for others."""
+def _average_first(hidden: Tensor, count: int) -> Tensor:
+    """Averages the first `count` rows of `[units, n]` over elements."""
+    if not count:
+        return hidden
+    mean = ops.mean(hidden[:count], axis=1, keepdims=True)
+    return ops.concatenate([ops.broadcast_to(mean, hidden[:count].shape), hidden[count:]])
+
+
+def _forget_gate_bias(value: float) -> Callable[..., Tensor]:
+    """Returns an initializer of a layer's bias: `value` for forget gates, zero for other gates."""
 
     def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         units = shape[0] // 4

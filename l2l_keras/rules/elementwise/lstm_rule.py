@@ -1,25 +1,23 @@
-"""What the rules that are an LSTM over every coordinate share."""
+"""The base class of rules that are one LSTM, shared by all elements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import keras
 from keras import ops
 
 from l2l_keras.rules.base import SplitRule, State, Tensor
 from l2l_keras.rules.elementwise import lstm
-from l2l_keras.rules.elementwise.lstm_network import Activation, LSTMNetwork
+from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 
 
 class Features(NamedTuple):
-    """What an LSTM rule makes of gradients.
+    """Features of gradients.
 
     Attributes:
-        inputs: What the LSTM sees, float32 `[inputs, n]`.
-        gains: Factors of the LSTM's outputs, float32 `[outputs, n]` or, where they are the same for
-            all coordinates, `[outputs, 1]`.
+        inputs: Inputs of the LSTM, float32 `[inputs, n]`.
+        gains: Factors of the LSTM's outputs, float32 `[outputs, n]`; `[outputs, 1]` if they are the
+            same for all elements.
     """
 
     inputs: Tensor
@@ -27,44 +25,28 @@ class Features(NamedTuple):
 
 
 class LSTMRule(SplitRule):
-    """Base class of rules that map features of each coordinate through one shared LSTM.
+    """Base class of rules that map features of each element through one shared LSTM.
 
-    The update of a coordinate is `Σ_k gain_k * activation(w_k · h + b_k)`, h the last layer's
-    hidden state after it has seen the coordinate's inputs. A subclass says what inputs and gains
-    are (`features`).
+    The update of an element is `Σ_k gain_k * output_k`, with the outputs of the network. A subclass
+    computes its inputs and the gains (`features`).
 
     Args:
-        inputs: Number of inputs of a coordinate.
-        outputs: Number of outputs of a coordinate, one for each gain.
-        units: Units of each LSTM layer, first layer first.
-        activation: Activation of the outputs.
-        output_initializer: Initializer of the weights w.
-        forget_bias: Initial bias of the forget gates.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
+        network: The network, with one output for each gain.
         name: Name of the layer.
 
-    Raises:
-        ValueError: If `units` is not a non-empty sequence of positive integers.
+    Attributes:
+        units: Units of each LSTM layer.
+        averaged_units: How many units of each layer put out their mean over elements.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        units: Sequence[int],
-        activation: Activation,
-        output_initializer: Callable[[int | None], keras.initializers.Initializer],
-        forget_bias: float,
-        seed: int | None,
-        name: str | None,
-    ) -> None:
+    averaged_units = 0
+
+    def __init__(self, network: LSTMNetwork, name: str | None) -> None:
         super().__init__(name=name)
-        self._lstm = LSTMNetwork(
-            inputs, outputs, units, activation, output_initializer, forget_bias, seed
-        )
-        self.units = self._lstm.units
-        self.forget_bias = float(forget_bias)
-        self.seed = seed
+        self._lstm = network
+        self.units = network.units
+        self.forget_bias = network.forget_bias
+        self.seed = network.seed
         self.built = True
 
     @property
@@ -74,18 +56,21 @@ class LSTMRule(SplitRule):
 
     def network(self, features: Features, state: State) -> tuple[Tensor, State]:
         """Computes one update; see `SplitRule.network`."""
-        outputs, state, _ = self._lstm.forward(features.inputs, state, self._share)
+        outputs, state, _ = self._lstm.forward(features.inputs, state, self.averaged_units)
         return ops.sum(features.gains * outputs, axis=0), state
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update, and caches the LSTM's gates; see `SplitRule.forward`."""
-        outputs, state, activations = self._lstm.forward(features.inputs, state, self._share)
+        """Computes one update and caches the LSTM's gates; see `SplitRule.forward`."""
+        outputs, state, activations = self._lstm.forward(
+            features.inputs, state, self.averaged_units
+        )
         update = ops.sum(features.gains * outputs, axis=0)
         return update, state, tuple(lstm.pack(layer) for layer in activations)
 
     def replay(self, state: State, cache: State) -> State:
         """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
-        return self._lstm.replay(state, cache, self._share)
+        activations = tuple(lstm.unpack(layer) for layer in cache)
+        return self._lstm.replay(state, activations, self.averaged_units)
 
     def backward(
         self,
@@ -103,29 +88,16 @@ class LSTMRule(SplitRule):
             features.inputs,
             state,
             new_state,
-            cache,
+            tuple(lstm.unpack(layer) for layer in cache),
             outputs,
             features.gains * d_update,
             d_new_state,
             with_inputs=with_features,
-            share=self._share,
+            averaged_units=self.averaged_units,
         )
         d_features = Features(d_inputs, d_update * outputs) if with_features else None
         return d_weights, d_features, d_state
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Tells how many of the LSTM's cells are saturated; see `UpdateRule.diagnose`."""
+        """Returns the share of saturated cells; see `UpdateRule.diagnose`."""
         return {"saturated cells": self._lstm.saturation(state[: sum(self.network_rows)])}
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that all these rules have."""
-        return {
-            "units": list(self.units),
-            "forget_bias": self.forget_bias,
-            "seed": self.seed,
-            "name": self.name,
-        }
-
-    def _share(self, hidden: Tensor) -> Tensor:
-        """Exchanges information between coordinates; see `lstm.Share`."""
-        return lstm.keep(hidden)

@@ -1,32 +1,31 @@
-"""Momentum whose step sizes an LSTM sets, coordinate by coordinate and step by step."""
+"""Momentum and Adam, with an LSTM that sets their step sizes for each element and step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
+from l2l_keras.rules import arguments, moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise import moments
-from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL
+from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL, LSTMNetwork, near_zero
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 from l2l_keras.rules.elementwise.preprocessing import log_sign
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
 class MomentumLSTM(LSTMRule):
-    """An LSTM that scales two classical updates of every coordinate.
+    """An LSTM that scales two classical updates of every element.
 
-    The update is `-exp(o_1) * rate * n - exp(o_2) * adaptive_rate * m̂ / √v̂`. Its first direction n
-    is that of Nesterov's momentum, in proportion to gradients; its second is Adam's, of about the
-    same size for all of them. The outputs o of the LSTM are near zero before meta-training: the
-    rule starts as these two optimizers at the rates given, and learns when and where to take
-    larger or smaller steps. Exponents are limited to [-6, 4].
+    The update is `-exp(o_1) * rate * n - exp(o_2) * adaptive_rate * m̂ / √v̂`. The first direction n
+    is Nesterov's momentum, in proportion to gradients; the second is Adam's, of about the same size
+    for all elements. The LSTM's outputs o are near zero before meta-training: the rule starts as
+    these two optimizers at the given rates, and learns when and where to take larger or smaller
+    steps. Exponents are limited to [-6, 4].
 
     The LSTM sees gradient and momentum m̂, each on a log scale (as in `CoordinatewiseLSTM`) and
-    relative to the usual size √v̂ of the coordinate's gradients (as in `RNNprop`).
+    relative to the RMS √v̂ of the element's gradients (as in `RNNprop`).
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to (16,).
@@ -68,46 +67,23 @@ class MomentumLSTM(LSTMRule):
     ) -> None:
         self.rate = float(rate)
         self.adaptive_rate = float(adaptive_rate)
-        self.momentum = moments.check_decay("momentum", momentum)
-        self.beta_2 = moments.check_decay("beta_2", beta_2)
+        self.momentum = arguments.decay("momentum", momentum)
+        self.beta_2 = arguments.decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
-        super().__init__(
-            inputs=6,
-            outputs=2,
-            units=units,
-            activation=EXPONENTIAL,
-            output_initializer=_near_zero,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {
-            "rate": self.rate,
-            "adaptive_rate": self.adaptive_rate,
-            "momentum": self.momentum,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(6, 2, units, EXPONENTIAL, near_zero, forget_bias, seed)
+        super().__init__(network, name)
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
-        """Those of the moments."""
+        """The rows of the moments."""
         return moments.ROWS
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Computes both directions, and what the LSTM sees; see `SplitRule.features`."""
+        """Computes the LSTM's inputs and both directions; see `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
-        mean, usual, state = moments.update(g, state, self.momentum, self.beta_2, self.epsilon)
+        mean, rms, state = moments.update(g, state, self.momentum, self.beta_2, self.epsilon)
         # SGD's momentum is the sum of gradients, not their average.
         momentum = state[0] / (1.0 - self.momentum)
-        inputs = [log_sign(gradient), log_sign(mean[0]), g / usual, mean / usual]
-        gains = [-self.rate * (g + self.momentum * momentum), -self.adaptive_rate * mean / usual]
+        inputs = [log_sign(gradient), log_sign(mean[0]), g / rms, mean / rms]
+        gains = [-self.rate * (g + self.momentum * momentum), -self.adaptive_rate * mean / rms]
         return Features(ops.concatenate(inputs), ops.concatenate(gains)), state
-
-
-def _near_zero(seed: int | None) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.02, seed=seed)

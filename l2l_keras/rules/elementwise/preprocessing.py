@@ -1,4 +1,4 @@
-"""What a rule does to gradients before its network sees them: [n] -> [features, n]."""
+"""How rules preprocess gradients for their networks: `[n]` to `[features, n]`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules import arguments
+
 Tensor = Any
-
-
-def identity(gradient: Tensor) -> Tensor:
-    """Passes the gradient on as its one feature.
-
-    Args:
-        gradient: float32 `[n]`.
-
-    Returns:
-        float32 `[1, n]`.
-    """
-    return ops.expand_dims(gradient, 0)
 
 
 def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
@@ -30,7 +20,7 @@ def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
 
     Args:
         gradient: float32 `[n]`.
-        p: How small a gradient still counts: magnitudes below `e^-p` are treated linearly.
+        p: Gradients smaller than `e^-p` are scaled linearly. Defaults to the paper's 10.
 
     Returns:
         float32 `[2, n]`.
@@ -39,36 +29,35 @@ def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
     """
     threshold = math.exp(-p)
     magnitude = ops.abs(gradient)
-    # The logarithm is taken of a clipped value: log(0) in the branch that `where` does not choose
-    # would still make the derivative NaN.
+    # Clipped: log(0) in the branch that `where` does not choose would make the derivative NaN.
     log_magnitude = ops.log(ops.maximum(magnitude, threshold)) / p
     direction = ops.where(magnitude >= threshold, ops.sign(gradient), gradient / threshold)
     return ops.stack([log_magnitude, direction])
 
 
-PREPROCESSING = {"none": (identity, 1), "log_sign": (log_sign, 2)}
-"""Preprocessing by name: the function and the number of features that it returns."""
+PREPROCESSING = {
+    "none": (lambda gradient: ops.expand_dims(gradient, 0), 1),
+    "log_sign": (log_sign, 2),
+}
+"""Preprocessing by name: the function, and the number of features that it returns."""
 
 
 def get_preprocessing(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Returns a preprocessing by its name, and the number of features that it returns.
+    """Returns one of `PREPROCESSING`.
 
     Args:
-        name: One of `PREPROCESSING`.
+        name: Its name.
 
     Returns:
-        `(preprocessing, features)`.
+        `(function, features)`.
 
     Raises:
-        ValueError: If there is none of the name.
+        ValueError: If there is no preprocessing of this name.
 
     Example:
         >>> preprocess, features = get_preprocessing("log_sign")
         >>> features
         2
     """
-    if name not in PREPROCESSING:
-        raise ValueError(
-            f"`preprocessing` must be one of {sorted(PREPROCESSING)}. Received: {name!r}"
-        )
+    arguments.check(name in PREPROCESSING, "preprocessing", f"one of {sorted(PREPROCESSING)}", name)
     return PREPROCESSING[name]

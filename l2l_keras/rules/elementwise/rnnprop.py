@@ -1,34 +1,33 @@
-"""RNNprop: an LSTM that sees gradients and momenta relative to their usual size."""
+"""RNNprop: an LSTM that sees gradients and momenta relative to the RMS of gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
+from l2l_keras.rules import arguments, moments
 from l2l_keras.rules.base import State, Tensor
-from l2l_keras.rules.elementwise import moments
-from l2l_keras.rules.elementwise.lstm_network import TANH
+from l2l_keras.rules.elementwise.lstm_network import TANH, LSTMNetwork
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
 
 
 @keras.saving.register_keras_serializable(package="l2l_keras")
 class RNNprop(LSTMRule):
-    """An LSTM applied to every coordinate, fed with Adam's moments instead of gradients.
+    """An LSTM applied to every element, with Adam's moments as inputs instead of gradients.
 
-    Its features are `m̂ / √v̂` and `∇ / √v̂`, with m̂ and v̂ the bias-corrected moving averages of
-    the gradient and of its square: they do not change when the loss or a coordinate is rescaled.
-    The update is `output_scale * tanh(w · h + b)`, h the last layer's hidden state: no step is
-    longer than `output_scale`. Both make a rule that was trained on short runs of one network
-    hold on longer ones of others.
+    The inputs are `m̂ / √v̂` and `∇ / √v̂`, with m̂ and v̂ the bias-corrected moving averages of the
+    gradient and of its square: they do not change when the loss or a parameter is rescaled. The
+    update is `output_scale * tanh(w · h + b)`, h the last layer's hidden state: no step is longer
+    than `output_scale`. Both help a rule that was trained on short runs of one network on longer
+    runs of other networks.
 
     The paper has a small dense layer between features and LSTM; there is none here.
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).
-        output_scale: Largest update of a coordinate. Defaults to the paper's 0.1.
+        output_scale: Largest update of an element. Defaults to the paper's 0.1.
         beta_1: Decay of the average of gradients. Defaults to the paper's 0.95.
         beta_2: Decay of the average of their squares. Defaults to the paper's 0.95.
         epsilon: Added to √v̂. Defaults to 1e-8.
@@ -61,39 +60,21 @@ class RNNprop(LSTMRule):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.beta_1 = moments.check_decay("beta_1", beta_1)
-        self.beta_2 = moments.check_decay("beta_2", beta_2)
+        self.beta_1 = arguments.decay("beta_1", beta_1)
+        self.beta_2 = arguments.decay("beta_2", beta_2)
         self.epsilon = float(epsilon)
         self.output_scale = float(output_scale)
-        super().__init__(
-            inputs=2,
-            outputs=1,
-            units=units,
-            activation=TANH,
-            output_initializer=keras.initializers.GlorotUniform,
-            forget_bias=forget_bias,
-            seed=seed,
-            name=name,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {
-            "output_scale": self.output_scale,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
-        return {**super().get_config(), **own}
+        network = LSTMNetwork(2, 1, units, TANH, forget_bias=forget_bias, seed=seed)
+        super().__init__(network, name)
 
     @property
     def feature_rows(self) -> tuple[int, ...]:
-        """Those of the moments."""
+        """The rows of the moments."""
         return moments.ROWS
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Relates gradient and momentum to the usual gradient; see `SplitRule.features`."""
+        """Divides gradient and momentum by the RMS of gradients; see `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
-        mean, usual, state = moments.update(g, state, self.beta_1, self.beta_2, self.epsilon)
-        inputs = ops.concatenate([mean / usual, g / usual])
+        mean, rms, state = moments.update(g, state, self.beta_1, self.beta_2, self.epsilon)
+        inputs = ops.concatenate([mean / rms, g / rms])
         return Features(inputs, ops.full((1, 1), self.output_scale, "float32")), state

@@ -31,8 +31,8 @@ class TensorwiseRule(UpdateRule):
     The state is `element_rows` arrays `[n]` and one array `[tensor_rows, T]`. Parameters and matrix
     directions count as given: meta-gradients do not flow through how they come about.
 
-    A subclass implements `element_rows`, `tensor_rows`, `direction_count`, `advance`, `directions`,
-    `control` and `get_config`; `matrix_direction_count` and `matrix_directions` if it has such
+    A subclass implements `element_rows`, `tensor_rows`, `direction_count`, `advance`, `directions`
+    and `control`; `matrix_direction_count` and `matrix_directions` if it has such
     directions; and `refine` if updates are to be refined.
 
     Args:

@@ -1,8 +1,8 @@
 """Which elements of a large tensor show how directions are aligned in it.
 
 Gram matrices are means over elements: a few thousand of them tell as much as all, and cost a
-fraction. At least `_FEWEST` elements of a tensor are sampled, and about `_OF_EACH` of each of its
-rows and columns: a single one may hold most of a gradient, such as that of the most frequent word.
+fraction. About `_FEWEST` elements of a tensor are sampled, and about `_OF_EACH` of each of its rows
+and columns, or more: a single row may hold most of a gradient, as that of a frequent word does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def sample(elements: Tensor, shape: Shape) -> Tensor:
         >>> sample(keras.ops.ones((3, 100)), (10, 10)).shape
         TensorShape([3, 100])
         >>> sample(keras.ops.ones((3, 500_000)), (1000, 500)).shape
-        TensorShape([3, 1968, 4])
+        TensorShape([3, 1984, 4])
     """
     span, period = _span_and_period(shape)
     if span == period:

@@ -84,7 +84,7 @@ class Tensors:
         return _joined([ops.reshape(part, (*part.shape[:-2], -1)) for part in parts])
 
     def gram_matrices(self, rows: Tensor, sampled: bool = False) -> Tensor:
-        """Computes the mean products of rows with each other, for each tensor.
+        """Computes the Gram matrix of rows, a mean over elements, of each tensor.
 
         Args:
             rows: float32 `[r, n]`.
@@ -119,7 +119,7 @@ class Tensors:
 
 
 def gram_matrices(rows: Tensor) -> Tensor:
-    """Computes the mean products of rows with each other, for several tensors of one size.
+    """Computes the Gram matrices of rows, means over elements, of several tensors of one size.
 
     Args:
         rows: float32 `[r, count, ...]`, with the elements on the axes from the third on.

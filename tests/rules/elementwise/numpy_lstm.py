@@ -1,4 +1,4 @@
-"""A stack of LSTM layers with global averaging cells in NumPy, by its formula, in float64."""
+"""A stack of LSTM layers with global averaging cells in NumPy, in float64, and inputs for tests."""
 
 import numpy as np
 
@@ -14,12 +14,15 @@ def log_sign(x):
     return np.array([magnitude, np.where(small, np.exp(10) * x, np.sign(x))])
 
 
+PREPROCESSING = {"log_sign": log_sign, "none": lambda x: x[None]}
+
+
 def step(weights, averaged_units, inputs, state):
     """One step of the layers, and the outputs after it.
 
     Args:
-        weights: Kernel, recurrent kernel and bias of each layer, then those of the outputs.
-        averaged_units: How many units of each layer go out as their average over coordinates.
+        weights: Kernel, recurrent kernel and bias of each layer, then of the outputs.
+        averaged_units: How many units of each layer put out their mean over elements.
         inputs: `[inputs, n]`.
         state: Hidden and cell state of each layer, `[units, n]`.
 
@@ -39,3 +42,18 @@ def step(weights, averaged_units, inputs, state):
         new_state += [h, c]
         inputs = h
     return output_kernel @ inputs + output_bias[:, None], new_state
+
+
+def randomize(rule, seed=0):
+    """Gives every weight a value that reveals errors in a formula, as zeros could not."""
+    random = np.random.default_rng(seed)
+    rule.set_weights([random.normal(size=w.shape).astype("float32") for w in rule.weights])
+    return rule
+
+
+def some_gradients(steps, n, seed=0):
+    """Gradients with magnitudes over many decades, zeros for the first element, `[steps, n]`."""
+    random = np.random.default_rng(seed)
+    gradients = random.normal(size=(steps, n)) * 10.0 ** random.uniform(-7, 1, (steps, n))
+    gradients[:, 0] = 0.0
+    return gradients.astype("float32")

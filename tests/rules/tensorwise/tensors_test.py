@@ -1,4 +1,4 @@
-"""Tests of vectors that belong to several tensors."""
+"""Tests of vectors that hold the elements of several tensors."""
 
 import keras
 import numpy as np
@@ -18,23 +18,23 @@ SHAPES = st.lists(
 
 @settings(deadline=None, max_examples=25)
 @given(SHAPES, st.integers(1, 4), st.integers(0, 1000))
-def test_products_and_combinations_are_those_of_each_tensor(shapes, rows, seed):
+def test_gram_matrices_and_combinations_are_those_of_each_tensor(shapes, rows, seed):
     tensors = Tensors(shapes)
     random = np.random.default_rng(seed)
     n = sum(tensors.sizes)
     x = random.normal(size=(rows, n)).astype("float32")
     coefficients = random.normal(size=(rows, len(tensors))).astype("float32")
-    products = ops.convert_to_numpy(tensors.products(ops.array(x)))
+    gram = ops.convert_to_numpy(tensors.gram_matrices(ops.array(x)))
     sums = tensors.combine(ops.array(coefficients), ops.array(x))
     combined = ops.convert_to_numpy(tensors.join(sums))
-    assert products.shape == (rows, rows, len(shapes))
+    assert gram.shape == (rows, rows, len(shapes))
     assert combined.shape == (n,)
     start = 0
     for k, shape in enumerate(shapes):
         size = int(np.prod(shape))
         own = x[:, start : start + size]
         expected = own @ own.T / max(size, 1)
-        np.testing.assert_allclose(products[:, :, k], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(gram[:, :, k], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(
             combined[start : start + size], coefficients[:, k] @ own, rtol=1e-4, atol=1e-5
         )

@@ -1,0 +1,43 @@
+"""Checks of the arguments of rules: each function returns the argument if it is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def check(valid: bool, name: str, expected: str, value: Any) -> None:
+    """Raises a ValueError that says what an argument must be, unless it is valid."""
+    if not valid:
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def positive(name: str, value: float) -> float:
+    """Returns a positive number as a float."""
+    check(value > 0.0, name, "positive", value)
+    return float(value)
+
+
+def positive_or_none(name: str, value: float | None) -> float | None:
+    """Returns a positive number as a float, or None."""
+    check(value is None or value > 0.0, name, "positive or None", value)
+    return None if value is None else float(value)
+
+
+def not_negative(name: str, value: float) -> float:
+    """Returns a number that is not negative as a float."""
+    check(value >= 0.0, name, "zero or positive", value)
+    return float(value)
+
+
+def decay(name: str, value: float) -> float:
+    """Returns the decay of a moving average as a float."""
+    check(0.0 <= value < 1.0, name, "in [0, 1)", value)
+    return float(value)
+
+
+def averaged_units(value: int, units: Sequence[int]) -> int:
+    """Returns how many of the `units` of each LSTM layer are averaged over elements."""
+    valid = isinstance(value, int) and 0 <= value <= min(units)
+    check(valid, "averaged_units", f"an integer from 0 to {min(units)} (units={units})", value)
+    return value
