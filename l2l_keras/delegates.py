@@ -13,12 +13,7 @@ Variable = Any
 
 
 class Delegates:
-    """Keras optimizers, each with the indices of the variables that it updates.
-
-    Args:
-        members: Pairs of an optimizer and the indices of its variables.
-        variables: All variables; each optimizer is built with its own.
-    """
+    """Keras optimizers, each with the indices of the variables that it updates."""
 
     def __init__(
         self,
@@ -35,12 +30,7 @@ class Delegates:
         return [variable for optimizer, _ in self._members for variable in optimizer.variables]
 
     def step(self, gradients: Mapping[int, Tensor], parameters: Mapping[int, Variable]) -> None:
-        """Takes a step of each optimizer.
-
-        Args:
-            gradients: Gradients by index; those of other variables are passed over.
-            parameters: Variables by index.
-        """
+        """Takes a step of each optimizer whose variables have gradients, both given by index."""
         for optimizer, indices in self._having(gradients):
             own = [parameters[index] for index in indices]
             optimizer.apply([gradients[index] for index in indices], own)
@@ -51,11 +41,6 @@ class Delegates:
         """Takes a step of each optimizer, and undoes it if a condition does not hold.
 
         A condition around the step would not do: those of JAX cannot assign.
-
-        Args:
-            accepted: The condition, a boolean scalar.
-            gradients: As in `step`.
-            parameters: As in `step`.
         """
         chosen = list(self._having(gradients))
         changed = [parameters[index] for _, indices in chosen for index in indices]

@@ -22,13 +22,7 @@ def make_blocks(
     state_dtype: str,
     variables: Mapping[str, Mapping[int, VariableInfo]],
 ) -> list[Block]:
-    """Divides the variables of rules into blocks, as the scope of each rule demands.
-
-    Args:
-        rules: The rules by the names of their groups.
-        state_dtype: One of `STATE_DTYPES`.
-        variables: The variables of each group, by index.
-    """
+    """Divides the variables of each group, by index, into blocks, as its rule's scope demands."""
     return [
         block
         for group, rule in rules.items()

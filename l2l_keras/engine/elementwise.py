@@ -39,14 +39,7 @@ def elementwise_blocks(
 def whole_model_blocks(
     group: str, rule: UpdateRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
-    """Yields the blocks of a rule of scope "model": all of a device's variables are one problem.
-
-    Args:
-        group: As in `elementwise_blocks`.
-        rule: As in `elementwise_blocks`.
-        state_dtype: As in `elementwise_blocks`.
-        variables: As in `elementwise_blocks`.
-    """
+    """Yields the blocks of a rule of scope "model": all of a device's variables are one problem."""
     kernels = _kernels(rule, state_dtype)
     yield from _sharded_blocks(group, kernels, variables)
     for shapes in _by_device(variables).values():
@@ -56,14 +49,7 @@ def whole_model_blocks(
 class ElementwiseKernels:
     """The step of a rule on a stored state.
 
-    Args:
-        rule: The rule.
-        state_dtype: One of `STATE_DTYPES`.
-
-    Attributes:
-        rule: The rule. Its weights are arguments of kernels; its own are never read.
-        dtype: Type of the state.
-        sweep: Steps through windows of the elements; see `windows.loop`.
+    The rule's weights are arguments of kernels; its own are never read.
     """
 
     def __init__(self, rule: UpdateRule, state_dtype: str) -> None:
@@ -74,16 +60,7 @@ class ElementwiseKernels:
     def step(
         self, weights: Sequence[Tensor], gradient: Tensor, stored: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Computes one step of the rule.
-
-        Args:
-            weights: The rule's weights.
-            gradient: float32 `[n]`.
-            stored: The state, `[rows, n]`.
-
-        Returns:
-            `(update, stored)`: float32 `[n]`, and the next state.
-        """
+        """Returns the update `[n]`, and the next stored state `[rows, n]`."""
         numbers = self.dtype.decode(stored)
         rows = self.rule.state_rows_for(stored.shape[1])
         stops = np.cumsum(rows).tolist()
@@ -98,18 +75,7 @@ class PackedBlock:
 
     The array has a column for each element. It is updated in windows of a few thousand columns:
     neither scratch memory nor the size of a graph grows with the block, and a core's cache holds
-    all that a window needs.
-
-    Args:
-        group: Name of the rule's group.
-        kernels: The rule's kernels.
-        shapes: Shape of each variable, by index.
-        window_length: Most elements in a window.
-
-    Attributes:
-        group: Name of the rule's group.
-        shapes: Shape of each variable, by index.
-        state_arrays: The array that holds the state.
+    all that a window needs. See `Block`.
     """
 
     def __init__(
@@ -164,11 +130,6 @@ class WholeModelBlock(PackedBlock):
     """Variables that are one problem: all of their elements take part in every step.
 
     A variable without a gradient takes part with a gradient of zero, and is not updated itself.
-
-    Args:
-        group: As in `PackedBlock`.
-        kernels: As in `PackedBlock`.
-        shapes: As in `PackedBlock`.
     """
 
     def __init__(
@@ -186,12 +147,6 @@ class ShardedBlock(PackedBlock):
 
     A step covers all elements at once: each device computes its own, where windows would have to be
     gathered from several.
-
-    Args:
-        group: As in `PackedBlock`.
-        kernels: As in `PackedBlock`.
-        index: Index of the variable.
-        variable: The variable.
     """
 
     def __init__(

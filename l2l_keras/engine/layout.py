@@ -23,14 +23,7 @@ _LONGEST_VECTOR = 2**20
 
 
 class VariableInfo(NamedTuple):
-    """What blocks know of a variable.
-
-    Attributes:
-        path: Path of the variable.
-        shape: Shape of the variable.
-        device: The device on which it was placed.
-        axes: Axes of the device mesh over which it is sharded; () if it is not.
-    """
+    """Path, shape, device and axes of the device mesh, () if not sharded, of a variable."""
 
     path: str
     shape: Shape
@@ -39,15 +32,7 @@ class VariableInfo(NamedTuple):
 
 
 class StateArray(NamedTuple):
-    """An array that is kept from step to step.
-
-    Attributes:
-        name: Name of its variable.
-        shape: Shape of the array.
-        dtype: Type of the array.
-        axes: Axes of the device mesh over which it is sharded; () if it is not.
-        reference: Index of the variable next to which it lies.
-    """
+    """An array that is kept from step to step, next to the variable with the index `reference`."""
 
     name: str
     shape: Shape
@@ -57,15 +42,7 @@ class StateArray(NamedTuple):
 
 
 class PackedLayout:
-    """The elements of several variables as one vector, one variable after the other.
-
-    Args:
-        shapes: Shape of each variable, by its index among the optimizer's variables.
-
-    Attributes:
-        shapes: As given.
-        size: Number of elements, n.
-    """
+    """The elements of several variables, given by index, as one vector of `size` elements."""
 
     def __init__(self, shapes: Mapping[int, Shape]) -> None:
         self.shapes = dict(shapes)
@@ -101,12 +78,7 @@ class PackedLayout:
         return next(slice(start, stop) for own, start, stop in self.spans() if own == index)
 
     def windows(self, members: Collection[int], longest: int) -> Windows:
-        """Returns windows that update the elements of some of the variables, each once.
-
-        Args:
-            members: Indices of the variables.
-            longest: Largest length of a window.
-        """
+        """Returns windows that update the elements of some of the variables, each once."""
         runs: list[tuple[int, int]] = []
         for index, start, stop in self.spans():
             if index not in members or start == stop:
@@ -126,11 +98,7 @@ class PackedLayout:
 def divide(shapes: Mapping[int, Shape]) -> Iterator[dict[int, Shape]]:
     """Divides variables into parts of similar size that take little memory to copy.
 
-    Args:
-        shapes: Shapes of variables, by index.
-
-    Yields:
-        Shapes by index. A large variable is a part of its own, which is not copied.
+    A large variable is a part of its own, which is not copied.
     """
     total = max(1, sum(map(math.prod, shapes.values())))
     # Of one size where possible: they share a compiled program.
@@ -151,13 +119,10 @@ def divide(shapes: Mapping[int, Shape]) -> Iterator[dict[int, Shape]]:
 
 
 def to_vector(gradient: Tensor, shape: Shape) -> Tensor:
-    """Returns a gradient as a dense float32 vector `[n]`.
+    """Returns a gradient, dense or sparse, as a dense float32 vector `[n]`.
 
-    Repeated rows of a sparse gradient are summed first: preprocessing is not linear.
-
-    Args:
-        gradient: Dense or sparse.
-        shape: Shape of the variable, which a `tf.IndexedSlices` need not know.
+    Repeated rows of a sparse gradient are summed first: preprocessing is not linear. The shape is
+    the variable's, which a `tf.IndexedSlices` need not know.
     """
     if hasattr(gradient, "dense_shape"):  # A `tf.IndexedSlices`, as an embedding's gradient is.
         values = ops.cast(gradient.values, "float32")

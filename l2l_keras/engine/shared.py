@@ -22,9 +22,6 @@ def by_configuration(
 
     The next optimizer with the same rule, for the next similar model, then compiles nothing again.
     Kernels get weights as arguments: which of the rules they were made from does not matter.
-
-    Args:
-        make: Makes kernels from a rule and the name of the state's type.
     """
     made: dict[tuple[Any, ...], _Kernels] = {}
 

@@ -19,19 +19,10 @@ Variable = Any
 
 
 class OptimizerState:
-    """The variables that hold the state of rules and safeguards.
+    """The variables that hold the state of rules and safeguards; see `StepInputs`.
 
     A plain object: TensorFlow would wrap the dictionaries in an optimizer's own attributes, and
     could not save those whose keys are indices.
-
-    Args:
-        safeguards: The safeguards.
-        add_variable: Creates a variable of the optimizer (`keras.optimizers.Optimizer`).
-
-    Attributes:
-        rule_states: State arrays of each block, by number.
-        slots: Arrays of each safeguard for each variable, `slots[safeguard][index]`.
-        scalars: State that belongs to no single variable, by name.
     """
 
     def __init__(
@@ -53,13 +44,7 @@ class OptimizerState:
         infos: Sequence[VariableInfo],
         variables: Sequence[Variable],
     ) -> None:
-        """Creates what depends on the variables of a model.
-
-        Args:
-            blocks: The variables of rules, block by block.
-            infos: What is known of each variable.
-            variables: The variables.
-        """
+        """Creates what depends on the variables of a model."""
         numbers = itertools.count()
 
         def add(array: StateArray) -> Variable:
@@ -92,15 +77,7 @@ class OptimizerState:
         parameters: dict[int, Variable],
         learning_rate: Any,
     ) -> StepInputs:
-        """Returns the inputs of a step.
-
-        Args:
-            blocks: The blocks that take part, by number.
-            weights: Weights of each group's rule.
-            gradients: Gradients by index.
-            parameters: The variables to update, by index.
-            learning_rate: Factor of updates, a scalar.
-        """
+        """Returns the inputs of a step of some blocks; see `StepInputs`."""
         return StepInputs(
             learning_rate=ops.cast(learning_rate, "float32"),
             gradients=gradients,

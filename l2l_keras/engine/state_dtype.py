@@ -15,14 +15,10 @@ STATE_DTYPES = ("float32", "bfloat16")
 
 
 class StateDtype:
-    """Encodes float32 numbers in the type in which they are stored.
+    """Encodes float32 numbers in the type in which they are stored, one of `STATE_DTYPES`.
 
-    Args:
-        name: One of `STATE_DTYPES`. In bfloat16, arrays hold the bits of the numbers as int16: in
-            each turn of a loop, XLA would convert a whole array of bfloat16 to float32 and back.
-
-    Attributes:
-        stored: Type of the stored arrays.
+    In bfloat16, arrays hold the bits of the numbers as int16: in each turn of a loop, XLA would
+    convert a whole array of bfloat16 to float32 and back.
     """
 
     def __init__(self, name: str) -> None:

@@ -25,13 +25,9 @@ class _Verdict(NamedTuple):
 
 
 class Engine:
-    """Takes steps of rules over variables, under the eyes of safeguards.
+    """Takes steps of rules over variables, and asks safeguards in their order.
 
-    Args:
-        blocks: The variables of rules, block by block.
-        shapes: Shapes of all variables that have a gradient, by index; those of no block are
-            updated by others, and count in the norm of the gradients only.
-        safeguards: The safeguards, in the order in which they are asked.
+    Variables of no block are updated by others; they count in the norm of the gradients only.
     """
 
     def __init__(
@@ -55,9 +51,6 @@ class Engine:
 
     def step(self, inputs: StepInputs) -> Generator[Change, None, StepResult]:
         """Takes a step. Pure, but for states that kernels update in place.
-
-        Args:
-            inputs: What the step is computed from.
 
         Yields:
             Changes of variables, each to be written before the next is computed.

@@ -27,34 +27,17 @@ _MOST_ELEMENTS, _MOST_TENSORS = 2**16, 32
 def tensorwise_blocks(
     group: str, rule: TensorwiseRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
-    """Yields the one block of a rule of scope "tensor", which looks at all tensors together.
-
-    Args:
-        group: Name of the rule's group.
-        rule: The rule.
-        state_dtype: One of `STATE_DTYPES`.
-        variables: The variables that the rule updates, by index.
-    """
+    """Yields the one block of a rule of scope "tensor"; see `elementwise.elementwise_blocks`."""
     if variables:
         yield TensorwiseBlock(group, shared_kernels(rule, state_dtype), variables)
 
 
 class TensorwiseBlock:
-    """Variables that a tensorwise rule updates together, part by part.
+    """Variables that a tensorwise rule updates together, part by part; see `Block`.
 
     A step goes through the parts twice: first to see how directions are aligned in each tensor,
     and, once the rule has decided, to update the tensors. Small tensors share a part; each of the
     others is one.
-
-    Args:
-        group: Name of the rule's group.
-        kernels: The rule's kernels.
-        variables: The variables, by index.
-
-    Attributes:
-        group: Name of the rule's group.
-        shapes: Shapes of the variables, by index, part by part.
-        state_arrays: The state of the tensors, and then that of the elements, part by part.
     """
 
     def __init__(
@@ -162,13 +145,7 @@ class TensorwiseBlock:
 
 
 class _Part(PackedLayout):
-    """Tensors whose states share arrays: vectors, or arrays of the shape of a single tensor.
-
-    Attributes:
-        tensors: Shapes of the tensors.
-        shape: Shape of the arrays.
-        axes: Axes of the device mesh over which they are sharded; () if they are not.
-    """
+    """Tensors whose states share arrays: vectors, or arrays of the shape of a single tensor."""
 
     def __init__(self, shapes: Mapping[int, Shape], axes: Axes = ()) -> None:
         super().__init__(shapes)

@@ -32,19 +32,8 @@ class TensorwiseKernels:
     """The kernels of a tensorwise rule.
 
     They work on a *part*: arrays of the shape of one tensor, or vectors that hold the elements of
-    several small tensors, one after the other, as `Tensors` has them. `shapes` are always those of
-    the tensors.
-
-    Args:
-        rule: The rule.
-        state_dtype: Type of the elements' state, one of `STATE_DTYPES`; the state of tensors is
-            float32.
-
-    Attributes:
-        rule: The rule. Its weights are arguments of kernels; its own are never read.
-        dtype: Type of the elements' state.
-        control: Maps shapes and fan-ins of tensors to a kernel that decides how directions are
-            weighted.
+    several small tensors, one after the other, as `Tensors` has them. `shapes` are those of the
+    tensors. The rule's weights are arguments of kernels; its own are never read.
     """
 
     def __init__(self, rule: TensorwiseRule, state_dtype: str) -> None:
@@ -66,18 +55,7 @@ class TensorwiseKernels:
         parameters: Tensor,
         shapes: tuple[Shape, ...],
     ) -> tuple[Tensor, list[Tensor]]:
-        """Computes matrix directions, and the Gram matrices of all directions.
-
-        Args:
-            state: State of the part's elements.
-            weights: The rule's weights, packed.
-            gradient: float32, of the part's shape.
-            parameters: float32, of the part's shape.
-            shapes: Shapes of the tensors.
-
-        Returns:
-            `(gram, matrices)`: float32 `[r, r, T]`, and arrays of the part's shape.
-        """
+        """Returns Gram matrices of all directions `[r, r, T]`, and the matrix directions."""
         matrices: list[Tensor] = []
         if self.rule.matrix_direction_count:
             matrices, _ = self._matrices_kernel(state, weights, gradient, shapes)
@@ -97,22 +75,9 @@ class TensorwiseKernels:
         shapes: tuple[Shape, ...],
         members: tuple[bool, ...],
     ) -> tuple[list[Tensor], State]:
-        """Advances the state of a part, and computes the updates of its tensors.
+        """Returns the updates of tensors, and the next state, given coefficients `[T, k]`.
 
-        Args:
-            state: As in `observe`.
-            weights: As in `observe`.
-            gradient: As in `observe`.
-            parameters: As in `observe`.
-            matrices: As returned by `observe`.
-            coefficients: float32 `[T, k]`.
-            accepted: Whether to step at all, a boolean scalar.
-            shapes: As in `observe`.
-            members: Which tensors to update.
-
-        Returns:
-            `(updates, state)`: float32 of the tensors' shapes, meaningless for tensors that are
-            not updated; and the next state.
+        Updates are meaningless for tensors that are not among the `members`.
         """
         _, state = self._advance_kernel(state, weights, gradient, accepted, shapes, members)
         sums, _ = self._sums_kernel(

@@ -104,11 +104,7 @@ class Guard:
 
 
 class AdamFallback(Safeguard):
-    """Follows the losses, and writes Adam's steps or a copy's values instead of a rule's updates.
-
-    Args:
-        guard: The settings.
-    """
+    """Follows the losses, and writes Adam's steps or a copy's values where it must."""
 
     name = "adam_fallback"
     slots = ("momentum", "velocity", "copy")
@@ -208,13 +204,7 @@ class AdamFallback(Safeguard):
         slots: Mapping[int, Sequence[Variable]],
         variables: Mapping[int, Variable],
     ) -> None:
-        """Ends a trial, if training ends in one; see `fallback_policy.conclude`.
-
-        Args:
-            fallback: The policy's state.
-            slots: Each variable's arrays, by index.
-            variables: The variables themselves, by index.
-        """
+        """Ends a trial, if training ends in one; see `fallback_policy.conclude`."""
         after, *decisions = conclude(FallbackState(*ops.unstack(ops.convert_to_tensor(fallback))))
         swap, forget_adam = (bool(ops.convert_to_numpy(decision)) for decision in decisions)
         fallback.assign(ops.stack(after))

@@ -87,12 +87,8 @@ def run(
 ) -> StepResult:
     """Runs a step to its end, and writes each change before the next one is computed.
 
-    So no more than one change takes up memory at a time, however large the model.
-
-    Args:
-        changes: The step.
-        write: Writes a change, and returns the operations that do so.
-        after: Scope of operations that start after given ones.
+    So no more than one change takes up memory at a time, however large the model. `write` returns
+    the operations that write a change, and `after` a scope of what starts after them.
     """
     written: list[Any] = []
     while True:

@@ -147,10 +147,7 @@ def run_on_replicas(
 ) -> None:
     """Takes a step on every replica's copies of variables, with the sum of all gradients.
 
-    Args:
-        run: As returned by `compile_step`.
-        inputs: Inputs of the step, with the gradients of this replica.
-        delegate: Called on every replica with its gradients and parameters if the step counts.
+    Then, if the step counts, calls `delegate` on every replica with its gradients and parameters.
     """
     indices = list(inputs.gradients)
 

@@ -40,15 +40,6 @@ def loop(
 ) -> tuple[Tensor, list[Tensor]]:
     """Steps through windows, with the scratch memory of one window and a vector of updates.
 
-    Args:
-        step: The step in one window.
-        state: The state `[rows, n]`, alone in a list.
-        factor: Factor of updates.
-        weights: First argument of `step`.
-        gradient: float32 `[n]`.
-        windows: The windows.
-        accepted: Whether to step at all, a boolean scalar.
-
     Returns:
         `(update, state)`: float32 `[n]`, meaningless where no window updates it, and zero if there
         is no step; and the next state, alone in a list.
