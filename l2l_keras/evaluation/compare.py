@@ -48,7 +48,7 @@ def compare(
             show. Their learning rate is 1.
         steps: Updates of a run, in tuning as in the comparison.
         seeds: Seeds of the test optimizees and their minibatches.
-        tuning_seeds: Seeds of the validation optimizees. Defaults to `seeds`.
+        tuning_seeds: Those of the validation optimizees. Defaults to `seeds`.
         baselines: Baselines by the name to show. Defaults to the paper's.
         window: Number of last losses whose mean is a run's final loss; 1 for f(θ_steps). Defaults
             to `default_window(task, steps)`.

@@ -117,12 +117,6 @@ def line_styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Matplotlib's properties of a line by name of the optimizer.
-
-    Example:
-        >>> losses = np.array([2.0, 1.0])
-        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, losses, 1.0, 0.1)
-        >>> l2l_keras.evaluation.line_styles([curve])["Adam"]["linestyle"]
-        '--'
     """
     colours = itertools.cycle(LEARNED_COLOURS)
     baselines = itertools.cycle(zip(_BASELINE_COLOURS, _BASELINE_STYLES, strict=True))
@@ -157,7 +151,6 @@ def draw_curves(
         labels: Texts for a legend by name. Defaults to the curves' own.
 
     Example:
-        >>> axes = matplotlib.figure.Figure().add_subplot()  # doctest: +SKIP
         >>> draw_curves(axes, curves, line_styles(curves))  # doctest: +SKIP
     """
     curves = sorted(curves, key=lambda curve: curve.final)

@@ -35,9 +35,6 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
         comparison: What to lay out.
         markdown: Whether to write Markdown rather than plain text. Defaults to False.
 
-    Returns:
-        Lines of text, the last one ended.
-
     Example:
         >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1)
         >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
@@ -202,20 +199,19 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
         >>> curves = l2l_keras.evaluation.read_curves("report")  # doctest: +SKIP
     """
     folder = Path(report)
-    columns: dict[str, tuple[list[float], list[float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     try:
         with (folder / "curves.csv").open(newline="") as file:
             for row in csv.DictReader(file):
-                means, half_widths = columns.setdefault(row["optimizer"], ([], []))
-                means.append(float(row["mean"]))
-                half_widths.append(float(row["half_width"]))
+                point = float(row["mean"]), float(row["half_width"])
+                points.setdefault(row["optimizer"], []).append(point)
         results = json.loads((folder / "results.json").read_text())["results"]
         return tuple(
             Curve(
                 result["name"],
                 result["learned"],
                 result["learning_rate"],
-                *map(np.array, columns[result["name"]]),
+                *np.transpose(points[result["name"]]),
                 number_or(result["mean_final_loss"], math.inf),
                 number_or(result["interval_half_width"], math.nan),
             )

@@ -201,7 +201,7 @@ class Result:
     @property
     def mean_final(self) -> float:
         """Mean final loss over runs."""
-        return float(mean_and_interval(self.final)[0])
+        return float(self.final.mean())
 
     @property
     def interval(self) -> float:
@@ -221,10 +221,8 @@ class Comparison:
 
     Attributes:
         task: Name of the task.
-        steps: Updates of a run.
-        seeds: Seeds of the runs.
-        tuning_seeds: Seeds of the optimizees on which learning rates were tuned.
-        window: Number of last losses whose mean is the final loss of a run.
+        steps, window: Updates of a run, and the number of last losses that make its final loss.
+        seeds, tuning_seeds: Seeds of the runs, and of those in which learning rates were tuned.
         results: One result an optimizer, learned ones first.
     """
 
@@ -237,10 +235,10 @@ class Comparison:
 
     def __getitem__(self, name: str) -> Result:
         """Returns the result of the optimizer of this name."""
-        for result in self.results:
-            if result.name == name:
-                return result
-        raise KeyError(f"Expected one of {[r.name for r in self.results]}. Received: {name!r}")
+        by_name = {result.name: result for result in self.results}
+        if name not in by_name:
+            raise KeyError(f"Expected one of {list(by_name)}. Received: {name!r}")
+        return by_name[name]
 
     @property
     def best_baseline(self) -> Result | None:
@@ -263,21 +261,18 @@ class Score:
     """How an optimizer compares with baselines on one problem, in runs of one length.
 
     Attributes:
-        problem: Name of the problem.
-        optimizer: Name of the optimizer.
+        problem, optimizer: Their names.
         steps: Updates of a run.
         baseline: Name of the best tuned baseline: that of the lowest mean final loss.
-        learning_rate: Its learning rate.
-        on_edge: Whether a better learning rate of it may lie beyond those tried.
+        learning_rate, on_edge: Its learning rate, and whether a better one may lie beyond those
+            tried.
         initial_loss: Mean loss before the first update.
-        final_loss: The optimizer's mean final loss.
-        baseline_loss: That of the best tuned baseline.
+        final_loss, baseline_loss: Mean final losses of the optimizer and the best tuned baseline.
         ratio: Final loss to the best tuned baseline's.
         default_ratio: Final loss to that of Adam at Keras' default.
         mean_loss_ratio: Mean loss over the run to the best tuned baseline's.
-        share_of_steps: Share of a run's steps after which the best tuned baseline's final loss is
-            reached; None if it is not.
-        share_of_seconds: The same of its wall time.
+        share_of_steps, share_of_seconds: Shares of a run's steps and wall time after which the
+            best tuned baseline's final loss is reached; None if it is not.
     """
 
     problem: str
@@ -328,15 +323,13 @@ class Summary:
     """How an optimizer compares with baselines on several problems, in runs of one length.
 
     Attributes:
-        optimizer: Name of the optimizer.
-        steps: Updates of a run.
+        optimizer, steps: Name of the optimizer, and updates of a run.
         problems: Number of problems.
         ratio: Geometric mean of the final-loss ratios to the best tuned baseline of each problem.
-        worst_ratio: The largest of them.
-        worst_problem: The problem where it is.
+        worst_ratio, worst_problem: The largest of them, and the problem where it is.
         default_ratio: Geometric mean of those to Adam at Keras' default.
-        share_of_steps: Geometric mean; `NOT_REACHED` counts where the loss is not reached.
-        share_of_seconds: The same.
+        share_of_steps, share_of_seconds: Geometric means; `NOT_REACHED` counts where the loss is
+            not reached.
         lower_mean_losses: Share of the problems with a `mean_loss_ratio` below 1.
     """
 

@@ -69,11 +69,9 @@ class Rollout:
     construction: neither another seed nor another learning rate traces it again.
 
     Args:
-        task: Where optimizees come from.
+        task, steps, split: See `run`.
         optimizer: A fresh Keras optimizer. It is built here, on variables that have the paths and
             shapes of the task's `layout`.
-        steps: Updates of a run.
-        split: `"train"`, `"validation"` or `"test"`. Defaults to `"test"`.
 
     Raises:
         ValueError: If `steps` is not positive, or the optimizer is already built.
@@ -124,15 +122,11 @@ class Rollout:
         Args:
             seed: Seed of the optimizee and its minibatches, a non-negative integer.
             learning_rate: Learning rate of this run. Defaults to the optimizer's own.
-            steps: Updates of this run, at most those given to the constructor, which is the
-                default.
+            steps: Updates of this run. Defaults to `self.steps`, and is at most that.
 
         Returns:
-            Losses f(θ_0) to f(θ_steps), each on its own minibatch, one function a row: float32
+            Losses f(θ_0) to f(θ_steps), each on its own minibatch: float32
             `[task.functions, steps + 1]`.
-
-        Raises:
-            ValueError: If `steps` is out of range.
         """
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:

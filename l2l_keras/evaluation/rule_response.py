@@ -10,8 +10,8 @@ decides on the step size. It is shown a matrix whose gradients agree more or les
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -79,9 +79,7 @@ def impulse_map(rule: UpdateRule, scale: float) -> Lines:
     return np.arange(_IMPULSE_STEPS + 1), dict(zip(sizes, responses, strict=True))
 
 
-def updates_after(
-    rule: UpdateRule, history: Sequence[float], gradients: Sequence[float]
-) -> np.ndarray:
+def updates_after(rule: UpdateRule, history: Any, gradients: Any) -> np.ndarray:
     """Computes the update for each of several gradients `[n]` that may follow a history `[steps]`.
 
     Example:
@@ -95,7 +93,7 @@ def updates_after(
     return _updates(rule, np.concatenate([before, gradients[np.newaxis]]))[-1]
 
 
-def impulse_responses(rule: UpdateRule, gradients: Sequence[float], steps: int) -> np.ndarray:
+def impulse_responses(rule: UpdateRule, gradients: Any, steps: int) -> np.ndarray:
     """Computes the effect of each of several first gradients `[n]` that only zeros follow.
 
     Returns the updates 0 to `steps` steps later, less those after zeros alone: `[n, steps + 1]`.

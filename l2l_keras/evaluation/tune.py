@@ -40,14 +40,11 @@ class Baseline:
 
 
 def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
-    """Lists learning rates two per factor of ten, both ends included.
+    """Lists learning rates two per factor of ten, in increasing order, both ends included.
 
     Args:
         lowest: Power of ten of the first one, a multiple of a half.
         highest: Power of ten of the last one, a multiple of a half, not below `lowest`.
-
-    Returns:
-        The learning rates in increasing order.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -64,20 +61,17 @@ def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(10.0 ** (k / 2) for k in range(int(2 * lowest), int(2 * highest) + 1))
 
 
+def _nag(learning_rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
+
+
 # Adam and RMSprop take steps of about the learning rate whatever the gradient's scale: rates above
 # 1 make no sense. Those of SGD and NAG are in units of (parameter)² / loss.
 BASELINES: dict[str, Baseline] = {
-    baseline.name: baseline
-    for baseline in (
-        Baseline("Adam", keras.optimizers.Adam, half_decades(-4, 0)),
-        Baseline("RMSprop", keras.optimizers.RMSprop, half_decades(-4, 0)),
-        Baseline(
-            "NAG",
-            lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-            half_decades(-4, 1),
-        ),
-        Baseline("SGD", keras.optimizers.SGD, half_decades(-4, 1)),
-    )
+    "Adam": Baseline("Adam", keras.optimizers.Adam, half_decades(-4, 0)),
+    "RMSprop": Baseline("RMSprop", keras.optimizers.RMSprop, half_decades(-4, 0)),
+    "NAG": Baseline("NAG", _nag, half_decades(-4, 1)),
+    "SGD": Baseline("SGD", keras.optimizers.SGD, half_decades(-4, 1)),
 }
 """The paper's baselines by name; hyper-parameters not named here are at Keras' defaults.
 

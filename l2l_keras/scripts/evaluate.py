@@ -4,22 +4,14 @@ Every optimizer minimizes the same fresh optimizees, with the same minibatches. 
 learning rates are chosen first, on other optimizees, for the lowest final loss; learned optimizers
 are used as they are. Prints a table; --output_dir also gets the curves and a figure of them.
 
-For example, a preset saved by l2l-meta-train, on random quadratic functions:
+A preset of your own on random quadratic functions; two presets with a report; a preset on networks
+that it was not trained on; the baselines alone; one baseline, and a preset by another name:
 
   l2l-evaluate --preset=my_rule --task=quadratic
-
-Two presets on a small network for MNIST, for 200 steps, with a report:
-
   l2l-evaluate --preset=my_rule --preset=other_rule --task=mnist_mlp --steps=200 \
       --data_dir=~/tensorflow_datasets --output_dir=report
-
-A preset on networks that it was not trained on:
-
   l2l-evaluate --preset=mnist_mlp --task=mnist_mlp --task_option="layers=(40,)" \
       --task_option=activation=relu
-
-The baselines alone, or one of them, and a preset by another name:
-
   l2l-evaluate --task=digits_mlp
   l2l-evaluate --task=digits_mlp --baseline=Adam --preset=mine=my_rule/preset
 
@@ -51,10 +43,9 @@ from absl import flags
 from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
+Scores = list[evaluation.testbed.Score]
 FLAGS = flags.FlagValues()
-
 _TESTBED = "testbed"
-
 _PRESET = flags.DEFINE_multi_string(
     "preset",
     None,
@@ -86,8 +77,8 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, 
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "Fresh test optimizees; the task `quadratic` makes each of many functions. 10 by default, 3 of "
-    "each problem of the testbed or a mixture.",
+    "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
+    "problem of the testbed or a mixture.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -174,7 +165,7 @@ def main(argv: list[str]) -> None:
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.testbed.Score]:
+def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
     """Compares presets with baselines on the problems of the testbed."""
     options = _console.parse_options("task_option", _OPTIONS.value)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
@@ -186,9 +177,7 @@ def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.t
     return _evaluate(learned, **options)
 
 
-def _evaluate_on_mixture(
-    mixture: tasks.Mixture, learned: dict[str, presets.Rules]
-) -> list[evaluation.testbed.Score]:
+def _evaluate_on_mixture(mixture: tasks.Mixture, learned: dict[str, presets.Rules]) -> Scores:
     """Compares presets with baselines on the validation tasks of a mixture."""
     if not learned:
         raise _console.UserError("On a mixture, name a --preset to compare.", _console.USAGE)
@@ -196,9 +185,7 @@ def _evaluate_on_mixture(
         return _evaluate(learned, problems=mixture.validation, multiples=(1,), cache_dir=folder)
 
 
-def _evaluate(
-    learned: dict[str, presets.Rules], **arguments: Any
-) -> list[evaluation.testbed.Score]:
+def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
     """Compares presets with baselines on several problems."""
     if FLAGS["baseline"].present:
         raise _console.UserError(

@@ -102,7 +102,7 @@ def test_a_preset_is_evaluated_and_reported_the_same_every_time(preset, task, tm
     assert report(tmp_path / "again")[1:] == (*results,)
 
 
-def test_presets_are_shown_by_the_names_given_or_told_apart(preset, task, tmp_path, capsys):
+def test_presets_are_shown_by_the_names_given_or_distinguished(preset, task, tmp_path, capsys):
     other = tmp_path / "other" / "my_rule"
     presets.save_preset(CoordinatewiseLSTM(units=(3,), seed=1), other, {})
     flags = [f"--preset={text}" for text in (preset, other, f"mine={preset}")]
@@ -208,7 +208,7 @@ class TestMixture:
 
 def test_an_interrupt_ends_the_command_with_one_line(task):
     process = subprocess.Popen(
-        [sys.executable, "-m", "l2l_keras.scripts.evaluate", task, "--tuning_seeds=10000"],
+        [sys.executable, "-m", "l2l_keras.scripts.evaluate", task, "--tuning_seeds=200"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -125,16 +125,14 @@ def evaluate(
         problems: Names of problems, or your own tasks by the name to show, such as the validation
             tasks of a `Mixture`. Defaults to all problems of the testbed.
         seeds: Seeds of the test optimizees and their minibatches. Defaults to three.
-        tuning_seeds: Seeds of the validation optimizees on which learning rates are tuned. Defaults
-            to one.
+        tuning_seeds: Those of the validation optimizees, for tuning. Defaults to one.
         cache_dir: Folder in which results of all optimizers are cached, so that an interrupted
-            comparison continues where it stopped. Your own tasks are told apart by name and size
-            only: use a new folder when anything else about them changes. Defaults to
+            comparison continues where it stopped. Your own tasks are identified by name and
+            size only: use a new folder when anything else about them changes. Defaults to
             `DEFAULT_CACHE`, in `~/.keras`.
         guard: Whether learned optimizers have a guard. Defaults to False.
-        data_dir: Folder of TensorFlow Datasets, for problems that read from it. Defaults to that
-            library's own.
-        download: Whether such problems may download missing data. Defaults to True.
+        data_dir: See `problem`.
+        download: See `problem`.
         progress: Called with a line of text as the work goes on. Defaults to silence.
 
     Yields:
@@ -164,8 +162,8 @@ def evaluate(
     cache = Cache(cache_dir, SHIPPED)
     for number, name in enumerate(chosen, start=1):
         task = own[name] if name in own else problem(name, data_dir, download)
-        told = prefixed(progress, f"{number}/{len(chosen)} {name}")
-        yield from _evaluate_on(name, task, learned, runs, cache, guard, told)
+        tell = prefixed(progress, f"{number}/{len(chosen)} {name}")
+        yield from _evaluate_on(name, task, learned, runs, cache, guard, tell)
 
 
 def _evaluate_on(

@@ -27,6 +27,11 @@ _WORDS = 500
 _compiled_task = functools.partial(KerasTask, jit_compile=True)
 
 
+def _sequential(make_layers: Callable[[], list]) -> Callable[[], keras.Model]:
+    """Returns a function that makes sequential models, each of fresh layers."""
+    return lambda: keras.Sequential(make_layers())
+
+
 def _mlp(
     shape: tuple[int, ...],
     units: Sequence[int],
@@ -39,19 +44,20 @@ def _mlp(
     dense = functools.partial(
         layers.Dense, kernel_initializer=initializer, kernel_regularizer=regularizer
     )
-    return lambda: keras.Sequential(
-        [keras.Input(shape), layers.Flatten()]
-        + [dense(count, activation) for count in units]
-        + [dense(outputs)]
+    return _sequential(
+        lambda: [
+            keras.Input(shape),
+            layers.Flatten(),
+            *(dense(count, activation) for count in units),
+            dense(outputs),
+        ]
     )
 
 
 def cancer_mlp(initial_scale: float = 1.0) -> KerasTask:
     """Classifies tumours by 30 measurements.
 
-    Args:
-        initial_scale: Factor of the first layer's initial weights; the last layer's is its
-            inverse. Defaults to 1.
+    The first layer's initial weights are scaled by a factor, the last layer's by its inverse.
     """
     from sklearn.datasets import load_breast_cancer
 
@@ -63,18 +69,16 @@ def cancer_mlp(initial_scale: float = 1.0) -> KerasTask:
         for factor in (initial_scale**2, initial_scale**-2)
     )
 
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [
-                keras.Input((x.shape[1],)),
-                layers.Dropout(0.3),
-                layers.Dense(64, activation="relu", kernel_initializer=first.clone()),
-                layers.Dropout(0.3),
-                layers.Dense(64, activation="relu"),
-                layers.Dense(1, kernel_initializer=last.clone()),
-            ]
-        )
-
+    model_fn = _sequential(
+        lambda: [
+            keras.Input((x.shape[1],)),
+            layers.Dropout(0.3),
+            layers.Dense(64, activation="relu", kernel_initializer=first.clone()),
+            layers.Dropout(0.3),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(1, kernel_initializer=last.clone()),
+        ]
+    )
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     return _compiled_task(model_fn, loss, table, batch_size=32)
 
@@ -127,17 +131,15 @@ def patch_autoencoder() -> KerasTask:
     """Compresses coloured patches to 16 numbers."""
     size = 12 * 12 * 3
 
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [
-                keras.Input((size,)),
-                layers.Dense(64, activation="relu"),
-                layers.Dense(16),
-                layers.Dense(64, activation="relu"),
-                layers.Dense(size, activation="sigmoid"),
-            ]
-        )
-
+    model_fn = _sequential(
+        lambda: [
+            keras.Input((size,)),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(16),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(size, activation="sigmoid"),
+        ]
+    )
     patches = data.flat_patches(size=12, count=8000)
     return _compiled_task(model_fn, "mean_squared_error", patches, batch_size=64)
 
@@ -194,16 +196,14 @@ def character_lstm() -> KerasTask:
     """Predicts the next character with an LSTM."""
     length = 24
 
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [
-                keras.Input((length,), dtype="int32"),
-                layers.Embedding(_CHARACTERS + 1, 16),
-                layers.LSTM(48, return_sequences=True, unroll=True),
-                layers.Dense(_CHARACTERS + 1),
-            ]
-        )
-
+    model_fn = _sequential(
+        lambda: [
+            keras.Input((length,), dtype="int32"),
+            layers.Embedding(_CHARACTERS + 1, 16),
+            layers.LSTM(48, return_sequences=True, unroll=True),
+            layers.Dense(_CHARACTERS + 1),
+        ]
+    )
     pieces = data.characters(length, _CHARACTERS)
     return _compiled_task(model_fn, cross_entropy(), pieces, batch_size=32)
 
@@ -212,16 +212,14 @@ def word_embedding() -> KerasTask:
     """Predicts a word from the words around it, by embeddings."""
     context = 2
 
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [
-                keras.Input((2 * context,), dtype="int32"),
-                layers.Embedding(_WORDS + 1, 24),
-                layers.GlobalAveragePooling1D(),
-                layers.Dense(_WORDS + 1),
-            ]
-        )
-
+    model_fn = _sequential(
+        lambda: [
+            keras.Input((2 * context,), dtype="int32"),
+            layers.Embedding(_WORDS + 1, 24),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(_WORDS + 1),
+        ]
+    )
     words = data.words(context, _WORDS)
     return _compiled_task(model_fn, cross_entropy(), words, batch_size=128)
 
@@ -230,11 +228,9 @@ def series_gru() -> KerasTask:
     """Forecasts a chaotic series with a GRU."""
     length = 20
 
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [keras.Input((length, 1)), layers.GRU(24, unroll=True), layers.Dense(1)]
-        )
-
+    model_fn = _sequential(
+        lambda: [keras.Input((length, 1)), layers.GRU(24, unroll=True), layers.Dense(1)]
+    )
     return _compiled_task(
         model_fn, "mean_squared_error", data.chaotic_series(length), batch_size=32
     )
@@ -261,19 +257,16 @@ def cifar_residual(data_dir: str | None = None, download: bool = True) -> KerasT
 
 def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasTask:
     """Classifies CIFAR-10 with a wide perceptron; arguments are those of `problem`."""
-
-    def model_fn() -> keras.Model:
-        return keras.Sequential(
-            [
-                keras.Input((32, 32, 3)),
-                layers.AveragePooling2D(2),
-                layers.Flatten(),
-                layers.Dense(256, activation="relu"),
-                layers.Dropout(0.5),
-                layers.Dense(10),
-            ]
-        )
-
+    model_fn = _sequential(
+        lambda: [
+            keras.Input((32, 32, 3)),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(256, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(10),
+        ]
+    )
     images = _cifar10(data_dir, download)
     return KerasTask(model_fn, cross_entropy(), images, batch_size=128, transform=scale_pixels)
 

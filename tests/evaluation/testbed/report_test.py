@@ -10,20 +10,10 @@ from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.testbed import Ratio, Score
 
 SCORE = Score(
-    problem="deep_relu",
-    optimizer="mine",
-    steps=100,
-    baseline="NAG",
-    learning_rate=0.1,
-    on_edge=False,
-    initial_loss=2.0,
-    final_loss=0.25,
-    baseline_loss=0.5,
-    ratio=Ratio(0.5, 0.45, 0.55),
-    default_ratio=Ratio(0.4, 0.3, 0.5),
-    mean_loss_ratio=0.8,
-    share_of_steps=0.6,
-    share_of_seconds=0.9,
+    *("deep_relu", "mine", 100, "NAG", 0.1, False),
+    *(2.0, 0.25, 0.5),  # Initial, final and baseline's loss.
+    *(Ratio(0.5, 0.45, 0.55), Ratio(0.4, 0.3, 0.5), 0.8),
+    *(0.6, 0.9),  # Shares of steps and seconds.
 )
 FAILED = Ratio(math.inf, math.nan, math.nan)
 
@@ -52,17 +42,8 @@ def test_there_is_a_table_for_every_optimizer_and_length(scores):
     titles = [line for line in text.splitlines() if line.startswith("**")]
     assert titles == ["**mine, 100 steps**", "**mine, 1,000 steps**", "**other, 100 steps**"]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:6]]
-    assert rows[2] == [
-        "deep_relu",
-        "NAG (0.1)",
-        "0.5",
-        "0.25",
-        "0.50 (0.45 to 0.55)",
-        "0.40",
-        "0.80",
-        "0.60",
-        "0.90",
-    ]
+    numbers = ["0.5", "0.25", "0.50 (0.45 to 0.55)", "0.40", "0.80", "0.60", "0.90"]
+    assert rows[2] == ["deep_relu", "NAG (0.1)", *numbers]
     assert rows[3][4:] == ["2.00 (1.80 to 2.20)", "0.40", "0.80", "not reached", "not reached"]
     assert "| all 2 (geometric mean) |" in text and "**1.000** (worst 2.00)" in text
     assert r"NAG (0.1\*)" in text
