@@ -206,17 +206,14 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
                 point = float(row["mean"]), float(row["half_width"])
                 points.setdefault(row["optimizer"], []).append(point)
         results = json.loads((folder / "results.json").read_text())["results"]
-        return tuple(
-            Curve(
-                result["name"],
-                result["learned"],
-                result["learning_rate"],
-                *np.transpose(points[result["name"]]),
-                number_or(result["mean_final_loss"], math.inf),
-                number_or(result["interval_half_width"], math.nan),
-            )
-            for result in results
-        )
+        curves = []
+        for result in results:
+            mean, half_width = np.transpose(points[result["name"]])
+            final = number_or(result["mean_final_loss"], math.inf)
+            interval = number_or(result["interval_half_width"], math.nan)
+            own = (result["name"], result["learned"], result["learning_rate"])
+            curves.append(Curve(*own, mean, half_width, final, interval))
+        return tuple(curves)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected the folder of a report, with curves.csv and results.json. "

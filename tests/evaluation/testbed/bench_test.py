@@ -193,7 +193,6 @@ def test_shipped_results_are_of_the_problem_as_it_is(problem):
     if problem not in testbed.names(stored=False) and not DATA_DIR:
         pytest.skip("L2L_KERAS_DATA_DIR names no folder of data sets")
     task = testbed.problem(problem, DATA_DIR, download=False)
-    task.jit_compile = False  # For few steps.
     assert {content["settings"]["size"] for _, content, _ in FILES[problem]} == {task.size}
     (rate, curves), *_ = (
         (content["rates"][0], curves)
