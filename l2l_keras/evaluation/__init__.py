@@ -1,46 +1,41 @@
 """Comparisons of learned optimizers with tuned baselines, and reports of them."""
 
 from l2l_keras.evaluation import testbed
-from l2l_keras.evaluation.baselines import BASELINES, Baseline, half_decades
-from l2l_keras.evaluation.compare import (
-    Comparison,
-    Result,
-    Tuning,
-    compare,
-    default_window,
-    final_losses,
-    mean_and_interval,
-    run,
-    tune,
-)
-from l2l_keras.evaluation.panels import (
+from l2l_keras.evaluation.compare import compare
+from l2l_keras.evaluation.plots import (
     Curve,
-    curves_of,
     draw_curves,
+    figure,
     line_styles,
     log_scale,
     log_ticks,
-    read_curves,
     tidy,
 )
 from l2l_keras.evaluation.report import (
-    curves_csv,
-    figure,
     finite,
+    read_curves,
     table,
-    to_json,
     versions,
     write_files,
     write_report,
 )
-from l2l_keras.evaluation.rollout import Rollout, RuleRollout
-from l2l_keras.evaluation.tensor_responses import TensorResponse, tensor_responses
-from l2l_keras.evaluation.update_maps import (
+from l2l_keras.evaluation.results import (
+    Comparison,
+    Result,
+    Tuning,
+    final_losses,
+    mean_and_interval,
+)
+from l2l_keras.evaluation.rollout import Rollout, RuleRollout, run
+from l2l_keras.evaluation.rule_response import (
+    TensorResponse,
     impulse_map,
     impulse_responses,
+    tensor_responses,
     update_map,
     updates_after,
 )
+from l2l_keras.evaluation.tune import BASELINES, Baseline, default_window, half_decades, tune
 
 __all__ = [
     "BASELINES",
@@ -53,8 +48,6 @@ __all__ = [
     "TensorResponse",
     "Tuning",
     "compare",
-    "curves_csv",
-    "curves_of",
     "default_window",
     "draw_curves",
     "figure",
@@ -73,7 +66,6 @@ __all__ = [
     "tensor_responses",
     "testbed",
     "tidy",
-    "to_json",
     "tune",
     "update_map",
     "updates_after",

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,183 +18,134 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_keras.evaluation import panels
-from l2l_keras.evaluation.compare import Comparison, Result, mean_and_interval
+from l2l_keras.evaluation.plots import Curve, curves_of, figure
+from l2l_keras.evaluation.results import Comparison, Result
 
-_HEADER = ("optimizer", "learning rate", "final loss", "ratio", "area", "seconds")
+_HEADER = ("optimizer", "learning rate", "final loss", "ratio", "mean loss", "seconds")
 
 
 def table(comparison: Comparison, markdown: bool = False) -> str:
-    """Lays out a comparison as a table, best final loss first.
+    """Lays out a comparison as a table, lowest mean final loss first.
 
-    The final loss is the mean over runs ± the half-width of its 95 % interval; the ratio is that
-    mean over the best tuned baseline's; the area is the sum of the mean losses after each update;
-    the seconds are the wall time of all runs, compilation not included.
+    The final loss is the mean over runs ± the half-width of its 95 % interval. The ratio is that of
+    final losses to the best tuned baseline's, a geometric mean over runs. The mean loss is that
+    after each update. The seconds are the wall time of all runs, compilation not included.
 
     Args:
         comparison: What to lay out.
-        markdown: Whether to write Markdown rather than plain text.
-
-    Returns:
-        Lines of text, the last one ended.
+        markdown: Whether to write Markdown rather than plain text. Defaults to False.
 
     Example:
-        >>> comparison = l2l_keras.evaluation.compare(
-        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
-        ... )
-        >>> lines = l2l_keras.evaluation.table(comparison).splitlines()
-        >>> lines[0].split("  ")[:2]
+        >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1)
+        >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
+        >>> print(l2l_keras.evaluation.table(comparison).splitlines()[0].split("  ")[:2])
         ['optimizer', 'learning rate']
     """
-    rows = [_row(comparison, result) for result in _ranked(comparison)]
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+    ranked = sorted(comparison.results, key=lambda result: result.mean_final)
+    runs, window = len(comparison.results[0].curves), comparison.window
+    final = "last loss" if window == 1 else f"mean of the last {window} losses"
+    notes = [
+        f"task {comparison.task}, {comparison.steps} steps, {runs} fresh runs; "
+        f"final loss: {final}; ratio: to the best tuned baseline, geometric mean over runs"
+    ]
+    if any(result.on_edge for result in comparison.results):
+        notes.append("* the best learning rate is the last one tried: a better one may lie beyond")
+    if markdown:
+        notes = [note.replace("*", r"\*") for note in notes]
+    body = lay_out(_HEADER, [_row(comparison, result) for result in ranked], markdown)
+    return f"{body}\n\n" + ("\n\n" if markdown else "\n").join(notes) + "\n"
 
-    def line(cells: tuple[str, ...]) -> str:
-        # Names to the left, numbers to the right.
+
+def _row(comparison: Comparison, result: Result) -> tuple[str, ...]:
+    """Returns the cells of one optimizer."""
+    rate = "not tuned" if result.learned else f"{result.learning_rate:.3g}"
+    final = f"{result.mean_final:.4g}"
+    if math.isfinite(result.interval):
+        final += f" ± {result.interval:.2g}"
+    ratio = comparison.ratio(result.name)
+    return (
+        result.name,
+        rate + "*" * result.on_edge,
+        final,
+        "" if math.isnan(ratio) else f"{ratio:.3g}",
+        f"{result.mean_loss:.4g}",
+        f"{result.seconds:.2f}",
+    )
+
+
+def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = True) -> str:
+    """Lays out cells as a table, names aligned left and numbers right; no line end at its end."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if markdown:
+        dashes = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    else:
+        dashes = ["-" * width for width in widths]
+
+    def line(cells: Sequence[str]) -> str:
         padded = [cells[0].ljust(widths[0])]
         padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
         return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
 
-    if markdown:
-        dashes = [":" + "-" * (widths[0] - 1)] + ["-" * (width - 1) + ":" for width in widths[1:]]
-        rule = f"| {' | '.join(dashes)} |"
-    else:
-        rule = "  ".join("-" * width for width in widths)
-    notes = [_summary(comparison)]
-    if any(result.tuning is not None and result.tuning.on_edge for result in comparison.results):
-        notes.append("* the best learning rate is the last one tried: a better one may lie beyond")
-    if markdown:
-        notes = [note.replace("*", r"\*") for note in notes]
-    separator = "\n\n" if markdown else "\n"
-    body = "\n".join([line(_HEADER), rule, *map(line, rows)])
-    return body + "\n\n" + separator.join(notes) + "\n"
+    return "\n".join(map(line, (header, dashes, *rows)))
 
 
 def curves_csv(comparison: Comparison) -> str:
-    """Writes the mean loss curves as comma-separated values.
+    """Writes mean loss curves as comma-separated values.
 
-    Args:
-        comparison: What to write.
-
-    Returns:
-        Lines of `optimizer, step, mean, half_width`, with a header: the mean loss over runs
-        before update `step` (0 to steps), and the half-width of its 95 % interval.
-
-    Example:
-        >>> comparison = l2l_keras.evaluation.compare(
-        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
-        ... )
-        >>> l2l_keras.evaluation.curves_csv(comparison).splitlines()[0]
-        'optimizer,step,mean,half_width'
+    A line holds the mean loss over runs before update `step`, and its 95 % interval's half-width.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("optimizer", "step", "mean", "half_width"))
-    for result in comparison.results:
-        for step, (mean, half_width) in enumerate(
-            zip(*mean_and_interval(result.curves), strict=True)
-        ):
-            writer.writerow((result.name, step, f"{mean:.6g}", f"{half_width:.6g}"))
+    for curve in curves_of(comparison):
+        points = zip(curve.mean, curve.half_width, strict=True)
+        for step, (mean, half_width) in enumerate(points):
+            writer.writerow((curve.name, step, f"{mean:.6g}", f"{half_width:.6g}"))
     return text.getvalue()
 
 
 def to_json(comparison: Comparison, settings: Mapping[str, Any] | None = None) -> str:
     """Writes settings, tuned learning rates, results and versions as JSON.
 
-    Args:
-        comparison: What to write.
-        settings: More settings to record, such as the flags of a script.
-
-    Returns:
-        A JSON object; null stands for a number that is not finite. The final loss of every run
-        is there, in the same order for all optimizers; the curves are in the CSV file.
-
-    Example:
-        >>> comparison = l2l_keras.evaluation.compare(
-        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
-        ... )
-        >>> text = l2l_keras.evaluation.to_json(comparison, settings={"machine": "my laptop"})
+    Final losses of runs are in the same order for all optimizers; curves are in the CSV file.
     """
     best = comparison.best_baseline
-    content = {
-        "settings": {
-            "task": comparison.task,
-            "steps": comparison.steps,
-            "seeds": comparison.seeds,
-            "tuning_seeds": comparison.tuning_seeds,
-            "window": comparison.window,
-            **(settings or {}),
-        },
-        "best_baseline": None if best is None else best.name,
-        "results": [
-            {
-                "name": result.name,
-                "learned": result.learned,
-                "learning_rate": result.learning_rate,
-                "mean_final_loss": result.mean_final,
-                "interval_half_width": result.interval,
-                "ratio_to_best_baseline": comparison.ratio(result.name),
-                "area": result.area,
-                "seconds": result.seconds,
-                "runs": len(result.final),
-                "final_losses": result.final.tolist(),
-                "tuning": None
-                if result.tuning is None
-                else {
-                    "learning_rates": result.tuning.rates,
-                    "mean_final_losses": result.tuning.losses,
-                    "on_edge": result.tuning.on_edge,
-                },
-            }
-            for result in comparison.results
-        ],
-        "versions": versions(),
-    }
-    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what a result depends on, by name."""
-    import l2l_keras  # Late: the package imports this module.
-
-    return {
-        "l2l_keras": getattr(l2l_keras, "__version__", "unknown"),
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def figure(comparison: Comparison) -> Any:
-    """Draws mean loss curves with 95 % bands, learned optimizers in front.
-
-    Args:
-        comparison: What to draw.
-
-    Returns:
-        A `matplotlib.figure.Figure`, which belongs to no window.
-
-    Example:
-        >>> comparison = l2l_keras.evaluation.compare(
-        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
-        ... )
-        >>> l2l_keras.evaluation.figure(comparison).savefig("curves.png")
-    """
-    # Late, since only figures need it and it is slow to import. Figures made in this way, without
-    # pyplot, need no display and are freed like any object.
-    from matplotlib.figure import Figure
-
-    drawing = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
-    axes = drawing.add_subplot()
-    curves = panels.curves_of(comparison)
-    panels.draw_curves(axes, curves, panels.line_styles(curves))
-    axes.set_ylabel("loss")
-    runs = len(comparison.results[0].curves)
-    axes.set_title(f"{comparison.task}: mean of {runs} runs, 95 % interval")
-    axes.legend(frameon=False)
-    return drawing
+    return json_text(
+        {
+            "settings": {
+                "task": comparison.task,
+                "steps": comparison.steps,
+                "seeds": comparison.seeds,
+                "tuning_seeds": comparison.tuning_seeds,
+                "window": comparison.window,
+                **(settings or {}),
+            },
+            "best_baseline": None if best is None else best.name,
+            "results": [
+                {
+                    "name": result.name,
+                    "learned": result.learned,
+                    "learning_rate": result.learning_rate,
+                    "mean_final_loss": result.mean_final,
+                    "interval_half_width": result.interval,
+                    "ratio_to_best_baseline": comparison.ratio(result.name),
+                    "mean_loss": result.mean_loss,
+                    "seconds": result.seconds,
+                    "runs": len(result.final),
+                    "final_losses": result.final.tolist(),
+                    "tuning": None
+                    if result.tuning is None
+                    else {
+                        "learning_rates": result.tuning.rates,
+                        "mean_final_losses": result.tuning.losses,
+                        "on_edge": result.tuning.on_edge,
+                    },
+                }
+                for result in comparison.results
+            ],
+            "versions": versions(),
+        }
+    )
 
 
 def write_report(
@@ -202,14 +153,12 @@ def write_report(
     directory: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Writes the whole report into a folder, which it makes where needed.
-
-    Nothing is ever half-written (see `write_files`), and `results.json` comes last.
+    """Writes the whole report into a folder, which it makes where needed; see `write_files`.
 
     Args:
         comparison: What to report.
         directory: The folder.
-        settings: More settings to record in `results.json`.
+        settings: More settings to record in `results.json`. Defaults to none.
 
     Returns:
         Paths of `table.txt`, `table.md`, `curves.csv`, `curves.png` and `results.json`.
@@ -218,30 +167,65 @@ def write_report(
         OSError: If the folder cannot be written to.
 
     Example:
-        >>> comparison = l2l_keras.evaluation.compare(
-        ...     l2l_keras.tasks.Quadratic(functions=2), {}, steps=3, seeds=[0]
-        ... )
+        >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1)
+        >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
         >>> paths = l2l_keras.evaluation.write_report(comparison, "report")
-        >>> paths[0].name
-        'table.txt'
+        >>> [path.name for path in paths]
+        ['table.txt', 'table.md', 'curves.csv', 'curves.png', 'results.json']
     """
-    image = io.BytesIO()
-    figure(comparison).savefig(image, format="png")
     files = {
         "table.txt": table(comparison).encode(),
         "table.md": table(comparison, markdown=True).encode(),
         "curves.csv": curves_csv(comparison).encode(),
-        "curves.png": image.getvalue(),
+        "curves.png": png(figure(comparison)),
         "results.json": to_json(comparison, settings).encode(),
     }
     return write_files(files, directory)
 
 
+def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
+    """Reads the mean loss curves of a comparison from its report.
+
+    Args:
+        report: A folder that `write_report` wrote; its `curves.csv` and `results.json` are read.
+
+    Returns:
+        A curve for each optimizer, in the order of the report.
+
+    Raises:
+        ValueError: If there is no report, or it cannot be read.
+
+    Example:
+        >>> curves = l2l_keras.evaluation.read_curves("report")  # doctest: +SKIP
+    """
+    folder = Path(report)
+    points: dict[str, list[tuple[float, float]]] = {}
+    try:
+        with (folder / "curves.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                point = float(row["mean"]), float(row["half_width"])
+                points.setdefault(row["optimizer"], []).append(point)
+        results = json.loads((folder / "results.json").read_text())["results"]
+        curves = []
+        for result in results:
+            mean, half_width = np.transpose(points[result["name"]])
+            final = number_or(result["mean_final_loss"], math.inf)
+            interval = number_or(result["interval_half_width"], math.nan)
+            own = (result["name"], result["learned"], result["learning_rate"])
+            curves.append(Curve(*own, mean, half_width, final, interval))
+        return tuple(curves)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "Expected the folder of a report, with curves.csv and results.json. "
+            f"Received: {str(folder)!r} ({type(error).__name__}: {error})"
+        ) from error
+
+
 def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> list[Path]:
     """Writes files that belong together into a folder, which it makes where needed.
 
-    Nothing is ever half-written: all files are made complete elsewhere in the folder and then
-    renamed, in their order. Files of the same names are replaced, others left alone.
+    No file is ever half-written: all are completed in a temporary folder inside `directory` and
+    then renamed, in their order. Files of the same names are replaced, others are left alone.
 
     Args:
         files: Contents by file name.
@@ -259,7 +243,7 @@ def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that it is on the same disk: only there is a rename all or nothing.
+    # In the same folder, and so on the same disk: a rename is atomic only there.
     temporary = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
     try:
         for name, content in files.items():
@@ -271,50 +255,24 @@ def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -
     return [directory / name for name in files]
 
 
-def _ranked(comparison: Comparison) -> list[Result]:
-    """Returns the results, lowest mean final loss first."""
-    return sorted(comparison.results, key=lambda result: result.mean_final)
+def png(drawing: Any) -> bytes:
+    """Returns a Matplotlib figure as PNG."""
+    image = io.BytesIO()
+    drawing.savefig(image, format="png")
+    return image.getvalue()
 
 
-def _row(comparison: Comparison, result: Result) -> tuple[str, ...]:
-    """Returns the cells of one optimizer."""
-    rate = "not tuned" if result.learned else f"{result.learning_rate:.3g}"
-    if result.tuning is not None and result.tuning.on_edge:
-        rate += "*"
-    final = f"{result.mean_final:.4g}"
-    if math.isfinite(result.interval):
-        final += f" ± {result.interval:.2g}"
-    ratio = comparison.ratio(result.name)
-    return (
-        result.name,
-        rate,
-        final,
-        "" if math.isnan(ratio) else f"{ratio:.3g}",
-        f"{result.area:.4g}",
-        f"{result.seconds:.2f}",
-    )
-
-
-def _summary(comparison: Comparison) -> str:
-    """Says in one line what was measured."""
-    runs = len(comparison.results[0].curves)
-    final = (
-        "last loss" if comparison.window == 1 else f"mean of the last {comparison.window} losses"
-    )
-    return (
-        f"task {comparison.task}, {comparison.steps} steps, {runs} fresh runs; "
-        f"final loss: {final}; ratio: to the best tuned baseline"
-    )
+def json_text(content: Mapping[str, Any]) -> str:
+    """Returns content as strict JSON, null for numbers that are not finite."""
+    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
     """Replaces numbers that are not finite, which JSON cannot express, by None.
 
     Args:
-        value: What JSON shall express: nested mappings and sequences, numbers and text.
-
-    Returns:
-        The same, mappings as dictionaries and sequences as lists.
+        value: Nested mappings and sequences, numbers and text. Mappings become dictionaries, and
+            sequences lists.
 
     Example:
         >>> l2l_keras.evaluation.finite({"Adam": 0.5, "SGD": float("inf")})
@@ -327,3 +285,22 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def number_or(value: float | None, missing: float) -> float:
+    """Returns a number of a report, or `missing` for null, which stands for one not finite."""
+    return missing if value is None else float(value)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the package, its libraries and the platform, by name."""
+    import l2l_keras  # Late: the package imports this module.
+
+    return {
+        "l2l_keras": getattr(l2l_keras, "__version__", "unknown"),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }

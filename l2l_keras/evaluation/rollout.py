@@ -1,9 +1,14 @@
-"""Runs of an optimizer on optimizees of a task, one after another."""
+"""Runs of an optimizer on optimizees of a task.
+
+A *run* is one function minimized by one optimizer. Every run starts afresh: parameters, task state,
+the optimizer's variables and its iteration count are reset. Runs of different optimizers are
+paired: the same seed gives the same optimizee and, step by step, the same minibatches.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,18 +19,59 @@ from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
 
-class Rollout:
-    """Minimises one optimizee after another with one Keras optimizer, each from a fresh start.
+def run(
+    task: Task,
+    optimizer: keras.optimizers.Optimizer,
+    steps: int,
+    seeds: Sequence[int],
+    split: Split = "test",
+) -> np.ndarray:
+    """Minimizes the optimizees of several seeds, each from a fresh start.
 
-    All steps are one compiled loop over the optimizer's own `apply`, compiled once, on
+    Args:
+        task: Where optimizees come from. Each function of a task is a run of its own:
+            `Quadratic(functions=128)` gives 128 runs a seed.
+        optimizer: A fresh Keras optimizer.
+        steps: Updates of a run.
+        seeds: Seeds of the optimizees and their minibatches.
+        split: `"train"`, `"validation"` or `"test"`. Defaults to `"test"`.
+
+    Returns:
+        Losses f(θ_0) to f(θ_steps), float32 `[runs, steps + 1]` with
+        `runs = len(seeds) * task.functions`, seed after seed.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> task = l2l_keras.tasks.Quadratic(functions=4)
+        >>> optimizer = keras.optimizers.Adam(0.1)
+        >>> l2l_keras.evaluation.run(task, optimizer, steps=5, seeds=range(3)).shape
+        (12, 6)
+    """
+    seeds = checked_seeds("seeds", seeds)
+    rollout = Rollout(task, optimizer, steps, split)
+    return np.concatenate([rollout(seed) for seed in seeds])
+
+
+def checked_seeds(argument: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Returns seeds as a tuple; raises a `ValueError` if there are none."""
+    seeds = tuple(int(seed) for seed in seeds)
+    if not seeds:
+        raise ValueError(f"`{argument}` must hold at least one seed. Received: {argument}={seeds}")
+    return seeds
+
+
+class Rollout:
+    """Minimizes one optimizee after another with one Keras optimizer, each from a fresh start.
+
+    All steps are one compiled loop over the optimizer's own `apply`. It is compiled once, on
     construction: neither another seed nor another learning rate traces it again.
 
     Args:
-        task: Where optimizees come from.
-        optimizer: A fresh Keras optimizer; it is built here, on variables that have the paths and
+        task, steps, split: See `run`.
+        optimizer: A fresh Keras optimizer. It is built here, on variables that have the paths and
             shapes of the task's `layout`.
-        steps: Updates of a run.
-        split: Which optimizees and data: `"train"`, `"validation"` or `"test"`.
 
     Raises:
         ValueError: If `steps` is not positive, or the optimizer is already built.
@@ -51,11 +97,10 @@ class Rollout:
                 f"Received: keras.config.backend()={keras.config.backend()!r}"
             )
         if steps < 1:
-            raise ValueError(f"`steps` must be positive. Received: {steps}")
+            raise ValueError(f"`steps` must be positive. Received: steps={steps}")
         if optimizer.built:
             raise ValueError(
-                "`optimizer` must be fresh: one that is built belongs to other variables. "
-                f"Received: optimizer={optimizer.name!r}, built"
+                f"`optimizer` must be fresh. Received: optimizer={optimizer.name!r}, already built"
             )
         self.task = task
         self.optimizer = optimizer
@@ -64,42 +109,34 @@ class Rollout:
         self._variables = [_variable(weight) for weight in task.layout]
         optimizer.build(self._variables)
         self._initial_values = [tf.identity(v.value) for v in optimizer.variables]
-        self._loop = tf.function(self._steps, autograph=False, jit_compile=task.jit_compile)
-        # The number of steps is an argument so that this compiles everything and runs nothing:
-        # whoever measures the time of a run does not measure the compiler's.
+        self._loop = tf.function(self._losses, autograph=False, jit_compile=task.jit_compile)
+        # The number of steps is an argument, so that this compiles everything and runs nothing:
+        # the time of a run is free of compilation.
         self._run(seed=0, learning_rate=None, steps=0)
 
     def __call__(
         self, seed: int, learning_rate: float | None = None, steps: int | None = None
     ) -> np.ndarray:
-        """Minimises the optimizee of one seed.
+        """Minimizes the optimizee of one seed.
 
         Args:
-            seed: Seed of the optimizee and of its minibatches, a non-negative integer.
-            learning_rate: Learning rate of this run; None for the optimizer's own.
-            steps: Updates of this run, where they are fewer.
+            seed: Seed of the optimizee and its minibatches, a non-negative integer.
+            learning_rate: Learning rate of this run. Defaults to the optimizer's own.
+            steps: Updates of this run. Defaults to `self.steps`, and is at most that.
 
         Returns:
-            Losses f(θ_0) to f(θ_steps), each on its own minibatch, one function a row: float32
+            Losses f(θ_0) to f(θ_steps), each on its own minibatch: float32
             `[task.functions, steps + 1]`.
-
-        Raises:
-            ValueError: If `steps` is more than the updates of other runs, or less than 1.
         """
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:
-            raise ValueError(f"`steps` must be from 1 to {self.steps}. Received: {steps}")
+            raise ValueError(f"`steps` must be from 1 to {self.steps}. Received: steps={steps}")
         return self._run(seed, learning_rate, steps)[:, : steps + 1]
 
     @property
     def parameters(self) -> np.ndarray:
-        """Parameters that the last run ended with, float32 `[size]`."""
+        """Final parameters of the last run, float32 `[size]`."""
         return self._parameters().numpy()
-
-    @property
-    def traces(self) -> int:
-        """How often the loop has been traced."""
-        return self._loop.experimental_get_tracing_count()
 
     def _run(self, seed: int, learning_rate: float | None, steps: int) -> np.ndarray:
         parameters, state = self.task.sample(self.split, seed)
@@ -110,17 +147,16 @@ class Rollout:
         for variable, value in zip(self._variables, self.task.unflatten(parameters), strict=True):
             variable.assign(value)
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
-        curve = self._loop(state, tf.constant(seed, tf.int32), tf.constant(steps, tf.int32))
-        return curve.numpy().T
+        return self._loop(state, tf.constant(seed), tf.constant(steps)).numpy().T
 
-    def _steps(self, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
-        """Returns the losses `[self.steps + 1, functions]` of the first `steps` updates."""
+    def _losses(self, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
+        """Returns losses `[self.steps + 1, functions]`, of which the first `steps + 1` are set."""
         task = self.task
 
         def body(step: Tensor, state: Nest, losses: tf.TensorArray):
             batch = task.batch(self.split, tf.stack([seed, step]))
             loss, gradient, state = task.loss_and_gradient(self._parameters(), state, batch)
-            # As `fit` does: it is where a guard sees losses.
+            # As `fit` does: this is where a guard sees losses.
             self.optimizer.scale_loss(tf.reduce_mean(loss))
             self.optimizer.apply(task.unflatten(gradient), self._variables)
             return step + 1, state, losses.write(step, loss)
@@ -136,7 +172,6 @@ class Rollout:
         return losses.write(steps, loss).stack()
 
     def _parameters(self) -> Tensor:
-        """Returns the variables as one vector."""
         return tf.concat([tf.reshape(tf.convert_to_tensor(v), [-1]) for v in self._variables], 0)
 
 
@@ -150,22 +185,10 @@ def _variable(weight: Weight) -> keras.Variable:
 
 
 class RuleRollout:
-    """Minimises one optimizee after another with a rule, as meta-training does.
+    """As `Rollout`, with a rule and the loop of meta-training instead of a Keras optimizer.
 
-    To `LearnedOptimizer`, all coordinates are those of one function; here, a coupled rule steps
-    through each of a task's functions on its own.
-
-    Args:
-        task: Where optimizees come from.
-        rule: The rule, or groups of rules; see `InnerLoop`.
-        steps: Updates of a run.
-        split: Which optimizees and data: `"train"`, `"validation"` or `"test"`.
-
-    Example:
-        >>> task = l2l_keras.tasks.Quadratic(functions=4)
-        >>> rule = l2l_keras.rules.GlobalAveragingLSTM((4,), 2, seed=0)
-        >>> RuleRollout(task, rule, steps=5)(seed=0).shape
-        (4, 6)
+    To `LearnedOptimizer`, all parameters are those of one function. Here, a coupled rule updates
+    each of a task's functions on its own.
     """
 
     def __init__(
@@ -179,20 +202,19 @@ class RuleRollout:
         self.steps = steps
         self.split = split
         self._inner_loop = InnerLoop(rule, task)
-        self._loop = tf.function(self._steps, autograph=False)
+        self._loop = tf.function(self._losses, autograph=False)
         self._run(seed=0, steps=0)  # Compiles everything, as in `Rollout`.
 
     def __call__(self, seed: int) -> np.ndarray:
-        """Minimises the optimizee of one seed; see `Rollout`."""
+        """See `Rollout.__call__`."""
         return self._run(seed, self.steps)
 
     def _run(self, seed: int, steps: int) -> np.ndarray:
         parameters, state = self.task.sample(self.split, seed)
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
-        seed, steps = tf.constant(seed, tf.int32), tf.constant(steps, tf.int32)
-        return self._loop(parameters, state, seed, steps).numpy().T
+        return self._loop(parameters, state, tf.constant(seed), tf.constant(steps)).numpy().T
 
-    def _steps(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
+    def _losses(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
         """Returns the losses `[steps + 1, functions]`."""
 
         def draw(step: int | Tensor) -> Nest:

@@ -18,7 +18,7 @@ from l2l_keras.evaluation import (
     testbed,
     tidy,
 )
-from l2l_keras.evaluation.panels import LEARNED_COLOURS
+from l2l_keras.evaluation.plots import LEARNED_COLOURS
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""

@@ -277,7 +277,7 @@ def ablations(stage: Evaluation, workshop: Workshop) -> Output:
     rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "area_ratio")]
     for score in scores:
         ratios[score.optimizer][score.problem] = score.ratio.mean
-        numbers = (f"{number:.6g}" for number in (*score.ratio, score.area_ratio))
+        numbers = (f"{number:.6g}" for number in (*score.ratio, score.mean_loss_ratio))
         rows.append((score.optimizer, score.problem, *numbers))
     summary = {
         "command": shlex.join(workshop.command(stage)),

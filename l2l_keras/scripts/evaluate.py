@@ -1,38 +1,30 @@
 r"""Compares learned optimizers with Adam, RMSprop, NAG and SGD at their best learning rates.
 
-Every optimizer minimises the same fresh optimizees, with the same minibatches. The baselines'
-learning rates are chosen first, on other optimizees, for the best final loss; learned optimizers
+Every optimizer minimizes the same fresh optimizees, with the same minibatches. The baselines'
+learning rates are chosen first, on other optimizees, for the lowest final loss; learned optimizers
 are used as they are. Prints a table; --output_dir also gets the curves and a figure of them.
 
-For example, a preset saved by l2l-meta-train, on random quadratic functions:
+A preset of your own on random quadratic functions; two presets with a report; a preset on networks
+that it was not trained on; the baselines alone; one baseline, and a preset by another name:
 
   l2l-evaluate --preset=my_rule --task=quadratic
-
-Two presets on a small network for MNIST, for twice the usual steps, with a report:
-
   l2l-evaluate --preset=my_rule --preset=other_rule --task=mnist_mlp --steps=200 \
       --data_dir=~/tensorflow_datasets --output_dir=report
-
-A preset on networks that it was not trained on:
-
   l2l-evaluate --preset=mnist_mlp --task=mnist_mlp --task_option="layers=(40,)" \
       --task_option=activation=relu
-
-The baselines alone, or one of them, and a preset by another name:
-
   l2l-evaluate --task=digits_mlp
   l2l-evaluate --task=digits_mlp --baseline=Adam --preset=mine=my_rule/preset
 
-A preset on the testbed: problems of all kinds that no shipped preset was trained on, each in runs
-of 100, 1,000 and 10,000 steps, or fewer and shorter ones. Baselines are tuned for each of them,
-once: that takes hours, and is kept in a cache.
+A preset on the testbed: varied problems that no shipped preset was trained on, each in runs of 100,
+1,000 and 10,000 steps, or fewer and shorter ones. Baselines are tuned for each of them, once: that
+takes hours, and is cached.
 
   l2l-evaluate --task=testbed --preset=my_rule --output_dir=report
   l2l-evaluate --task=testbed --preset=my_rule --steps=100 --task_option="multiples=(1, 10)" \
       --task_option="problems=('deep_relu', 'series_gru')" --task_option=cache_dir=my_cache
 
-A mixture is evaluated likewise: on each of the tasks that rules are validated on, their test data,
-in runs of one length, and with nothing kept.
+A mixture is evaluated likewise: on the test data of each of its validation tasks, in runs of one
+length, without a cache.
 
   l2l-evaluate --task=general --preset=my_rule --steps=1000 --data_dir=~/tensorflow_datasets
 """
@@ -51,10 +43,9 @@ from absl import flags
 from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
+Scores = list[evaluation.testbed.Score]
 FLAGS = flags.FlagValues()
-
 _TESTBED = "testbed"
-
 _PRESET = flags.DEFINE_multi_string(
     "preset",
     None,
@@ -72,7 +63,7 @@ _BASELINE = flags.DEFINE_multi_enum(
 _TASK = flags.DEFINE_string(
     "task",
     "quadratic",
-    f"What to minimise: {', '.join(tasks.names())}, {_TESTBED}, or a task or mixture of your own "
+    f"What to minimize: {', '.join(tasks.names())}, {_TESTBED}, or a task or mixture of your own "
     "as package.module:function or path/to/file.py:function.",
     flag_values=FLAGS,
 )
@@ -86,8 +77,8 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, 
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "Fresh test optimizees; the task `quadratic` makes each of many functions. 10 by default, 3 of "
-    "each problem of the testbed or a mixture.",
+    "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
+    "problem of the testbed or a mixture.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -100,19 +91,20 @@ _TUNING_SEEDS = flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "First seed of either kind of optimizee.", lower_bound=0, flag_values=FLAGS
+    "seed",
+    0,
+    "First seed of test optimizees and of validation optimizees.",
+    lower_bound=0,
+    flag_values=FLAGS,
 )
 _GUARD = flags.DEFINE_boolean(
-    "guard",
-    False,
-    "Whether presets have a guard: Adam at their side, in case that they are of no use.",
-    flag_values=FLAGS,
+    "guard", False, "Whether presets have a guard, which falls back to Adam.", flag_values=FLAGS
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data sets, for a task that reads one.", flag_values=FLAGS
 )
 _DOWNLOAD = flags.DEFINE_boolean(
-    "download", True, "Whether to download a data set that is not there.", flag_values=FLAGS
+    "download", True, "Whether to download a missing data set.", flag_values=FLAGS
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -124,20 +116,20 @@ _OUTPUT_DIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Evaluates what the flags say and prints the table.
+    """Makes the comparison that the flags describe, and prints its table.
 
     Args:
         argv: The command line without its flags.
 
     Raises:
-        UserError: If a flag names something that is not there or cannot be used.
+        UserError: If a flag names something that does not exist or cannot be used.
 
     Example:
         >>> FLAGS(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
         >>> main(["l2l-evaluate"])  # doctest: +SKIP
     """
     del argv
-    # Before the long work, whose results would be lost.
+    # Checked before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
     learned, cards = _load_presets(_PRESET.value or [])
     task = None
@@ -146,39 +138,34 @@ def main(argv: list[str]) -> None:
     if task is None or isinstance(task, tasks.Mixture):
         scores = _evaluate_on_mixture(task, learned) if task else _evaluate_on_testbed(learned)
         if not scores:
-            print("The baselines are tuned and kept in the cache: name a --preset to compare.")
+            print("The baselines are tuned and cached: name a --preset to compare.")
             return
         print(evaluation.testbed.table(scores), end="")
-        report = functools.partial(evaluation.testbed.write_report, scores)
+        write = functools.partial(evaluation.testbed.write_report, scores)
     else:
-        comparison = _compare(task, learned)
+        comparison = evaluation.compare(
+            task,
+            learned,
+            steps=_STEPS.value,
+            seeds=_seeds(_SEEDS.value or 10),
+            tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
+            baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
+            guard=_GUARD.value,
+            progress=_show,
+        )
         print(evaluation.table(comparison), end="")
-        report = functools.partial(evaluation.write_report, comparison)
+        write = functools.partial(evaluation.write_report, comparison)
     if output_dir is None:
         return
     own_flags = {name: FLAGS[name].value for name in FLAGS if name not in flags.FLAGS}
     try:
-        paths = report(output_dir, {"flags": own_flags, "presets": cards})
+        paths = write(output_dir, {"flags": own_flags, "presets": cards})
     except OSError as error:
         raise _console.UserError(f"The report could not be written: {error}") from error
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _compare(task: tasks.Task, learned: dict[str, presets.Rules]) -> evaluation.Comparison:
-    """Compares presets with baselines on one task."""
-    return evaluation.compare(
-        task,
-        learned,
-        steps=_STEPS.value,
-        seeds=_seeds(_SEEDS.value or 10),
-        tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
-        baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
-        guard=_GUARD.value,
-        progress=_show,
-    )
-
-
-def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.testbed.Score]:
+def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
     """Compares presets with baselines on the problems of the testbed."""
     options = _console.parse_options("task_option", _OPTIONS.value)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
@@ -190,19 +177,15 @@ def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> list[evaluation.t
     return _evaluate(learned, **options)
 
 
-def _evaluate_on_mixture(
-    mixture: tasks.Mixture, learned: dict[str, presets.Rules]
-) -> list[evaluation.testbed.Score]:
-    """Compares presets with baselines on the tasks that a mixture is validated on."""
+def _evaluate_on_mixture(mixture: tasks.Mixture, learned: dict[str, presets.Rules]) -> Scores:
+    """Compares presets with baselines on the validation tasks of a mixture."""
     if not learned:
         raise _console.UserError("On a mixture, name a --preset to compare.", _console.USAGE)
     with tempfile.TemporaryDirectory() as folder:
         return _evaluate(learned, problems=mixture.validation, multiples=(1,), cache_dir=folder)
 
 
-def _evaluate(
-    learned: dict[str, presets.Rules], **arguments: Any
-) -> list[evaluation.testbed.Score]:
+def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
     """Compares presets with baselines on several problems."""
     if FLAGS["baseline"].present:
         raise _console.UserError(
@@ -243,11 +226,11 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
     """Returns the rules and the cards of presets, by the name to show."""
     learned, cards = {}, {}
     for name in names:
-        label, place = _console.split_label(name)
-        rule, card = _console.load_preset(place)
-        shown = label or Path(place).name
+        label, preset = _console.split_label(name)
+        rule, card = _console.load_preset(preset)
+        shown = label or Path(preset).name
         if shown in learned and not label:  # Two folders of the same name.
-            shown = place
+            shown = preset
         if shown in learned or shown in evaluation.BASELINES:
             raise _console.UserError(
                 f"Two optimizers must not have the same name. Received: --preset={name}",

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
 import os
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
-from l2l_keras.evaluation.compare import Progress
 from l2l_keras.evaluation.report import versions
+from l2l_keras.evaluation.results import Result, Score, last_tenth, score
 from l2l_keras.evaluation.rollout import Rollout
+from l2l_keras.evaluation.testbed.cache import Cache, Results
 from l2l_keras.evaluation.testbed.problems import EMBEDDED, STORED
-from l2l_keras.evaluation.testbed.runs import (
-    DEFAULT,
-    TUNED,
-    Cache,
-    Lengths,
-    Outcome,
-    paces,
-    tuned,
-    untuned,
+from l2l_keras.evaluation.tune import (
+    BASELINES,
+    Baseline,
+    Progress,
+    half_decades,
+    prefixed,
+    silent,
+    tune_for_lengths,
 )
-from l2l_keras.evaluation.testbed.scores import Score, best_of, score
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.tasks.base import Task
 
+TUNED: dict[str, Baseline] = {
+    **BASELINES,
+    "AdamW": Baseline("AdamW", keras.optimizers.AdamW, half_decades(-4, 0)),
+}
+"""The baselines whose learning rates are tuned, by name."""
+
+DEFAULT = "Adam, Keras' default"
+"""The baseline that is not tuned."""
+
 DEFAULT_CACHE = os.path.join("~", ".keras", "l2l_keras", "testbed")
-"""Where what optimizers did is kept, unless another folder is named."""
+"""Folder in which results are cached by default."""
 
 SHIPPED = Path(__file__).parent / "baselines"
-"""Where what baselines did with the default settings is kept, for whoever does not want to wait."""
+"""Results of the baselines with the default settings, which ship with the package."""
+
+_TIMED_STEPS, _TIMED_RUNS = 50, 5
+
+
+class Runs(NamedTuple):
+    """The runs of every optimizer on a problem: their numbers of steps, increasing, and seeds."""
+
+    steps: tuple[int, ...]
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
 
 
 def names(stored: bool = True) -> list[str]:
     """Returns the names of the problems.
 
     Args:
-        stored: Whether to name those too that read a data set from a folder. Defaults to True.
+        stored: Whether to include those that read a data set from a folder. Defaults to True.
 
     Example:
         >>> len(l2l_keras.evaluation.testbed.names())
@@ -56,11 +76,12 @@ def problem(name: str, data_dir: str | None = None, download: bool = True) -> Ta
 
     Args:
         name: One of `names()`.
-        data_dir: Folder of TensorFlow Datasets, for problems that read from it.
-        download: Whether such problems may download what is missing. Defaults to True.
+        data_dir: Folder of TensorFlow Datasets, for problems that read from it. Defaults to that
+            library's own.
+        download: Whether such problems may download missing data. Defaults to True.
 
     Returns:
-        The task. Its training split is that of validation: it is not to be trained on.
+        The task. Its training split is that of validation: no rule is trained on it.
 
     Raises:
         ValueError: If there is no such problem.
@@ -91,7 +112,7 @@ def evaluate(
     guard: bool = False,
     data_dir: str | None = None,
     download: bool = True,
-    progress: Progress = lambda line: None,
+    progress: Progress = silent,
 ) -> Iterator[Score]:
     """Compares learned optimizers, as they are, with baselines tuned for every problem.
 
@@ -101,19 +122,18 @@ def evaluate(
         steps: Updates of the shortest runs. Defaults to 100.
         multiples: Lengths of runs as multiples of that, in increasing order. Defaults to 1, 10 and
             100.
-        problems: Names of problems, or tasks of one's own by the name to show, such as those that a
-            `Mixture` is validated on. Defaults to all problems of the testbed.
+        problems: Names of problems, or your own tasks by the name to show, such as the validation
+            tasks of a `Mixture`. Defaults to all problems of the testbed.
         seeds: Seeds of the test optimizees and their minibatches. Defaults to three.
-        tuning_seeds: Seeds of the validation optimizees on which learning rates are tuned. Defaults
-            to one.
-        cache_dir: Folder in which is kept what baselines and learned optimizers did, so that an
-            interrupted comparison goes on where it was. Of tasks of one's own it knows the name
-            and the size only: what else may change needs a new folder. Defaults to one in
-            `~/.keras`.
+        tuning_seeds: Those of the validation optimizees, for tuning. Defaults to one.
+        cache_dir: Folder in which results of all optimizers are cached, so that an interrupted
+            comparison continues where it stopped. Your own tasks are identified by name and
+            size only: use a new folder when anything else about them changes. Defaults to
+            `DEFAULT_CACHE`, in `~/.keras`.
         guard: Whether learned optimizers have a guard. Defaults to False.
-        data_dir: Folder of TensorFlow Datasets, for problems that read from it.
-        download: Whether such problems may download what is missing. Defaults to True.
-        progress: Called with a line of text as the work goes on. Defaults to nothing.
+        data_dir: See `problem`.
+        download: See `problem`.
+        progress: Called with a line of text as the work goes on. Defaults to silence.
 
     Yields:
         Scores of every optimizer in runs of every length, problem after problem.
@@ -131,80 +151,83 @@ def evaluate(
     """
     if not multiples or list(multiples) != sorted(set(multiples)) or multiples[0] < 1:
         raise ValueError(
-            f"`multiples` must be positive and in increasing order. Received: {multiples}"
+            f"`multiples` must be positive and in increasing order. Received: multiples={multiples}"
         )
-    lengths = Lengths(
-        tuple(steps * multiple for multiple in multiples), tuple(seeds), tuple(tuning_seeds)
-    )
+    runs = Runs(tuple(steps * m for m in multiples), tuple(seeds), tuple(tuning_seeds))
     own = problems if isinstance(problems, Mapping) else {}
     chosen = names() if problems is None else list(problems)
-    # All of them first: a name that is wrong shall not be found after hours.
+    # All names are checked before hours of work.
     for name in set(chosen) - set(names()) - set(own):
         problem(name)
     cache = Cache(cache_dir, SHIPPED)
-    for number, name in enumerate(chosen):
+    for number, name in enumerate(chosen, start=1):
         task = own[name] if name in own else problem(name, data_dir, download)
-        told = functools.partial(_tell, progress, f"{number + 1}/{len(chosen)} {name}")
-        yield from _scores(name, task, learned, lengths, cache, guard, told)
+        tell = prefixed(progress, f"{number}/{len(chosen)} {name}")
+        yield from _evaluate_on(name, task, learned, runs, cache, guard, tell)
 
 
-def _scores(
+def _evaluate_on(
     problem_name: str,
     task: Task,
     learned: Mapping[str, Any],
-    lengths: Lengths,
+    runs: Runs,
     cache: Cache,
     guard: bool,
     progress: Progress,
 ) -> Iterator[Score]:
-    """Yields the scores of every optimizer on one problem."""
-    longest = lengths.steps[-1]
+    """Yields the scores of learned optimizers on one problem."""
+    longest = runs.steps[-1]
     common = {
         "problem": problem_name,
         "size": task.size,
-        "steps": lengths.steps,
-        "seeds": lengths.seeds,
+        "steps": runs.steps,
+        "seeds": runs.seeds,
     }
-
-    def kept_baseline(name: str, grid: Sequence[float], make: Callable[[], Outcome]) -> Outcome:
-        own = {"baseline": name, "grid": list(grid), "tuning_seeds": lengths.tuning_seeds}
-        return cache.get({**common, **own}, make)
-
-    baselines = [
-        kept_baseline(
-            name, baseline.grid, functools.partial(tuned, task, baseline, lengths, progress)
-        )
-        for name, baseline in TUNED.items()
-    ]
-    default = kept_baseline(
+    tuned = []
+    for name, baseline in TUNED.items():
+        settings = _baseline_settings(common, name, baseline.grid, runs)
+        make = functools.partial(tuned_results, task, baseline, runs, prefixed(progress, name))
+        tuned.append(cache.get(name, settings, make))
+    default = cache.get(
         DEFAULT,
-        [],
-        lambda: untuned(DEFAULT, Rollout(task, keras.optimizers.Adam(), longest), lengths),
+        _baseline_settings(common, DEFAULT, (), runs),
+        lambda: untuned_results(DEFAULT, Rollout(task, keras.optimizers.Adam(), longest), runs),
     )
-    rollouts, outcomes = {}, []
-    for name, rule in learned.items():
-        optimizer = LearnedOptimizer(rule, guard=guard)
-        own = {"learned": _identity(optimizer), "version": versions()["l2l_keras"]}
-        rollouts[name] = Rollout(task, optimizer, longest)
-        make = functools.partial(untuned, name, rollouts[name], lengths)
-        outcomes.append(dataclasses.replace(cache.get({**common, **own}, make), name=name))
-    best = [best_of(baselines, k) for k in range(len(lengths.steps))]
     if not learned:
         return
-    pace = _paces(task, rollouts, {outcome.name for outcome in best})
-    for outcome in outcomes:
-        for k, rival in enumerate(best):
-            relative_pace = pace[outcome.name] / pace[rival.name]
-            result = score(problem_name, outcome, rival, default, k, relative_pace)
+    results, rollouts = {}, {}
+    for name, rule in learned.items():
+        optimizer = LearnedOptimizer(rule, guard=guard)
+        settings = {**common, "learned": _digest(optimizer), "version": versions()["l2l_keras"]}
+        rollouts[name] = Rollout(task, optimizer, longest)
+        make = functools.partial(untuned_results, name, rollouts[name], runs)
+        results[name] = cache.get(name, settings, make)
+    best = [
+        min(same_length, key=lambda r: r.mean_final) for same_length in zip(*tuned, strict=True)
+    ]
+    for name in sorted({rival.name for rival in best}):
+        rollouts[name] = Rollout(task, TUNED[name].make(TUNED[name].grid[0]), longest)
+    seconds = step_times(rollouts)
+    for name, own in results.items():
+        for result, rival, standard in zip(own, best, default, strict=True):
+            relative_time = seconds[name] / seconds[rival.name]
+            scored = score(problem_name, result, rival, standard, relative_time)
             progress(
-                f"{outcome.name}: {result.steps} steps: {result.ratio.mean:.3f} of "
+                f"{name}: {scored.steps} steps: {scored.ratio.mean:.3f} of "
                 f"{rival.name}'s final loss"
             )
-            yield result
+            yield scored
 
 
-def _identity(optimizer: LearnedOptimizer) -> str:
-    """Returns a digest of all that an optimizer is, but for names, which count what there is."""
+def _baseline_settings(
+    common: Mapping[str, Any], name: str, grid: Sequence[float], runs: Runs
+) -> dict[str, Any]:
+    """Returns what a baseline's results depend on; the shipped ones are found by it."""
+    return {**common, "baseline": name, "grid": list(grid), "tuning_seeds": runs.tuning_seeds}
+
+
+def _digest(optimizer: LearnedOptimizer) -> str:
+    """Returns a digest of an optimizer's configuration without names, which Keras numbers."""
 
     def nameless(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -215,16 +238,44 @@ def _identity(optimizer: LearnedOptimizer) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _paces(task: Task, learned: Mapping[str, Rollout], baselines: set[str]) -> dict[str, float]:
-    """Measures the seconds of a step of optimizers, by name."""
-    steps = next(iter(learned.values())).steps
-    rivals = {
-        name: Rollout(task, TUNED[name].make(TUNED[name].grid[0]), steps)
-        for name in sorted(baselines)
-    }
-    rollouts = {**learned, **rivals}
-    return dict(zip(rollouts, paces(list(rollouts.values())), strict=True))
+def untuned_results(name: str, rollout: Rollout, runs: Runs) -> Results:
+    """Runs an optimizer as it is, on test optimizees, for the longest runs."""
+    curves = np.concatenate([rollout(seed) for seed in runs.seeds])
+    return tuple(Result(name, curves[:, : n + 1], last_tenth(n)) for n in runs.steps)
 
 
-def _tell(progress: Progress, prefix: str, line: str) -> None:
-    progress(f"{prefix}: {line}")
+def tuned_results(
+    task: Task, baseline: Baseline, runs: Runs, progress: Progress = silent
+) -> Results:
+    """Tunes a baseline for runs of each length, and runs it on test optimizees."""
+    windows = {steps: last_tenth(steps) for steps in runs.steps}
+    tunings = tune_for_lengths(
+        task, baseline.make, baseline.grid, windows, runs.tuning_seeds, progress=progress
+    )
+    rollout = Rollout(task, baseline.make(baseline.grid[0]), runs.steps[-1])
+    return tuple(
+        Result(
+            baseline.name,
+            np.concatenate([rollout(seed, tuning.best, steps) for seed in runs.seeds]),
+            windows[steps],
+            tuning,
+        )
+        for tuning, steps in zip(tunings, runs.steps, strict=True)
+    )
+
+
+def step_times(
+    rollouts: Mapping[str, Rollout], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Measures the seconds of a step of several optimizers on the same problem, by name.
+
+    They are medians over short runs, in which the optimizers take turns.
+    """
+    steps = min(_TIMED_STEPS, *(rollout.steps for rollout in rollouts.values()))
+    seconds: dict[str, list[float]] = {name: [] for name in rollouts}
+    for seed in range(_TIMED_RUNS):
+        for name, rollout in rollouts.items():
+            start = clock()
+            rollout(seed, steps=steps)
+            seconds[name].append((clock() - start) / steps)
+    return {name: statistics.median(own) for name, own in seconds.items()}

@@ -1,8 +1,8 @@
 """The data of the testbed: photographs, tables, text and series that need no download.
 
-Each is returned as `KerasTask` takes it, `(x, y)` for every split. Nothing is meta-trained here, so
-that what stands under `"train"` is what stands under `"validation"`: the examples on which learning
-rates are tuned. Those of `"test"` are others.
+Functions return `(x, y)` for every split, as `KerasTask` takes them. No rule is meta-trained here:
+`"train"` repeats `"validation"`, the examples on which learning rates are tuned. The examples of
+`"test"` are others.
 """
 
 from __future__ import annotations
@@ -22,63 +22,42 @@ PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 
 def splits(validation: Examples, test: Examples) -> Data:
-    """Returns examples by the names of the splits.
-
-    Args:
-        validation: Examples for tuning.
-        test: Other examples.
-    """
+    """Returns examples by the names of the splits."""
     return {"train": validation, "validation": validation, "test": test}
 
 
 def halves(x: Array, y: Array) -> Data:
-    """Divides a table's rows at random.
-
-    Args:
-        x: `[rows, ...]`.
-        y: `[rows, ...]`.
-    """
+    """Splits the rows of a table at random: x and y, `[rows, ...]`."""
     parts = np.array_split(np.random.default_rng(0).permutation(len(x)), 2)
     return splits(*((x[part], y[part]) for part in parts))
 
 
-def standardised(values: Array) -> Array:
-    """Returns the columns of a table with mean 0 and standard deviation 1, as float32.
-
-    Args:
-        values: `[rows, columns]`.
-    """
+def standardized(values: Array) -> Array:
+    """Returns the columns of a table with mean 0 and standard deviation 1, as float32."""
     scale = values.std(axis=0)
     return ((values - values.mean(axis=0)) / np.where(scale > 0, scale, 1.0)).astype("float32")
 
 
 @functools.cache
 def photograph(name: str) -> Array:
-    """Reads one of scikit-learn's photographs.
-
-    Args:
-        name: One of `PHOTOGRAPHS`.
-
-    Returns:
-        float32 `[height, width, 3]` from 0 to 1.
-    """
-    # Imported here: scikit-learn takes a second.
-    from sklearn.datasets import load_sample_image
+    """Reads one of `PHOTOGRAPHS`: float32 `[height, width, 3]` from 0 to 1."""
+    from sklearn.datasets import load_sample_image  # Late: scikit-learn takes a second.
 
     return (load_sample_image(name) / 255.0).astype("float32")
 
 
-def patches(size: int, count: int) -> dict[str, Examples]:
-    """Cuts patches out of both photographs, at random places.
+def patches(size: int, count: int) -> Data:
+    """Cuts patches out of both photographs at random; the label says which side of which one.
+
+    Tuning patches are from the upper halves of the photographs, test patches from the lower.
 
     Args:
         size: Side of a patch in pixels.
         count: Number of patches of a split.
 
     Returns:
-        For each split, float32 `[count, size, size, 3]`, and int32 `[count]`: 0 to 3 for the left
-        and right side of the first photograph, and those of the second. Patches of tuning are from
-        the upper halves of the photographs, those of tests from the lower.
+        float32 `[count, size, size, 3]`, and int32 `[count]`: 0 and 1 for the left and right side
+        of the first photograph, 2 and 3 for those of the second.
     """
     rng = np.random.default_rng(0)
 
@@ -93,34 +72,20 @@ def patches(size: int, count: int) -> dict[str, Examples]:
             sides.append(2 * number + right)
         return np.stack(found), np.array(sides, "int32")
 
-    return {"validation": cut(lower=False), "test": cut(lower=True)}
+    return splits(cut(lower=False), cut(lower=True))
 
 
-def placed_patches(size: int, count: int) -> Data:
-    """Returns patches of photographs; the label says which, and which side of it.
-
-    Args:
-        size: Side of a patch in pixels.
-        count: Number of patches of a split.
-    """
-    return splits(*patches(size, count).values())
-
-
-def patches_themselves(size: int, count: int) -> Data:
-    """Returns patches of photographs as vectors, for models that give back what they are given.
-
-    Args:
-        size: Side of a patch in pixels.
-        count: Number of patches of a split.
-    """
-    flat = [images.reshape(len(images), -1) for images, _ in patches(size, count).values()]
+def flat_patches(size: int, count: int) -> Data:
+    """Returns patches as vectors, for models that reproduce their input; see `patches`."""
+    cut = patches(size, count)
+    flat = [cut[split][0].reshape(count, -1) for split in ("validation", "test")]
     return splits(*((vectors, vectors) for vectors in flat))
 
 
 def pixels() -> Data:
-    """Returns the pixels of photographs: coordinates from -1 to 1, and colours.
+    """Returns coordinates of pixels from -1 to 1, and their colours.
 
-    Tuning is done on one photograph and tests on the other, at a quarter of their size.
+    Tuning uses one photograph and tests the other, every fourth row and column.
     """
 
     def examples(name: str) -> Examples:
@@ -139,59 +104,58 @@ def text() -> str:
     return "\n".join(topics.topics[name] for name in sorted(topics.topics))
 
 
-def characters(length: int, kinds: int) -> Data:
-    """Returns pieces of text; what is to be told is the next character, at every place.
+def characters(length: int, vocabulary: int) -> Data:
+    """Returns pieces of text, and the next character at every position.
 
     Args:
         length: Characters of a piece.
-        kinds: How many of the most frequent characters are told apart; others count as one more.
+        vocabulary: Number of the most frequent characters to keep; all others count as one more.
 
     Returns:
-        int32 `[pieces, length]`, those of tuning from the first half of the text.
+        int32 `[pieces, length]` twice; tuning uses the first half of the text.
     """
-    return _pieces(list(text()), kinds, lambda codes: _next(codes, length))
+
+    def shifted(codes: Array) -> Examples:
+        count = (len(codes) - 1) // length
+        end = count * length
+        return codes[:end].reshape(count, length), codes[1 : end + 1].reshape(count, length)
+
+    return _encode(list(text()), vocabulary, shifted)
 
 
-def words(context: int, kinds: int) -> Data:
-    """Returns words of a text with those around them, which they are to be told from.
+def words(context: int, vocabulary: int) -> Data:
+    """Returns the words around every word of a text, and the word itself.
 
     Args:
         context: Number of words on either side.
-        kinds: How many of the most frequent words are told apart; others count as one more.
+        vocabulary: Number of the most frequent words to keep; all others count as one more.
 
     Returns:
-        int32 `[words, 2 * context]` and `[words]`, those of tuning from the first half of the text.
+        int32 `[words, 2 * context]` and `[words]`; tuning uses the first half of the text.
     """
 
     def around(codes: Array) -> Examples:
         windows = np.lib.stride_tricks.sliding_window_view(codes, 2 * context + 1)
         return np.delete(windows, context, axis=1), windows[:, context].copy()
 
-    return _pieces(re.findall(r"\w+", text().lower()), kinds, around)
+    return _encode(re.findall(r"\w+", text().lower()), vocabulary, around)
 
 
-def _pieces(symbols: list[str], kinds: int, examples: Callable[[Array], Examples]) -> Data:
-    """Numbers symbols by their frequency, and makes examples of each half of them."""
+def _encode(symbols: list[str], vocabulary: int, examples: Callable[[Array], Examples]) -> Data:
+    """Numbers symbols by frequency, and makes examples of each half of them."""
     unique, inverse, counts = np.unique(symbols, return_inverse=True, return_counts=True)
-    number = np.full(len(unique), kinds, "int32")
-    number[np.argsort(-counts, kind="stable")[:kinds]] = np.arange(kinds)
-    return splits(*map(examples, np.array_split(number[inverse], 2)))
-
-
-def _next(codes: Array, length: int) -> Examples:
-    """Cuts codes into pieces, and gives for every place the code that follows it."""
-    count = (len(codes) - 1) // length
-    ends = count * length
-    return codes[:ends].reshape(count, length), codes[1 : ends + 1].reshape(count, length)
+    code = np.full(len(unique), vocabulary, "int32")
+    code[np.argsort(-counts, kind="stable")[:vocabulary]] = np.arange(vocabulary)
+    return splits(*map(examples, np.array_split(code[inverse], 2)))
 
 
 def spirals(turns: float = 1.5, noise: float = 0.12, count: int = 1000) -> Data:
-    """Returns points of two spirals in the plane, which are to be told apart.
+    """Returns noisy points of two spirals in the plane, and which one each is of.
 
     Args:
-        turns: How often each winds around the origin.
-        noise: Standard deviation of what is added to each coordinate.
-        count: Points of a split.
+        turns: Turns of each spiral around the origin. Defaults to 1.5.
+        noise: Standard deviation of the noise in each coordinate. Defaults to 0.12.
+        count: Points of a split. Defaults to 1,000.
     """
     rng = np.random.default_rng(0)
 
@@ -207,15 +171,16 @@ def spirals(turns: float = 1.5, noise: float = 0.12, count: int = 1000) -> Data:
 
 
 def chaotic_series(length: int, ahead: int = 6, count: int = 4000) -> Data:
-    """Returns windows of a chaotic series, from which its later value is to be told.
+    """Returns windows of a chaotic series, and a later value of it.
 
     Args:
         length: Values in a window.
-        ahead: How many values later.
-        count: Windows of a split.
+        ahead: Steps from the window's last value to the later one. Defaults to 6.
+        count: Windows of a split. Defaults to 4,000.
 
     Returns:
-        float32 `[count, length, 1]` and `[count, 1]`, with mean 0 and standard deviation 1.
+        float32 `[count, length, 1]` and `[count, 1]`; the series has mean 0 and standard
+        deviation 1.
 
     Source: the equation of Mackey and Glass, "Oscillation and chaos in physiological control
     systems" (1977), with a delay of 17.
@@ -226,7 +191,7 @@ def chaotic_series(length: int, ahead: int = 6, count: int = 4000) -> Data:
     for t in range(delay, total - 1):
         late = series[t - delay]
         series[t + 1] = 0.9 * series[t] + 0.2 * late / (1.0 + late**10)
-    series = standardised(series[burn_in:, np.newaxis])[:, 0]
+    series = standardized(series[burn_in:, np.newaxis])[:, 0]
 
     def examples(part: Array) -> Examples:
         windows = np.lib.stride_tricks.sliding_window_view(part, length + ahead)[:count]

@@ -1,4 +1,4 @@
-"""Tests of the testbed's data: finite, the same every time, other examples in every split."""
+"""Tests of the testbed's data."""
 
 import numpy as np
 import pytest
@@ -7,40 +7,33 @@ from l2l_keras.evaluation.testbed import data
 
 MADE = {
     "halves": lambda: data.halves(np.arange(40.0).reshape(20, 2), np.arange(20)),
-    "placed_patches": lambda: data.placed_patches(size=5, count=30),
-    "patches_themselves": lambda: data.patches_themselves(size=5, count=30),
+    "patches": lambda: data.patches(size=5, count=30),
+    "flat_patches": lambda: data.flat_patches(size=5, count=30),
     "pixels": data.pixels,
-    "characters": lambda: data.characters(length=12, kinds=20),
-    "words": lambda: data.words(context=2, kinds=50),
+    "characters": lambda: data.characters(length=12, vocabulary=20),
+    "words": lambda: data.words(context=2, vocabulary=50),
     "spirals": lambda: data.spirals(count=50),
     "chaotic_series": lambda: data.chaotic_series(length=8, count=60),
 }
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_tuning_and_tests_do_not_share_examples(name):
-    made = MADE[name]()
+def test_data_are_deterministic_and_splits_do_not_share_examples(name):
+    made, again = MADE[name](), MADE[name]()
     assert set(made) == {"train", "validation", "test"}
     for split, (x, y) in made.items():
         assert len(x) == len(y) > 0, split
-        assert np.isfinite(x).all() and np.isfinite(y).all(), split
-    if name in ("characters", "words", "pixels"):  # Text repeats itself, and places are the same.
-        return
-    seen = {row.tobytes() for row in made["validation"][0]}
-    fresh = [row.tobytes() not in seen for row in made["test"][0]]
-    assert np.mean(fresh) > 0.99
+        for values, same in zip((x, y), again[split], strict=True):
+            assert np.isfinite(values).all(), split
+            np.testing.assert_array_equal(values, same)
+    if name not in ("characters", "words", "pixels"):  # These may repeat.
+        seen = {row.tobytes() for row in made["validation"][0]}
+        fresh = [row.tobytes() not in seen for row in made["test"][0]]
+        assert np.mean(fresh) > 0.99
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_they_are_the_same_every_time(name):
-    first, second = MADE[name](), MADE[name]()
-    for split in ("validation", "test"):
-        for a, b in zip(first[split], second[split], strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_patches_are_from_where_their_label_says():
-    made = data.placed_patches(size=6, count=40)
+def test_patches_are_of_the_side_that_their_label_says():
+    made = data.patches(size=6, count=40)
     for split, lower in (("validation", False), ("test", True)):
         for patch, label in zip(*made[split], strict=True):
             whole = data.photograph(data.PHOTOGRAPHS[label // 2])
@@ -50,15 +43,15 @@ def test_patches_are_from_where_their_label_says():
     assert set(made["test"][1].tolist()) == {0, 1, 2, 3}
 
 
-def test_the_colour_of_a_pixel_is_that_of_its_place():
-    (places, colours), whole = data.pixels()["test"], data.photograph("flower.jpg")[::4, ::4]
-    np.testing.assert_array_equal(places[0], [-1.0, -1.0])
-    np.testing.assert_array_equal(places[-1], [1.0, 1.0])
+def test_the_colour_of_a_pixel_is_that_of_its_position():
+    (positions, colours), whole = data.pixels()["test"], data.photograph("flower.jpg")[::4, ::4]
+    np.testing.assert_array_equal(positions[0], [-1.0, -1.0])
+    np.testing.assert_array_equal(positions[-1], [1.0, 1.0])
     np.testing.assert_array_equal(colours[whole.shape[1]], whole[1, 0])
 
 
-def test_the_next_character_is_told():
-    x, y = data.characters(length=12, kinds=20)["test"]
+def test_the_label_is_the_next_character():
+    x, y = data.characters(length=12, vocabulary=20)["test"]
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
     np.testing.assert_array_equal(y[:-1, -1], x[1:, 0])
     assert x.max() == 20  # One for all characters that are rare.
@@ -66,20 +59,20 @@ def test_the_next_character_is_told():
     assert counts[0] == counts[:20].max()
 
 
-def test_the_word_in_the_middle_is_told():
-    x, y = data.words(context=2, kinds=50)["test"]
+def test_the_label_is_the_word_in_the_middle():
+    x, y = data.words(context=2, vocabulary=50)["test"]
     np.testing.assert_array_equal(x[1:, 1], y[:-1])
     np.testing.assert_array_equal(x[:-1, 2], y[1:])
 
 
-def test_a_later_value_of_the_series_is_told():
+def test_the_label_is_a_later_value_of_the_series():
     x, y = data.chaotic_series(length=8, ahead=3, count=60)["test"]
     np.testing.assert_array_equal(x[1:, :-1], x[:-1, 1:])
     np.testing.assert_array_equal(x[3:, -1], y[:-3])
 
 
-def test_tables_are_standardised():
-    table = data.standardised(np.array([[1.0, 5.0], [3.0, 5.0]]))
+def test_tables_are_standardized():
+    table = data.standardized(np.array([[1.0, 5.0], [3.0, 5.0]]))
     np.testing.assert_array_equal(table, [[-1.0, 0.0], [1.0, 0.0]])
 
 

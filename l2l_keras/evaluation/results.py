@@ -1,0 +1,378 @@
+"""What runs of optimizers gave, in numbers: final losses, ratios, intervals and shares of steps.
+
+The final loss of a run is the mean of its last losses: of the last tenth of them, unless a window
+is given. Two optimizers are compared by the *ratio* of their final losses in paired runs, its
+geometric mean over the runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+NOT_REACHED = 1.5
+"""Share of steps that counts where the baseline's final loss is not reached."""
+
+
+def last_tenth(steps: int) -> int:
+    """Returns the number of losses in the last tenth of a run, at least one."""
+    return max(1, steps // 10)
+
+
+def final_losses(curves: np.ndarray, window: int = 1) -> np.ndarray:
+    """Returns the final loss of every run, float64 `[runs]`; infinite if it is not finite.
+
+    Args:
+        curves: Losses, `[runs, steps + 1]`.
+        window: Number of last losses to take the mean of. Defaults to 1.
+
+    Raises:
+        ValueError: If there are fewer losses than `window`, or `window` is not positive.
+
+    Example:
+        >>> curves = np.array([[3.0, 2.0, 1.0], [3.0, np.nan, np.nan]])
+        >>> l2l_keras.evaluation.final_losses(curves, window=2)
+        array([1.5, inf])
+    """
+    if not 1 <= window <= curves.shape[1]:
+        raise ValueError(
+            "`window` must be from 1 to the number of losses in a run. "
+            f"Received: window={window}, curves.shape={curves.shape}"
+        )
+    final = curves[:, -window:].astype(np.float64).mean(axis=1)
+    return np.where(np.isfinite(final), final, np.inf)
+
+
+def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes means over runs, and the 95 % confidence interval of each.
+
+    Args:
+        values: `[runs, ...]`, one independent run a row.
+
+    Returns:
+        `(mean, half_width)`, float64 of shape `values.shape[1:]`: the interval is
+        `mean ± half_width`, by Student's t distribution. The half-width is NaN for a single run
+        and where values are not finite.
+
+    Example:
+        >>> mean, half_width = l2l_keras.evaluation.mean_and_interval(np.array([1.0, 2.0, 3.0]))
+        >>> print(f"{mean:.2f} ± {half_width:.2f}")
+        2.00 ± 2.48
+    """
+    values = np.asarray(values, np.float64)
+    runs = len(values)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = values.mean(axis=0)
+        if runs == 1:
+            return mean, np.full_like(mean, np.nan)
+        error = values.std(axis=0, ddof=1) / math.sqrt(runs)
+    return mean, special.stdtrit(runs - 1, 0.975) * error
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Returns the geometric mean of numbers that are not negative; infinite if one of them is.
+
+    Example:
+        >>> round(l2l_keras.evaluation.testbed.geometric_mean([0.5, 2.0, 1.0]), 12)
+        1.0
+    """
+    if math.inf in values:
+        return math.inf
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.log(values).mean()))
+
+
+class Ratio(NamedTuple):
+    """A ratio of losses: its geometric mean over runs, and the 95 % interval of that.
+
+    Attributes:
+        mean: The mean. Infinite if a run was not finite, NaN if losses are not positive.
+        low: Lower end of the interval; NaN for a single run.
+        high: Upper end of it.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def loss_ratio(losses: np.ndarray, others: np.ndarray) -> Ratio:
+    """Returns the ratio of losses to others of paired runs, both `[runs]`.
+
+    Example:
+        >>> loss_ratio(np.array([1.0, 4.0]), np.array([2.0, 2.0])).mean
+        1.0
+    """
+    if np.isinf(losses).any():
+        return Ratio(math.inf, math.nan, math.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean, half_width = mean_and_interval(np.log(losses) - np.log(others))
+        return Ratio(*(float(np.exp(log)) for log in (mean, mean - half_width, mean + half_width)))
+
+
+def share_of_steps(curves: np.ndarray, target: float, window: int) -> float | None:
+    """Returns the share of a run's steps after which a loss is reached; None if it never is.
+
+    `curves` are `[runs, steps + 1]`. Their mean over runs and `window` steps has to reach the
+    target, since a single minibatch says little.
+
+    Example:
+        >>> share_of_steps(np.array([[4.0, 3.0, 2.0, 1.0, 0.0]]), target=2.0, window=1)
+        0.5
+    """
+    steps = curves.shape[1] - 1
+    mean = curves.astype(np.float64).mean(axis=0)
+    means = np.lib.stride_tricks.sliding_window_view(mean, window).mean(axis=1)
+    # Means of many losses are not exact: the baseline must reach its own final loss.
+    reached = np.flatnonzero(means <= target * (1.0 + 1e-9))
+    return max(1, int(reached[0]) + window - 1) / steps if len(reached) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How a learning rate was chosen.
+
+    Attributes:
+        best: The learning rate of the lowest mean final loss.
+        on_edge: Whether it is the lowest or highest one tried: a better one may lie beyond.
+        rates: All rates tried, in increasing order; empty where only the best one was kept.
+        losses: Mean final loss of each; infinite where a run was not finite.
+
+    Example:
+        >>> l2l_keras.evaluation.Tuning(1.0, False, (0.1, 1.0, 10.0), (3.0, 2.0, 5.0)).best
+        1.0
+    """
+
+    best: float
+    on_edge: bool
+    rates: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one optimizer achieved in runs of one length.
+
+    Attributes:
+        name: Name of the optimizer.
+        curves: Losses f(θ_0) to f(θ_steps), float32 `[runs, steps + 1]`.
+        window: Number of last losses whose mean is the final loss of a run.
+        tuning: How the learning rate was chosen; None if the optimizer was used as it is.
+        seconds: Wall time of all runs without compilation; NaN where it was not measured.
+    """
+
+    name: str
+    curves: np.ndarray = dataclasses.field(repr=False)
+    window: int
+    tuning: Tuning | None = None
+    seconds: float = math.nan
+
+    @property
+    def learned(self) -> bool:
+        """Whether the optimizer was used as it is, as learned ones are, rather than tuned."""
+        return self.tuning is None
+
+    @property
+    def learning_rate(self) -> float:
+        """The tuned learning rate; 1, that of learned optimizers, where none was tuned."""
+        return 1.0 if self.tuning is None else self.tuning.best
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether a better learning rate may lie beyond those tried."""
+        return self.tuning is not None and self.tuning.on_edge
+
+    @property
+    def steps(self) -> int:
+        """Updates of a run."""
+        return self.curves.shape[1] - 1
+
+    @functools.cached_property
+    def final(self) -> np.ndarray:
+        """Final loss of every run, float64 `[runs]`."""
+        return final_losses(self.curves, self.window)
+
+    @property
+    def mean_final(self) -> float:
+        """Mean final loss over runs."""
+        return float(self.final.mean())
+
+    @property
+    def interval(self) -> float:
+        """Half-width of the 95 % confidence interval of `mean_final`."""
+        return float(mean_and_interval(self.final)[1])
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over the run, f(θ_1) to f(θ_steps), and over runs; infinite if not finite."""
+        with np.errstate(invalid="ignore"):
+            return _or_infinite(self.curves[:, 1:].astype(np.float64).mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What several optimizers achieved in the same runs; see `compare`.
+
+    Attributes:
+        task: Name of the task.
+        steps, window: Updates of a run, and the number of last losses that make its final loss.
+        seeds, tuning_seeds: Seeds of the runs, and of those in which learning rates were tuned.
+        results: One result an optimizer, learned ones first.
+    """
+
+    task: str
+    steps: int
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    window: int
+    results: tuple[Result, ...]
+
+    def __getitem__(self, name: str) -> Result:
+        """Returns the result of the optimizer of this name."""
+        by_name = {result.name: result for result in self.results}
+        if name not in by_name:
+            raise KeyError(f"Expected one of {list(by_name)}. Received: {name!r}")
+        return by_name[name]
+
+    @property
+    def best_baseline(self) -> Result | None:
+        """The tuned baseline of the lowest mean final loss in these runs."""
+        baselines = [result for result in self.results if not result.learned]
+        return min(baselines, key=lambda result: result.mean_final, default=None)
+
+    def ratio(self, name: str) -> float:
+        """Returns an optimizer's final loss over that of the best tuned baseline.
+
+        It is the geometric mean over the paired runs: infinite if a run was not finite, NaN without
+        a baseline or if losses are not positive.
+        """
+        best = self.best_baseline
+        return math.nan if best is None else loss_ratio(self[name].final, best.final).mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How an optimizer compares with baselines on one problem, in runs of one length.
+
+    Attributes:
+        problem, optimizer: Their names.
+        steps: Updates of a run.
+        baseline: Name of the best tuned baseline: that of the lowest mean final loss.
+        learning_rate, on_edge: Its learning rate, and whether a better one may lie beyond those
+            tried.
+        initial_loss: Mean loss before the first update.
+        final_loss, baseline_loss: Mean final losses of the optimizer and the best tuned baseline.
+        ratio: Final loss to the best tuned baseline's.
+        default_ratio: Final loss to that of Adam at Keras' default.
+        mean_loss_ratio: Mean loss over the run to the best tuned baseline's.
+        share_of_steps, share_of_seconds: Shares of a run's steps and wall time after which the
+            best tuned baseline's final loss is reached; None if it is not.
+    """
+
+    problem: str
+    optimizer: str
+    steps: int
+    baseline: str
+    learning_rate: float
+    on_edge: bool
+    initial_loss: float
+    final_loss: float
+    baseline_loss: float
+    ratio: Ratio
+    default_ratio: Ratio
+    mean_loss_ratio: float
+    share_of_steps: float | None
+    share_of_seconds: float | None
+
+
+def score(
+    problem: str, learned: Result, best: Result, default: Result, relative_step_time: float
+) -> Score:
+    """Compares a learned optimizer with the best tuned baseline, and Adam at Keras' default.
+
+    Runs are of the same seeds. `relative_step_time` is the time of a step of the learned optimizer
+    to that of the best baseline.
+    """
+    share = share_of_steps(learned.curves, best.mean_final, learned.window)
+    return Score(
+        problem=problem,
+        optimizer=learned.name,
+        steps=learned.steps,
+        baseline=best.name,
+        learning_rate=best.learning_rate,
+        on_edge=best.on_edge,
+        initial_loss=float(learned.curves[:, 0].astype(np.float64).mean()),
+        final_loss=learned.mean_final,
+        baseline_loss=best.mean_final,
+        ratio=loss_ratio(learned.final, best.final),
+        default_ratio=loss_ratio(learned.final, default.final),
+        mean_loss_ratio=_or_infinite(learned.mean_loss / best.mean_loss),
+        share_of_steps=share,
+        share_of_seconds=None if share is None else share * relative_step_time,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How an optimizer compares with baselines on several problems, in runs of one length.
+
+    Attributes:
+        optimizer, steps: Name of the optimizer, and updates of a run.
+        problems: Number of problems.
+        ratio: Geometric mean of the final-loss ratios to the best tuned baseline of each problem.
+        worst_ratio, worst_problem: The largest of them, and the problem where it is.
+        default_ratio: Geometric mean of those to Adam at Keras' default.
+        share_of_steps, share_of_seconds: Geometric means; `NOT_REACHED` counts where the loss is
+            not reached.
+        lower_mean_losses: Share of the problems with a `mean_loss_ratio` below 1.
+    """
+
+    optimizer: str
+    steps: int
+    problems: int
+    ratio: float
+    worst_ratio: float
+    worst_problem: str
+    default_ratio: float
+    share_of_steps: float
+    share_of_seconds: float
+    lower_mean_losses: float
+
+
+def summaries(scores: Sequence[Score]) -> list[Summary]:
+    """Summarizes scores over problems, for each optimizer and each length of runs."""
+    groups: dict[tuple[str, int], list[Score]] = {}
+    for each in scores:
+        groups.setdefault((each.optimizer, each.steps), []).append(each)
+    return [_summary(group) for group in groups.values()]
+
+
+def _summary(scores: Sequence[Score]) -> Summary:
+    """Summarizes the scores of one optimizer in runs of one length."""
+    worst = max(scores, key=lambda s: s.ratio.mean)
+    steps, seconds = (
+        [NOT_REACHED if share is None else share for share in shares]
+        for shares in zip(*((s.share_of_steps, s.share_of_seconds) for s in scores), strict=True)
+    )
+    return Summary(
+        optimizer=worst.optimizer,
+        steps=worst.steps,
+        problems=len(scores),
+        ratio=geometric_mean([s.ratio.mean for s in scores]),
+        worst_ratio=worst.ratio.mean,
+        worst_problem=worst.problem,
+        default_ratio=geometric_mean([s.default_ratio.mean for s in scores]),
+        share_of_steps=geometric_mean(steps),
+        share_of_seconds=geometric_mean(seconds),
+        lower_mean_losses=sum(s.mean_loss_ratio < 1.0 for s in scores) / len(scores),
+    )
+
+
+def _or_infinite(value: float) -> float:
+    return float(value) if math.isfinite(value) else math.inf

@@ -1,0 +1,216 @@
+"""How a rule responds to gradients: the learned optimizer, seen from outside.
+
+An elementwise rule is a function of one weight's gradients. It is shown a whole grid of them at
+once, one gradient for each of many weights; a coupled rule is shown one problem of a single weight
+after the other.
+
+A tensorwise rule sees how well the gradients of a tensor agree with each other over time, and
+decides on the step size. It is shown a matrix whose gradients agree more or less, or change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from l2l_keras.rules import Tensors, TensorwiseRule
+from l2l_keras.rules.base import UpdateRule
+
+_HISTORY_STEPS, _IMPULSE_STEPS = 10, 30
+
+Lines = tuple[np.ndarray, dict[str, np.ndarray]]
+"""Values of x `[n]`, and values of y by the name of a line, `[n]` each."""
+SignalAndNoise = Callable[[int, int], tuple[float, float]]
+"""Maps a step, and the number of steps, to the factors of signal and noise in its gradient."""
+
+
+def update_map(rule: UpdateRule, scale: float) -> Lines:
+    """Computes updates as a function of the gradient, after several histories.
+
+    Args:
+        rule: A rule.
+        scale: A typical gradient s.
+
+    Returns:
+        Gradients from -3 s to 3 s, and the updates by the name of a history.
+
+    Example:
+        >>> rule = l2l_keras.rules.RNNprop(seed=0)
+        >>> gradients, updates = l2l_keras.evaluation.update_map(rule, scale=0.1)
+        >>> len(gradients), list(updates)[0]
+        (121, 'first step')
+
+    Source: Andrychowicz et al. (2016), appendix (the learned update as a function of the gradient).
+    """
+    gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
+    histories = {
+        "first step": [],
+        f"after {_HISTORY_STEPS} gradients of 0": [0.0] * _HISTORY_STEPS,
+        f"after {_HISTORY_STEPS} of s": [scale] * _HISTORY_STEPS,
+        f"after {_HISTORY_STEPS} of -s": [-scale] * _HISTORY_STEPS,
+        f"after {_HISTORY_STEPS} of s and -s in turn": [scale, -scale] * (_HISTORY_STEPS // 2),
+    }
+    return gradients, {
+        name: updates_after(rule, history, gradients) for name, history in histories.items()
+    }
+
+
+def impulse_map(rule: UpdateRule, scale: float) -> Lines:
+    """Computes for how long a single gradient has an effect.
+
+    Args:
+        rule: A rule.
+        scale: A typical gradient s.
+
+    Returns:
+        Steps since the gradient, and the updates then by the name of its size.
+
+    Example:
+        >>> rule = l2l_keras.rules.RNNprop(seed=0)
+        >>> steps, updates = l2l_keras.evaluation.impulse_map(rule, scale=0.1)
+        >>> len(steps), list(updates)[0]
+        (31, 'gradient 0.1 s')
+    """
+    sizes = {f"gradient {factor:g} s": factor * scale for factor in (0.1, 1.0, 3.0)}
+    responses = impulse_responses(rule, list(sizes.values()), _IMPULSE_STEPS)
+    return np.arange(_IMPULSE_STEPS + 1), dict(zip(sizes, responses, strict=True))
+
+
+def updates_after(rule: UpdateRule, history: Any, gradients: Any) -> np.ndarray:
+    """Computes the update for each of several gradients `[n]` that may follow a history `[steps]`.
+
+    Example:
+        >>> rule, _ = l2l_keras.presets.load_preset("quadratic")
+        >>> updates = l2l_keras.evaluation.updates_after(rule, [1.0, 1.0], [-2.0, 0.0, 2.0])
+        >>> bool(updates[0] > updates[2])  # Against the gradient.
+        True
+    """
+    gradients = np.asarray(gradients, np.float32)
+    before = np.repeat(np.asarray(history, np.float32)[:, np.newaxis], len(gradients), axis=1)
+    return _updates(rule, np.concatenate([before, gradients[np.newaxis]]))[-1]
+
+
+def impulse_responses(rule: UpdateRule, gradients: Any, steps: int) -> np.ndarray:
+    """Computes the effect of each of several first gradients `[n]` that only zeros follow.
+
+    Returns the updates 0 to `steps` steps later, less those after zeros alone: `[n, steps + 1]`.
+
+    Example:
+        >>> rule = l2l_keras.rules.MomentumLSTM(seed=0)
+        >>> l2l_keras.evaluation.impulse_responses(rule, [0.1, 1.0], steps=5).shape
+        (2, 6)
+    """
+    gradients = np.asarray(gradients, np.float32)
+    sequence = np.zeros((steps + 1, len(gradients) + 1), np.float32)
+    sequence[0, :-1] = gradients
+    updates = _updates(rule, sequence)
+    return (updates[:, :-1] - updates[:, -1:]).T
+
+
+def _updates(rule: UpdateRule, gradients: np.ndarray) -> np.ndarray:
+    """Returns the updates for a sequence of gradients, both `[steps, n]`."""
+    if rule.coupled and gradients.shape[1] > 1:
+        weights = np.split(gradients, gradients.shape[1], axis=1)
+        return np.concatenate([_updates(rule, own) for own in weights], axis=1)
+    state = rule.initial_state(gradients.shape[1])
+    updates = []
+    for gradient in gradients:
+        update, state = rule.step(ops.convert_to_tensor(gradient), state)
+        updates.append(ops.convert_to_numpy(update))
+    return np.stack(updates)
+
+
+class TensorResponse(NamedTuple):
+    """How a tensorwise rule responds to a sequence of gradients.
+
+    Attributes:
+        step_sizes: The rule's step size, `[steps]`; NaN if it reports none.
+        sizes: RMS of the updates, `[steps]`.
+        cosines: Cosines of the angles between updates and descent, `[steps]`. Descent is the
+            direction against the gradient without its noise, or against a gradient that is nothing
+            but noise.
+    """
+
+    step_sizes: np.ndarray
+    sizes: np.ndarray
+    cosines: np.ndarray
+
+
+# The factors of one fixed matrix, the signal, and of fresh noise in the gradient of a step.
+_SEQUENCES: dict[str, SignalAndNoise] = {
+    "the same in each step": lambda step, steps: (1.0, 0.0),
+    "the same, with three times as much noise": lambda step, steps: (1.0, 3.0),
+    "one and its opposite in turn": lambda step, steps: ((-1.0) ** step, 0.0),
+    "the same for a third of the steps, then noise": lambda step, steps: (
+        (1.0, 0.0) if step < steps // 3 else (0.0, 1.0)
+    ),
+    "noise": lambda step, steps: (0.0, 1.0),
+}
+
+
+def tensor_responses(
+    rule: TensorwiseRule, steps: int = 300, side: int = 32, seed: int = 0
+) -> dict[str, TensorResponse]:
+    """Computes how a tensorwise rule responds to several sequences of gradients.
+
+    Args:
+        rule: The rule.
+        steps: Steps of a sequence. Defaults to 300.
+        side: Rows and columns of the matrix that the rule updates. Defaults to 32.
+        seed: Seed of the matrix and the gradients. Defaults to 0.
+
+    Returns:
+        The responses by a description of the gradients.
+
+    Raises:
+        ValueError: If `steps` or `side` is not positive.
+
+    Example:
+        >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
+        >>> responses = l2l_keras.evaluation.tensor_responses(rule, steps=3, side=4)
+        >>> responses["the same in each step"].cosines.shape
+        (3,)
+    """
+    if steps < 1 or side < 1:
+        raise ValueError(
+            f"`steps` and `side` must be positive. Received: steps={steps}, side={side}"
+        )
+    return {
+        name: _tensor_response(rule, _gradients(factors, steps, side, seed), side, seed)
+        for name, factors in _SEQUENCES.items()
+    }
+
+
+def _gradients(
+    factors: SignalAndNoise, steps: int, side: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields gradients, and the direction that descent is measured against, both `[side²]`."""
+    random = np.random.default_rng((seed, 1))
+    signal = random.normal(size=side**2)
+    for step in range(steps):
+        factor, noise = factors(step, steps)
+        gradient = factor * signal + noise * random.normal(size=signal.size)
+        yield gradient.astype("float32"), signal if factor else gradient
+
+
+def _tensor_response(
+    rule: TensorwiseRule, gradients: Iterator[tuple[np.ndarray, np.ndarray]], side: int, seed: int
+) -> TensorResponse:
+    """Returns the response to gradients and the directions that go with them."""
+    tensors = Tensors([(side, side)])
+    parameters = np.random.default_rng((seed, 0)).normal(size=side**2) / np.sqrt(side)
+    state = rule.initial_state(side**2, 1)
+    rows = []
+    for gradient, direction in gradients:
+        theta = ops.convert_to_tensor(parameters.astype("float32"))
+        update, state = rule.step(ops.convert_to_tensor(gradient), state, theta, tensors)
+        move = ops.convert_to_numpy(update).astype("float64")
+        parameters = parameters + move
+        norm = np.linalg.norm(move)
+        cosine = -(move @ direction) / max(norm * np.linalg.norm(direction), 1e-30)
+        step_size = rule.diagnose(state[-1]).get("step size", np.nan)
+        rows.append((float(step_size), norm / side, cosine))
+    return TensorResponse(*np.array(rows).T)

@@ -1,0 +1,197 @@
+"""Baselines, and how their learning rates are tuned: by final loss, on validation optimizees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from l2l_keras.evaluation.results import Tuning, final_losses, last_tenth
+from l2l_keras.evaluation.rollout import Rollout, checked_seeds
+from l2l_keras.tasks.base import Split, Task
+
+Progress = Callable[[str], None]
+"""Takes a line of text about the progress of the work."""
+_EXTENSIONS = 4
+"""Most learning rates added beyond either end of a grid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A hand-designed optimizer with the learning rates to choose from.
+
+    Attributes:
+        name: Name in tables and figures.
+        make: Makes a fresh optimizer from a learning rate.
+        grid: Learning rates to try, in increasing order.
+
+    Example:
+        >>> adam = l2l_keras.evaluation.BASELINES["Adam"]
+        >>> float(adam.make(adam.grid[0]).learning_rate)  # float32
+        9.999999747378752e-05
+    """
+
+    name: str
+    make: Callable[[float], keras.optimizers.Optimizer]
+    grid: tuple[float, ...]
+
+
+def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
+    """Lists learning rates two per factor of ten, in increasing order, both ends included.
+
+    Args:
+        lowest: Power of ten of the first one, a multiple of a half.
+        highest: Power of ten of the last one, a multiple of a half, not below `lowest`.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> l2l_keras.evaluation.half_decades(-1, 0)
+        (0.1, 0.31622776601683794, 1.0)
+    """
+    if lowest > highest or (2 * lowest) % 1 or (2 * highest) % 1:
+        raise ValueError(
+            "`lowest` and `highest` must be multiples of 0.5 with lowest <= highest. "
+            f"Received: lowest={lowest}, highest={highest}"
+        )
+    return tuple(10.0 ** (k / 2) for k in range(int(2 * lowest), int(2 * highest) + 1))
+
+
+def _nag(learning_rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
+
+
+# Adam and RMSprop take steps of about the learning rate whatever the gradient's scale: rates above
+# 1 make no sense. Those of SGD and NAG are in units of (parameter)² / loss.
+BASELINES: dict[str, Baseline] = {
+    "Adam": Baseline("Adam", keras.optimizers.Adam, half_decades(-4, 0)),
+    "RMSprop": Baseline("RMSprop", keras.optimizers.RMSprop, half_decades(-4, 0)),
+    "NAG": Baseline("NAG", _nag, half_decades(-4, 1)),
+    "SGD": Baseline("SGD", keras.optimizers.SGD, half_decades(-4, 1)),
+}
+"""The paper's baselines by name; hyper-parameters not named here are at Keras' defaults.
+
+Source: Andrychowicz et al. (2016), section 3.
+"""
+
+
+def silent(_: str) -> None:
+    """Ignores a line of progress."""
+
+
+def prefixed(progress: Progress, prefix: str) -> Progress:
+    """Returns a `Progress` that puts a prefix and a colon before every line."""
+    return lambda line: progress(f"{prefix}: {line}")
+
+
+def default_window(task: Task, steps: int) -> int:
+    """Returns the number of last losses whose mean is the final loss of a run on a task.
+
+    It is a tenth of the steps, since losses of minibatches are noisy. Where a task has no data,
+    losses are exact: the final loss is then f(θ_steps), and the window 1.
+
+    Example:
+        >>> l2l_keras.evaluation.default_window(l2l_keras.tasks.Quadratic(), steps=100)
+        1
+    """
+    has_data = bool(tf.nest.flatten(task.batch("validation", tf.constant([0, 0], tf.int32))))
+    return last_tenth(steps) if has_data else 1
+
+
+def tune(
+    task: Task,
+    make_optimizer: Callable[[float], keras.optimizers.Optimizer],
+    grid: Sequence[float],
+    steps: int,
+    seeds: Sequence[int],
+    split: Split = "validation",
+    window: int | None = None,
+    progress: Progress = silent,
+) -> Tuning:
+    """Finds the learning rate of the lowest mean final loss.
+
+    If the best rate is at an end of the grid, the grid is extended there by its own factor until
+    it is not, by at most four rates.
+
+    Args:
+        task: Where optimizees come from.
+        make_optimizer: Makes a fresh Keras optimizer from a learning rate. Called once.
+        grid: At least two learning rates.
+        steps: Updates of a run.
+        seeds: Seeds of the optimizees and their minibatches.
+        split: `"train"`, `"validation"` or `"test"`. Defaults to `"validation"`.
+        window: Number of last losses whose mean is a run's final loss. Defaults to
+            `default_window(task, steps)`.
+        progress: Called with a line of text after every learning rate. Defaults to silence.
+
+    Returns:
+        The best rate, and all rates tried with their mean final losses.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+        >>> task = l2l_keras.tasks.Quadratic(functions=16)
+        >>> grid = l2l_keras.evaluation.half_decades(-3, -1)
+        >>> tuning = l2l_keras.evaluation.tune(
+        ...     task, keras.optimizers.SGD, grid, steps=20, seeds=[0]
+        ... )
+        >>> tuning.best
+        0.01
+
+    Source: Andrychowicz et al. (2016), section 3, where the learning rate of each baseline is the
+    one of the best final loss on each problem.
+    """
+    window = default_window(task, steps) if window is None else window
+    windows = {steps: window}
+    return tune_for_lengths(task, make_optimizer, grid, windows, seeds, split, progress)[0]
+
+
+def tune_for_lengths(
+    task: Task,
+    make_optimizer: Callable[[float], keras.optimizers.Optimizer],
+    grid: Sequence[float],
+    windows: Mapping[int, int],
+    seeds: Sequence[int],
+    split: Split = "validation",
+    progress: Progress = silent,
+) -> tuple[Tuning, ...]:
+    """Tunes for runs of several lengths at once; `windows` by number of steps, else as `tune`.
+
+    Each rate is tried once, in the longest runs: their first steps are those of shorter ones.
+    """
+    rates = sorted(grid)
+    if len(rates) < 2 or rates[0] <= 0:
+        raise ValueError(
+            f"`grid` must hold at least two positive learning rates. Received: grid={list(grid)}"
+        )
+    seeds = checked_seeds("seeds", seeds)
+    rollout = Rollout(task, make_optimizer(rates[0]), max(windows), split)
+
+    def losses_of(rate: float) -> list[float]:
+        curves = np.concatenate([rollout(seed, rate) for seed in seeds])
+        losses = [
+            float(final_losses(curves[:, : steps + 1], window).mean())
+            for steps, window in windows.items()
+        ]
+        shown = ", ".join(f"{loss:.4g}" for loss in losses)
+        progress(f"learning rate {rate:.3g}: final loss {shown}")
+        return losses
+
+    losses = {rate: losses_of(rate) for rate in rates}
+    below, above = rates[0] / rates[1], rates[-1] / rates[-2]
+    for _ in range(_EXTENSIONS):
+        rates = sorted(losses)
+        best = np.argmin([losses[rate] for rate in rates], axis=0)
+        beyond = {0: rates[0] * below, len(rates) - 1: rates[-1] * above}
+        losses |= {rate: losses_of(rate) for index, rate in beyond.items() if index in best}
+    rates = sorted(losses)
+    table = np.array([losses[rate] for rate in rates])
+    return tuple(
+        Tuning(rates[best], best in (0, len(rates) - 1), tuple(rates), tuple(table[:, k].tolist()))
+        for k, best in enumerate(np.argmin(table, axis=0).tolist())
+    )

@@ -1,0 +1,82 @@
+"""Tests of responses of rules, most of them known in closed form."""
+
+import numpy as np
+import pytest
+
+from l2l_keras.evaluation import impulse_responses, tensor_responses, updates_after
+from l2l_keras.rules import TensorwiseLSTM, UpdateRule
+
+
+class Momentum(UpdateRule):
+    """Momentum with a drift: u_t = -0.1 m_t + 0.5, m_t = 0.8 m_{t-1} + g_t."""
+
+    @property
+    def state_rows(self):
+        return (1,)
+
+    def step(self, gradient, state):
+        momentum = 0.8 * state[0][0] + gradient
+        return -0.1 * momentum + 0.5, (momentum[None],)
+
+    def get_config(self):
+        return {}
+
+
+class CoupledMomentum(Momentum):
+    """Momentum that refuses to see more than a single weight."""
+
+    coupled = True
+
+    def step(self, gradient, state):
+        assert gradient.shape == (1,)
+        return super().step(gradient, state)
+
+
+GRADIENTS = np.array([-2.0, 0.0, 0.5], np.float32)
+RULES = pytest.mark.parametrize("rule", [Momentum(), CoupledMomentum()], ids=["element", "model"])
+
+
+@RULES
+@pytest.mark.parametrize(("history", "momentum"), [([], 0.0), ([1.0, -3.0], 0.8 * (0.8 - 3.0))])
+def test_updates_after_a_history(rule, history, momentum):
+    updates = updates_after(rule, history, GRADIENTS)
+    np.testing.assert_allclose(updates, 0.5 - 0.1 * (momentum + GRADIENTS), rtol=1e-6)
+
+
+@RULES
+def test_an_impulse_fades_as_the_momentum_does_without_the_drift(rule):
+    responses = impulse_responses(rule, GRADIENTS, steps=4)
+    expected = -0.1 * GRADIENTS[:, None] * 0.8 ** np.arange(5)
+    assert responses.shape == (3, 5)
+    np.testing.assert_allclose(responses, expected, atol=1e-7)
+
+
+class TestTensorResponses:
+    def test_an_untrained_rule_responds_as_adam(self):
+        rule = TensorwiseLSTM(4, seed=0, momenta=((0.9, 0.999),), fan_in_exponent=0.0)
+        *weights, kernel, bias = rule.get_weights()
+        rule.set_weights([*weights, 0.0 * kernel, bias])
+        responses = tensor_responses(rule, steps=25, side=6)
+        for response in responses.values():
+            np.testing.assert_allclose(response.step_sizes, 3e-3 * np.exp(-1.0), rtol=1e-5)
+        same = responses["the same in each step"]
+        np.testing.assert_allclose(same.sizes, same.step_sizes, rtol=1e-3)
+        assert same.cosines.min() > 0.7  # The sign of the gradient, not the gradient.
+        noisy = responses["the same, with three times as much noise"]
+        assert noisy.sizes[-1] < 0.6 * same.sizes[-1]
+        alternating = responses["one and its opposite in turn"]
+        assert alternating.sizes[-1] < 0.1 * same.sizes[-1]
+
+    def test_they_are_deterministic(self):
+        first, second = (tensor_responses(TensorwiseLSTM(4, seed=0), 2, 4) for _ in range(2))
+        for name, response in first.items():
+            np.testing.assert_array_equal(response, second[name])
+
+    @pytest.mark.parametrize("arguments", [{"steps": 0}, {"side": 0}])
+    def test_wrong_arguments_are_refused(self, arguments):
+        with pytest.raises(ValueError, match="must be positive. Received"):
+            tensor_responses(TensorwiseLSTM(4, seed=0), **arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
