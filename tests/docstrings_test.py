@@ -11,22 +11,20 @@ import tensorflow as tf
 
 import l2l_keras
 
+OTHER_BACKENDS = {
+    f"l2l_keras.engine.backends.{name}"
+    for name in ("tensorflow", "jax", "torch")
+    if name != keras.backend.backend()
+}
 MODULES = sorted(
-    module.name for module in pkgutil.walk_packages(l2l_keras.__path__, f"{l2l_keras.__name__}.")
+    module.name
+    for module in pkgutil.walk_packages(l2l_keras.__path__, f"{l2l_keras.__name__}.")
+    if module.name not in OTHER_BACKENDS
 )
 GLOBALS = {"keras": keras, "l2l_keras": l2l_keras, "np": np, "tf": tf}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        # Each of this module's examples compares optimizers.
-        pytest.param(name, marks=pytest.mark.slow)
-        if name == "l2l_keras.evaluation.report"
-        else name
-        for name in ["l2l_keras", *MODULES]
-    ],
-)
+@pytest.mark.parametrize("name", ["l2l_keras", *MODULES])
 def test_examples_of_a_module_are_right(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # Whatever they write goes there.
     module = importlib.import_module(name)

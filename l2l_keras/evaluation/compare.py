@@ -111,10 +111,10 @@ def compare(
 
 def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | RuleRollout:
     """Returns what runs a rule on a task's test optimizees."""
-    if task.functions > 1 and any(r.coupled for r in parameter_groups.only_rules(rule)):
+    if task.functions > 1 and any(r.scope != "element" for r in parameter_groups.only_rules(rule)):
         if guard:
             raise ValueError(
-                "A coupled rule on several functions side by side has no guard. "
+                "A rule whose scope is not \"element\" has no guard on several functions side by side. "
                 f"Received: guard=True, task.functions={task.functions}"
             )
         return RuleRollout(task, rule, steps)

@@ -1,7 +1,7 @@
 """How a rule responds to gradients: the learned optimizer, seen from outside.
 
 An elementwise rule is a function of one weight's gradients. It is shown a whole grid of them at
-once, one gradient for each of many weights; a coupled rule is shown one problem of a single weight
+once, one gradient for each of many weights; a rule of another scope is shown one problem of one weight
 after the other.
 
 A tensorwise rule sees how well the gradients of a tensor agree with each other over time, and
@@ -112,7 +112,7 @@ def impulse_responses(rule: UpdateRule, gradients: Any, steps: int) -> np.ndarra
 
 def _updates(rule: UpdateRule, gradients: np.ndarray) -> np.ndarray:
     """Returns the updates for a sequence of gradients, both `[steps, n]`."""
-    if rule.coupled and gradients.shape[1] > 1:
+    if rule.scope != "element" and gradients.shape[1] > 1:
         weights = np.split(gradients, gradients.shape[1], axis=1)
         return np.concatenate([_updates(rule, own) for own in weights], axis=1)
     state = rule.initial_state(gradients.shape[1])

@@ -53,7 +53,7 @@ def test_a_baseline_does_not_depend_on_those_before_it():
     assert both["SGD"].tuning == alone["SGD"].tuning
 
 
-def test_a_coupled_rule_updates_each_function_on_its_own():
+def test_a_rule_of_scope_model_updates_each_function_on_its_own():
     rule, task = GlobalAveragingLSTM((2,), 1, seed=0), quadratic()
     comparison = compare(task, {"rule": rule}, 3, [0, 1], baselines={})
     expected = [RuleRollout(task, rule, 3)(seed) for seed in (0, 1)]

@@ -25,7 +25,7 @@ class Momentum(UpdateRule):
 class CoupledMomentum(Momentum):
     """Momentum that refuses to see more than a single weight."""
 
-    coupled = True
+    scope = "model"
 
     def step(self, gradient, state):
         assert gradient.shape == (1,)
