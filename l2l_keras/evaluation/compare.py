@@ -114,7 +114,7 @@ def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | Rule
     if task.functions > 1 and any(r.scope != "element" for r in parameter_groups.only_rules(rule)):
         if guard:
             raise ValueError(
-                "A rule whose scope is not \"element\" has no guard on several functions side by side. "
+                "A rule that is not elementwise has no guard on several functions side by side. "
                 f"Received: guard=True, task.functions={task.functions}"
             )
         return RuleRollout(task, rule, steps)

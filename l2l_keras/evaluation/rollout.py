@@ -187,8 +187,8 @@ def _variable(weight: Weight) -> keras.Variable:
 class RuleRollout:
     """As `Rollout`, with a rule and the loop of meta-training instead of a Keras optimizer.
 
-    To `LearnedOptimizer`, all parameters are those of one function. Here, a rule of another scope than "element" updates
-    each of a task's functions on its own.
+    To `LearnedOptimizer`, all parameters are those of one function. Here, a rule that is
+    not elementwise updates each of a task's functions on its own.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """How a rule responds to gradients: the learned optimizer, seen from outside.
 
 An elementwise rule is a function of one weight's gradients. It is shown a whole grid of them at
-once, one gradient for each of many weights; a rule of another scope is shown one problem of one weight
-after the other.
+once, one gradient for each of many weights. A rule of scope "model" is shown problems of one
+weight, one after the other.
 
 A tensorwise rule sees how well the gradients of a tensor agree with each other over time, and
 decides on the step size. It is shown a matrix whose gradients agree more or less, or change.
