@@ -19,14 +19,16 @@ from l2l_keras.tasks.paper.images import digits_mlp, mnist_mlp
 from l2l_keras.tasks.paper.neural_art import NeuralArt
 from l2l_keras.tasks.paper.quadratic import Quadratic
 
+MakeTask = Callable[..., Task | Mixture]
+
 # Tasks that take neither `data_dir` nor `download`, and tasks that take both.
-_EMBEDDED: dict[str, Callable[..., Task]] = {
+_EMBEDDED: dict[str, MakeTask] = {
     "digits_convnet": digits_convnet,
     "digits_mlp": digits_mlp,
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
 }
-_STORED: dict[str, Callable[..., Task | Mixture]] = {
+_STORED: dict[str, MakeTask] = {
     "cifar_convnet": cifar_convnet,
     "general": general,
     "mnist_mlp": mnist_mlp,
@@ -79,7 +81,6 @@ def get(
         >>> l2l_keras.tasks.get("quadratic").size
         1280
     """
-    function: Callable[..., Task | Mixture]
     if ":" in name:
         function = _import_function(name)
     elif name in _EMBEDDED:
@@ -104,7 +105,7 @@ def get(
     return task
 
 
-def _import_function(name: str) -> Callable[..., Task | Mixture]:
+def _import_function(name: str) -> MakeTask:
     """Imports `module:function` or `file.py:function`."""
     source, _, function_name = name.rpartition(":")
     import_module = _import_file if source.endswith(".py") else importlib.import_module

@@ -15,7 +15,7 @@ def images(seed=0, channels=3):
 
 
 @pytest.mark.parametrize(
-    ("size", "strides", "use_bias"), itertools.product([1, 2, 3], [1, 2, 3], [True, False])
+    ("size", "strides", "use_bias"), [*itertools.product([1, 2, 3], [1, 2, 3], [True, False])]
 )
 def test_convolution(size, strides, use_bias):
     ours = Convolution(5, size, strides, use_bias)

@@ -32,6 +32,10 @@ def badly_scaled() -> keras.initializers.VarianceScaling:
     return keras.initializers.VarianceScaling(factor**2, "fan_avg", "uniform")
 
 
+def _random_activation() -> ActivationMixture:
+    return ActivationMixture(_ACTIVATIONS, random.randrange(len(_ACTIVATIONS)))
+
+
 def mlp(
     *units: int,
     normalization: MakeLayer | None = None,
@@ -42,18 +46,10 @@ def mlp(
     output: str = "linear",
     unbalanced: bool = False,
 ) -> Architecture:
-    """Returns multilayer perceptrons.
+    """Returns multilayer perceptrons with the given hidden `units`.
 
-    Args:
-        *units: Units of the hidden layers.
-        normalization: Makes a layer that normalizes hidden units.
-        residual: Whether to add a layer's inputs to its outputs.
-        dropout: Rate of dropout after hidden layers.
-        init: Makes the kernels' initializers.
-        regularizer: Regularizer of the kernels.
-        output: Activation of the last layer.
-        unbalanced: Whether to scale the first kernel by a random factor from 1/20 to 20, and the
-            last one by its inverse.
+    If `residual`, layers' inputs are added to their outputs. If `unbalanced`, the first kernel is
+    scaled by a random factor from 1/20 to 20, and the last one by its inverse.
     """
 
     def dense(units: int, activation: str = "linear", factor: float = 1.0) -> layers.Dense:
@@ -167,10 +163,6 @@ def matrix_factorization(rows: int, rank: int) -> Architecture:
         return keras.Model(inputs, ops.sum(ops.prod(factors, axis=1), axis=-1, keepdims=True))
 
     return make
-
-
-def _random_activation() -> ActivationMixture:
-    return ActivationMixture(_ACTIVATIONS, random.randrange(len(_ACTIVATIONS)))
 
 
 def classifier(

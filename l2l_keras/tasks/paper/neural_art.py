@@ -20,13 +20,7 @@ _GRAY, _UNIT = 0.5, 4.0
 
 
 class Terms(NamedTuple):
-    """The three losses of a picture before they are weighted, scalars.
-
-    Attributes:
-        content: Relative squared distance of its features from those of the content picture.
-        style: Relative squared distance of its Gram matrices from those of the style picture.
-        variation: Mean squared difference of neighboring pixels.
-    """
+    """The three losses of a picture before they are weighted, scalars; see `NeuralArt`."""
 
     content: Tensor
     style: Tensor
@@ -41,7 +35,7 @@ class NeuralArt(Task):
 
     - content: ‖F − F_content‖² / ‖F_content‖² of one layer,
     - style: ‖G − G_style‖² / ‖G_style‖², averaged over layers,
-    - total variation: the mean square of differences between neighboring pixels, RGB in [0, 1].
+    - total variation: the mean squared difference of neighboring pixels, RGB in [0, 1].
 
     θ is (RGB − 0.5) / 4 of all pixels. A mean over thousands of pixels depends little on each of
     them; this unit gives gradients of a common scale: the best learning rates are about 0.01 for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from l2l_keras.tasks.base import SPLITS, Split
 
-Pictures = Mapping[Split, Sequence[Callable[[], np.ndarray]]]
-"""Functions that return the pictures of each split."""
+# Functions that return the pictures of each split.
+Pictures = dict[Split, list[Callable[[], np.ndarray]]]
 
+_FOLDERS: dict[Split, tuple[str, ...]]
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png"}
 _SMALLEST_CROP = 0.75  # Of the shorter side.
@@ -44,10 +45,14 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def in_folder(content_dir: str) -> Pictures:
     """Returns the pictures of the subfolders `train`, `validation` (or `val`) and `test`."""
-    pictures = {}
+    pictures: Pictures = {}
     for split, names in _FOLDERS.items():
         folders = [Path(content_dir).expanduser() / name for name in names]
-        paths = next(filter(None, map(_picture_files, folders)), None)
+        found = [
+            sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+            for folder in folders
+        ]
+        paths = next(filter(None, found), None)
         if paths is None:
             raise FileNotFoundError(
                 f"Expected pictures (JPEG, PNG, BMP) in {str(folders[0])!r}: "
@@ -57,14 +62,10 @@ def in_folder(content_dir: str) -> Pictures:
     return pictures
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in _SUFFIXES)
-
-
 def embedded() -> Pictures:
     """Returns the left, middle and right third of scikit-learn's photograph of a temple."""
     thirds = np.array_split(photograph("china.jpg"), len(SPLITS), axis=1)
-    return {split: [lambda t=third: t] for split, third in zip(SPLITS, thirds, strict=True)}
+    return {s: [functools.partial(np.copy, third)] for s, third in zip(SPLITS, thirds, strict=True)}
 
 
 def photograph(name: str) -> np.ndarray:

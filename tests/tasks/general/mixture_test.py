@@ -25,7 +25,7 @@ def mixture_fixture():
 
 def test_it_has_many_tasks_of_limited_size(mixture):
     assert len(mixture.members) == 67
-    assert len(mixture.validation) == 37
+    assert len(mixture.validation) == 32
     assert not mixture.members.keys() & mixture.validation.keys()
     assert mixture.size <= 125_000
 
@@ -65,7 +65,7 @@ def test_chosen_tasks_need_only_their_own_data(tmp_path):
 
 
 def test_a_rule_improves_by_meta_training_on_a_part_of_it():
-    mixture = general(kinds=["teacher", "table"], validation=["linear_kinds"])
+    mixture = general(kinds=["linear_classes"], validation=["linear_kinds"])
     model = MetaModel(
         TensorwiseLSTM(4, seed=0),
         mixture,
@@ -78,9 +78,9 @@ def test_a_rule_improves_by_meta_training_on_a_part_of_it():
         random_scale_of="tensor",
         second_derivatives=True,
     )
-    model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
+    model.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0))
     before = model.evaluate(tf.data.Dataset.range(1), verbose=0, return_dict=True)["loss"]
-    history = model.fit(windows=20, validation_episodes=1, verbose=0).history
+    history = model.fit(windows=15, validation_episodes=1, verbose=0).history
     assert history["skipped"] == [0]
     assert history["val_loss"][0] < 0.9 * before
 
