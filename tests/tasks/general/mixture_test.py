@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from l2l_keras.evaluation import testbed
 from l2l_keras.meta import MetaModel
-from l2l_keras.rules import TensorwiseLSTM
+from l2l_keras.rules import RNNprop
 from l2l_keras.tasks.base import SPLITS
 from l2l_keras.tasks.general.mixture import general
 
@@ -67,10 +67,10 @@ def test_chosen_tasks_need_only_their_own_data(tmp_path):
 def test_a_rule_improves_by_meta_training_on_a_part_of_it():
     mixture = general(kinds=["linear_classes"], validation=["linear_kinds"])
     model = MetaModel(
-        TensorwiseLSTM(4, seed=0),
+        RNNprop((4,), seed=0),
         mixture,
-        horizon=(10, 20),
-        unroll=10,
+        horizon=(5, 10),
+        unroll=5,
         parallel=2,
         optimizees=4,
         meta_loss="log_window",
