@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from l2l_keras.evaluation import testbed
 from l2l_keras.meta import MetaModel
-from l2l_keras.rules import RNNprop
+from l2l_keras.rules import RNNprop, TensorwiseLSTM
 from l2l_keras.tasks.base import SPLITS
 from l2l_keras.tasks.general.mixture import general
 
@@ -64,11 +64,20 @@ def test_chosen_tasks_need_only_their_own_data(tmp_path):
         choose(["bag"], ["bag"])
 
 
-def test_a_rule_improves_by_meta_training_on_a_part_of_it():
-    mixture = general(kinds=["linear_classes"], validation=["linear_kinds"])
+@pytest.mark.parametrize(
+    ("make_rule", "kinds"),
+    [
+        (lambda: RNNprop((4,), seed=0), ["linear_classes"]),
+        pytest.param(
+            lambda: TensorwiseLSTM(4, seed=0), ["teacher", "table"], marks=pytest.mark.slow
+        ),
+    ],
+    ids=["elementwise", "tensorwise"],
+)
+def test_a_rule_improves_by_meta_training_on_a_part_of_it(make_rule, kinds):
     model = MetaModel(
-        RNNprop((4,), seed=0),
-        mixture,
+        make_rule(),
+        general(kinds=kinds, validation=["linear_kinds"]),
         horizon=(5, 10),
         unroll=5,
         parallel=2,
