@@ -1,4 +1,4 @@
-"""The interface of a task: a distribution from which optimizees are drawn."""
+"""The interface of a task: a distribution of optimizees."""
 
 from __future__ import annotations
 
@@ -15,32 +15,26 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Weight(NamedTuple):
-    """One of the arrays that make an optimizee's parameters.
-
-    Attributes:
-        path: Its name, as that of a Keras variable.
-        shape: Its shape.
-    """
+    """Path, as of a Keras variable, and shape of one of the arrays of an optimizee's parameters."""
 
     path: str
     shape: tuple[int, ...]
 
 
 class Task(abc.ABC):
-    """A task family: what is optimised in meta-training and in evaluation.
+    """A task family: a distribution of optimizees, for meta-training and evaluation.
 
-    An optimizee is a flat float32 vector of parameters `[size]` and a state: whatever else belongs
-    to it (the coefficients of a quadratic, the moving averages of batch normalisation, the seeds
-    of dropout). Optimizees of the three splits never mix: not their data, nor their
-    initialisations.
+    An optimizee is a flat float32 vector of parameters `[size]` and a state: the coefficients of a
+    quadratic, the moving averages of batch normalization, the seeds of dropout. The three splits
+    share neither data nor initializations.
 
-    A task may hold several functions side by side, each of its own part of the parameters; the
-    loss is then a vector, and every function follows the gradient of its own loss.
+    A task may hold several independent functions, each of its own part of the parameters; the loss
+    is then a vector, and every function follows the gradient of its own loss.
 
     Attributes:
         name: Name of the task.
-        functions: Number of functions side by side.
-        jit_compile: Whether to compile the loss with XLA. Right for small dense arithmetic.
+        functions: Number of independent functions.
+        jit_compile: Whether to compile the loss with XLA. Best for small dense models.
     """
 
     name: str = "task"
@@ -50,11 +44,11 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Number of parameters (coordinates) of an optimizee, over all functions."""
+        """Number of parameters of an optimizee, over all functions."""
 
     @property
     def layout(self) -> tuple[Weight, ...]:
-        """The arrays that the parameters consist of, in their order. Defaults to one vector."""
+        """The arrays that the parameters consist of, in order. Defaults to one vector."""
         return (Weight("parameters", (self.size,)),)
 
     @abc.abstractmethod
@@ -74,11 +68,11 @@ class Task(abc.ABC):
         """Draws one minibatch. Pure; called inside compiled loops.
 
         Args:
-            split: As in `sample`.
+            split: `"train"`, `"validation"` or `"test"`.
             seed: int32 `[2]`, a seed of TensorFlow's stateless random operations.
 
         Returns:
-            A nested structure of tensors; `()` where a task has no data.
+            A nested structure of tensors; `()` if a task has no data.
         """
 
     @abc.abstractmethod
@@ -95,13 +89,13 @@ class Task(abc.ABC):
         """
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """Cuts a vector of all coordinates into the arrays of `layout`.
+        """Splits a vector into the arrays of `layout`.
 
         Args:
             vector: `[size]`, such as the parameters or their gradient.
 
         Returns:
-            One array for each entry of `layout`, of its shape.
+            An array for each entry of `layout`.
         """
         parts = tf.split(vector, [math.prod(weight.shape) for weight in self.layout])
         return [tf.reshape(p, weight.shape) for p, weight in zip(parts, self.layout, strict=True)]
@@ -109,12 +103,7 @@ class Task(abc.ABC):
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest
     ) -> tuple[Tensor, Tensor, Nest]:
-        """Computes losses and, for every function, the gradient of its own loss.
-
-        Args:
-            parameters: float32 `[size]`.
-            state: As returned by `sample`.
-            batch: As returned by `batch`.
+        """Computes the loss of every function, and its gradient; arguments as for `loss`.
 
         Returns:
             `(losses, gradient, state)`: float32 `[functions]`, float32 `[size]`, the next state.
@@ -134,10 +123,7 @@ class Task(abc.ABC):
             parameters: float32 `[size]`.
             state: As returned by `sample`.
             batch: As returned by `batch`.
-            vector: float32 `[size]`.
-
-        Returns:
-            float32 `[size]`.
+            vector: float32 `[size]`, as the result.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
@@ -151,7 +137,7 @@ class Task(abc.ABC):
 
 
 def split_seed(split: Split, seed: int) -> int:
-    """Maps seeds so that those of different splits never meet.
+    """Maps seeds so that those of different splits differ.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`.

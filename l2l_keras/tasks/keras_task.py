@@ -18,21 +18,21 @@ class KerasTask(Task):
     """Trains a Keras model on minibatches of a data set.
 
     Each optimizee is the model with fresh initial weights, as `model_fn` draws them. Its loss is
-    the one of training: dropout is active, batch normalisation uses and updates its statistics,
-    and the model's own losses (regularisers) are added.
+    the training loss: dropout is active, batch normalization uses and updates its statistics, and
+    the model's own losses (regularizers) are added.
 
     Args:
         model_fn: Returns a new, built model with freshly drawn weights at every call. Initial
-            weights follow the seed where they come from Keras initializers, NumPy or `random`.
+            weights follow the seed if they come from Keras initializers, NumPy or `random`.
         loss: A Keras loss, its name, or a function of `(y_true, y_pred)`.
         dataset: The examples, `(x, y)`: arrays or nested structures of arrays, examples on the
             first axis; or a `tf.data.Dataset` of single examples, which is read into memory. Or a
-            dictionary of such, with the keys `"train"`, `"validation"` and `"test"`. Without
-            one, 80, 10 and 10 % of the examples, drawn at random, go to the three splits.
+            dictionary of such, with the keys `"train"`, `"validation"` and `"test"`. Otherwise,
+            the three splits get random 80, 10 and 10 % of the examples.
         batch_size: Examples in a minibatch. Defaults to 128.
-        transform: Function of `(x, y)` applied to every minibatch, such as one that scales
-            pixels, so that data can be kept in a compact type. Defaults to none.
-        jit_compile: Whether to compile the model with XLA. Right for small dense models; on a CPU
+        transform: Function of `(x, y)` applied to every minibatch, for example to scale pixels
+            that are stored in a compact type. Defaults to none.
+        jit_compile: Whether to compile the model with XLA. Best for small dense models; on a CPU,
             convolutions become several times slower. Defaults to False.
         name: Name of the task. Defaults to `"keras_task"`.
 
@@ -124,7 +124,7 @@ class KerasTask(Task):
         return tf.reshape(loss, (1,)), tuple(state)
 
     def _new_model(self, seed: int) -> keras.Model:
-        """Calls `model_fn` with seeded generators, and puts them back afterwards."""
+        """Calls `model_fn` with seeded random generators, and restores them."""
         python_state, numpy_state = random.getstate(), np.random.get_state()
         try:
             random.seed(seed)
@@ -142,7 +142,7 @@ class KerasTask(Task):
 
 
 def _splits(dataset: Any) -> dict[Split, Nest]:
-    """Returns the examples of every split as tensors, which functions take as arguments."""
+    """Returns the examples of each split as tensors."""
     if isinstance(dataset, Mapping) and set(dataset) == set(SPLITS):
         return {split: _examples(dataset[split]) for split in SPLITS}
     data = _examples(dataset)
@@ -169,7 +169,7 @@ def _examples(dataset: Any) -> tuple[Nest, Nest]:
             "`dataset` must be (x, y), a tf.data.Dataset of such examples, or a dictionary of "
             f"such with the keys {SPLITS}. Received: {type(dataset).__name__}"
         )
-    # On the host: a data set may be larger than an accelerator's memory.
+    # On the host: a data set may exceed an accelerator's memory.
     with tf.device("CPU"):
         x, y = (tf.nest.map_structure(tf.convert_to_tensor, part) for part in dataset)
     counts = {int(array.shape[0]) for array in tf.nest.flatten((x, y))}

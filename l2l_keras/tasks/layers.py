@@ -1,12 +1,14 @@
-"""Layers that XLA compiles to quick programs, whose second derivatives are right.
+"""Layers of the tasks' models.
 
-On a CPU, XLA's convolutions are many times slower than products of matrices, and the statistics of
-Keras' batch normalisation have no gradient of a gradient on TensorFlow. These layers have the
-variables, and compute the functions, of Keras' own in training.
+`Convolution`, `AveragePooling` and `BatchNormalization` have the variables of Keras' layers and
+compute the same functions in training. On a CPU, XLA's convolutions are many times slower than
+matrix products, and TensorFlow's batch statistics have no second derivatives; these layers are fast
+and have them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,71 +17,44 @@ from keras import ops
 Tensor = Any
 
 
-class Convolution(keras.layers.Layer):
-    """A convolution of images, as a product of patches with a kernel.
+class Convolution(keras.layers.Conv2D):
+    """A 2D convolution with padding, computed as a matrix product of patches and kernel.
 
     Args:
         filters: Number of filters.
-        size: Side of the kernel.
-        strides: Step between patches. Defaults to 1.
-        padding: `"same"` (default) or `"valid"`.
+        size: Height and width of the kernel.
+        strides: Stride along both axes. Defaults to 1.
         use_bias: Whether to add a bias. Defaults to True.
-        kernel_initializer: Initializer of the kernel. Defaults to `"glorot_uniform"`.
 
     Example:
         >>> Convolution(4, size=3)(np.ones((2, 8, 8, 1))).shape
         TensorShape([2, 8, 8, 4])
     """
 
-    def __init__(
-        self,
-        filters: int,
-        size: int,
-        strides: int = 1,
-        padding: str = "same",
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-    ) -> None:
-        super().__init__()
-        self._filters, self._size, self._strides = filters, size, strides
-        self._padding, self._use_bias = padding, use_bias
-        self._initializer = keras.initializers.get(kernel_initializer)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the kernel `[size, size, channels, filters]` and the bias."""
-        self.kernel = self.add_weight(
-            shape=(self._size, self._size, input_shape[-1], self._filters),
-            initializer=self._initializer,
-            name="kernel",
-        )
-        if self._use_bias:
-            self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
+    def __init__(self, filters: int, size: int, strides: int = 1, use_bias: bool = True) -> None:
+        super().__init__(filters, size, strides, padding="same", use_bias=use_bias)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Convolves images `[batch, height, width, channels]`."""
-        size, strides = self._size, self._strides
-        if self._padding == "same":
-            pads = [(0, 0)]
-            for length in inputs.shape[1:3]:
-                total = max((-(-length // strides) - 1) * strides + size - length, 0)
-                pads.append((total // 2, total - total // 2))
-            inputs = ops.pad(inputs, [*pads, (0, 0)])
+        size, stride = self.kernel_size[0], self.strides[0]
+        pads = [(0, 0)]
+        for length in inputs.shape[1:3]:
+            total = max((-(-length // stride) - 1) * stride + size - length, 0)
+            pads.append((total // 2, total - total // 2))
+        inputs = ops.pad(inputs, [*pads, (0, 0)])
         height, width = (length - size + 1 for length in inputs.shape[1:3])
-        patches = ops.concatenate(
-            [
-                inputs[:, y : y + height : strides, x : x + width : strides]
-                for y in range(size)
-                for x in range(size)
-            ],
-            axis=-1,
-        )
-        kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, self._filters))
-        outputs = ops.matmul(patches, kernel)
-        return outputs + self.bias if self._use_bias else outputs
+        patches = [
+            inputs[:, y : y + height : stride, x : x + width : stride]
+            for y in range(size)
+            for x in range(size)
+        ]
+        kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (-1, self.filters))
+        outputs = ops.matmul(ops.concatenate(patches, axis=-1), kernel)
+        return outputs + self.bias if self.use_bias else outputs
 
 
 class AveragePooling(keras.layers.Layer):
-    """Averages squares of two by two pixels.
+    """Averages 2×2 squares of pixels.
 
     Example:
         >>> AveragePooling()(np.ones((2, 8, 8, 3))).shape
@@ -87,36 +62,59 @@ class AveragePooling(keras.layers.Layer):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Averages images `[batch, height, width, channels]` of an even height and width."""
+        """Pools images `[batch, height, width, channels]` of even height and width."""
         height, width, channels = inputs.shape[1:]
         squares = ops.reshape(inputs, (-1, height // 2, 2, width // 2, 2, channels))
         return ops.mean(squares, axis=(2, 4))
 
 
 class BatchNormalization(keras.layers.Layer):
-    """Normalises by the statistics of the minibatch, as Keras' layer does in training.
-
-    Args:
-        epsilon: Added to variances. Defaults to 1e-3.
+    """Normalizes by the statistics of the minibatch, as Keras' layer does in training.
 
     Example:
         >>> BatchNormalization()(np.ones((2, 3))).shape
         TensorShape([2, 3])
     """
 
-    def __init__(self, epsilon: float = 1e-3) -> None:
-        super().__init__()
-        self._epsilon = epsilon
-
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the scale and the shift."""
+        """Creates the scale γ and the offset β."""
         shape = (input_shape[-1],)
         self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Normalises all axes but the last."""
+        """Normalizes over all axes except the last."""
         axes = tuple(range(len(inputs.shape) - 1))
-        centred = inputs - ops.mean(inputs, axis=axes, keepdims=True)
-        variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
-        return self.gamma * centred * ops.rsqrt(variance + self._epsilon) + self.beta
+        centered = inputs - ops.mean(inputs, axis=axes, keepdims=True)
+        variance = ops.mean(ops.square(centered), axis=axes, keepdims=True)
+        return self.gamma * centered * ops.rsqrt(variance + 1e-3) + self.beta
+
+
+class ActivationMixture(keras.layers.Layer):
+    """Applies one of several activation functions.
+
+    The choice is a non-trainable weight: models with different activations share one compiled
+    program.
+
+    Args:
+        activations: Names of Keras' activation functions.
+        chosen: Index of the one to apply.
+
+    Example:
+        >>> layer = ActivationMixture(["relu", "tanh"], chosen=0)
+        >>> layer(np.array([[-1.0, 2.0]])).numpy()
+        array([[0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, activations: Sequence[str], chosen: int) -> None:
+        super().__init__()
+        self._functions = [keras.activations.get(name) for name in activations]
+        self._one_hot = self.add_weight(
+            shape=(len(activations),), initializer="zeros", trainable=False, name="one_hot"
+        )
+        self._one_hot.assign([float(k == chosen) for k in range(len(activations))])
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the chosen function of the inputs."""
+        values = [function(inputs) for function in self._functions]
+        return ops.tensordot(self._one_hot, ops.stack(values), axes=1)

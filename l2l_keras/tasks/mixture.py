@@ -8,20 +8,19 @@ from l2l_keras.tasks.base import Task
 
 
 class Mixture:
-    """Tasks that a rule is meta-trained on side by side, and others that choose its best weights.
+    """Training tasks of a rule, and validation tasks that choose its best weights.
 
-    What a rule has seen nothing like, it cannot be expected to be good at: a mixture over models,
-    losses and data makes it general.
+    A rule generalizes to models, losses and data similar to those of its training tasks.
 
     Args:
-        members: The tasks to train on, by name.
-        validation: The tasks on which the rule is validated, by name; their validation optimizees
-            are used. Defaults to the members.
+        members: The training tasks, by name.
+        validation: The validation tasks, by name, of which the validation optimizees are used.
+            Defaults to the training tasks.
         name: Name of the mixture. Defaults to `"mixture"`.
 
     Attributes:
-        members: The tasks to train on, by name.
-        validation: The tasks to validate on, by name.
+        members: The training tasks, by name.
+        validation: The validation tasks, by name.
         name: Name of the mixture.
 
     Raises:
@@ -52,5 +51,5 @@ class Mixture:
 
     @property
     def size(self) -> int:
-        """Number of parameters of the largest member."""
+        """Number of parameters of the largest training task."""
         return max(task.size for task in self.members.values())

@@ -1,4 +1,4 @@
-"""Tasks by name, for scripts."""
+"""Tasks by name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from l2l_keras.tasks.paper.images import digits_mlp, mnist_mlp
 from l2l_keras.tasks.paper.neural_art import NeuralArt
 from l2l_keras.tasks.paper.quadratic import Quadratic
 
-# Those that need no data, and one whose options say where its data are.
-_GENERATED: dict[str, Callable[..., Task]] = {
+MakeTask = Callable[..., Task | Mixture]
+
+# Tasks that take neither `data_dir` nor `download`, and tasks that take both.
+_EMBEDDED: dict[str, MakeTask] = {
     "digits_convnet": digits_convnet,
     "digits_mlp": digits_mlp,
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
 }
-_STORED: dict[str, Callable[..., Task | Mixture]] = {
+_STORED: dict[str, MakeTask] = {
     "cifar_convnet": cifar_convnet,
     "general": general,
     "mnist_mlp": mnist_mlp,
@@ -34,14 +36,14 @@ _STORED: dict[str, Callable[..., Task | Mixture]] = {
 
 
 def names() -> list[str]:
-    """Returns the names that `get` knows.
+    """Returns the names of the tasks.
 
     Example:
         >>> l2l_keras.tasks.names()
         ['cifar_convnet', 'digits_convnet', 'digits_mlp', 'general', 'mnist_mlp', 'neural_art', \
         'quadratic']
     """
-    return sorted([*_GENERATED, *_STORED])
+    return sorted([*_EMBEDDED, *_STORED])
 
 
 def stored_names() -> list[str]:
@@ -60,10 +62,11 @@ def get(
     """Returns a task by its name, or one of your own.
 
     Args:
-        name: One of `names()`, or where to find a function that returns a `Task` or a `Mixture`:
+        name: One of `names()`, or a function of yours that returns a `Task` or a `Mixture`:
             `"package.module:function"` or `"path/to/file.py:function"`.
-        data_dir: Folder of TensorFlow Datasets, for tasks that read from it.
-        download: Whether such tasks may download what is missing. Defaults to True.
+        data_dir: Folder of TensorFlow Datasets, for tasks that read from it. Defaults to that
+            library's own.
+        download: Whether such tasks may download missing data. Defaults to True.
         **options: Arguments of the task, such as `functions` of `quadratic` or `layers` of
             `mnist_mlp`.
 
@@ -72,17 +75,16 @@ def get(
 
     Raises:
         ValueError: If there is no such task, or it does not take the options.
-        FileNotFoundError: If its data are missing.
+        FileNotFoundError: If its data is missing.
 
     Example:
         >>> l2l_keras.tasks.get("quadratic").size
         1280
     """
-    function: Callable[..., Task | Mixture]
     if ":" in name:
-        function = _own(name)
-    elif name in _GENERATED:
-        function = _GENERATED[name]
+        function = _import_function(name)
+    elif name in _EMBEDDED:
+        function = _EMBEDDED[name]
     elif name in _STORED:
         function = functools.partial(_STORED[name], data_dir=data_dir, download=download)
     else:
@@ -103,26 +105,27 @@ def get(
     return task
 
 
-def _own(name: str) -> Callable[..., Task | Mixture]:
+def _import_function(name: str) -> MakeTask:
     """Imports `module:function` or `file.py:function`."""
-    place, _, function_name = name.rpartition(":")
+    source, _, function_name = name.rpartition(":")
+    import_module = _import_file if source.endswith(".py") else importlib.import_module
     try:
-        module = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
+        module = import_module(source)
     except (ImportError, FileNotFoundError) as error:
         raise ValueError(f"No task at {name!r}: {error}") from error
     if not hasattr(module, function_name):
-        raise ValueError(f"No task at {name!r}: {place} has no {function_name!r}")
+        raise ValueError(f"No task at {name!r}: {source} has no {function_name!r}")
     return getattr(module, function_name)
 
 
 def _import_file(path: str) -> Any:
-    """Imports a file under a name that no other module has."""
+    """Imports a file under a unique module name."""
     name = f"{__name__}:{pathlib.Path(path).resolve()}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    # Data classes, for one, look their module up while it is still being imported.
+    # Data classes look up their module while it is being imported.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -26,7 +26,7 @@ def wrong():
 
 
 def broken():
-    raise ZeroDivisionError("a mistake of the user's")
+    raise ZeroDivisionError("an error in the user's task")
 """
 
 
@@ -38,20 +38,23 @@ def file_fixture(tmp_path):
 
 
 def test_names():
-    assert tasks.names() == [
-        "cifar_convnet",
-        "digits_convnet",
-        "digits_mlp",
-        "general",
-        "mnist_mlp",
-        "neural_art",
-        "quadratic",
-    ]
+    stored = ["cifar_convnet", "general", "mnist_mlp"]
+    embedded = ["digits_convnet", "digits_mlp", "neural_art", "quadratic"]
+    assert tasks.names() == sorted([*stored, *embedded])
+    assert tasks.registry.stored_names() == stored
 
 
-@pytest.mark.parametrize(("name", "size"), [("quadratic", 1280), ("digits_mlp", 1510)])
-def test_tasks_without_data_are_made_by_name(name, size):
-    task = tasks.get(name)
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("quadratic", {}, 1280),
+        ("quadratic", {"functions": 2, "dimension": 3}, 6),
+        ("digits_mlp", {}, 1510),
+        ("digits_mlp", {"layers": (5,)}, 64 * 5 + 5 + 5 * 10 + 10),
+    ],
+)
+def test_tasks_are_made_by_name_with_options(name, options, size):
+    task = tasks.get(name, **options)
     assert isinstance(task, tasks.Task)
     assert (task.name, task.size) == (name, size)
 
@@ -59,33 +62,30 @@ def test_tasks_without_data_are_made_by_name(name, size):
 @pytest.mark.parametrize(
     ("name", "data"), [("mnist_mlp", "mnist"), ("general", "mnist"), ("cifar_convnet", "cifar10")]
 )
-def test_stored_data_are_looked_for_where_the_arguments_say(name, data, tmp_path):
+def test_stored_data_is_read_from_data_dir(name, data, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"'{data}'.*{tmp_path}"):
         tasks.get(name, data_dir=str(tmp_path), download=False)
 
 
-def test_ones_own_from_a_file(file):
+def test_a_task_from_a_file(file):
     assert tasks.get(f"{file}:make").size == 6
+    assert tasks.get(f"{file}:make", dimension=4).size == 12
 
 
-def test_ones_own_from_a_module(file, monkeypatch):
+def test_a_task_from_a_module(file, monkeypatch):
     monkeypatch.syspath_prepend(file.parent)
     assert tasks.get("my_quadratic_task:make").size == 6
 
 
-def test_files_of_the_same_name_are_told_apart(file, tmp_path):
-    tasks.get(f"{file}:make")
-    other = tmp_path / "other" / file.name
-    other.parent.mkdir()
-    other.write_text(OWN.replace("dimension=2", "dimension=5"))
-    assert tasks.get(f"{other}:make").size == 15
+def test_files_may_share_their_name_with_files_and_modules(file, tmp_path):
     assert tasks.get(f"{file}:make").size == 6
-
-
-def test_a_file_may_be_named_as_a_module_that_is_in_use(file, tmp_path):
-    path = tmp_path / "dataclasses.py"
-    path.write_text("from l2l_keras.tasks import Quadratic as make\n")
-    assert tasks.get(f"{path}:make").size == 1280
+    same = tmp_path / "other" / file.name
+    same.parent.mkdir()
+    same.write_text(OWN.replace("dimension=2", "dimension=5"))
+    module = tmp_path / "dataclasses.py"
+    module.write_text("from l2l_keras.tasks import Quadratic as make\n")
+    assert tasks.get(f"{same}:make").size == 15
+    assert tasks.get(f"{module}:make").size == 1280
     assert tasks.get(f"{file}:make").size == 6
 
 
@@ -101,34 +101,25 @@ def test_a_file_may_be_named_as_a_module_that_is_in_use(file, tmp_path):
         ("{file}", "Unknown task.*my_quadratic_task.py'"),
     ],
 )
-def test_what_is_not_there_is_said(name, message, file):
+def test_unknown_tasks_are_refused(name, message, file):
     with pytest.raises(ValueError, match=message):
         tasks.get(name.format(file=file, folder=file.parent))
 
 
-def test_options_are_arguments_of_the_task(file):
-    assert tasks.get("quadratic", functions=2, dimension=3).size == 6
-    assert tasks.get("digits_mlp", layers=(5,)).size == 64 * 5 + 5 + 5 * 10 + 10
-    assert tasks.get(f"{file}:make", dimension=4).size == 12
-
-
 @pytest.mark.parametrize("name", ["quadratic", "mnist_mlp", "{file}:make"])
-def test_options_that_a_task_does_not_take_are_refused(name, file):
+def test_unknown_options_are_refused(name, file):
     with pytest.raises(ValueError, match="does not take these options: .*'unctions'"):
         tasks.get(name.format(file=file), download=False, unctions=2)
 
 
-def test_an_option_of_a_wrong_value_is_refused():
+def test_wrong_values_of_options_are_refused():
     with pytest.raises(ValueError, match="`functions` must be positive.*Received: .*functions=0"):
         tasks.get("quadratic", functions=0)
 
 
-def test_a_mistake_in_ones_own_task_is_not_hidden(file):
-    with pytest.raises(ZeroDivisionError, match="a mistake of the user's"):
+def test_errors_in_a_user_s_file_are_not_hidden(file, tmp_path):
+    with pytest.raises(ZeroDivisionError, match="an error in the user's task"):
         tasks.get(f"{file}:broken")
-
-
-def test_nor_is_one_that_python_finds_on_import(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("import math\nmath.no_such_function()\n")
     with pytest.raises(AttributeError, match="no_such_function"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.paper.images import cross_entropy, embedded_digits, load_images, scale_pixels
@@ -25,18 +27,18 @@ def cifar_convnet(
 ) -> KerasTask:
     """Returns the paper's task of classifying CIFAR-10 with a small convolutional network.
 
-    Convolutions of 3×3, each with batch normalisation, ReLU and max-pooling; then a dense layer,
-    with batch normalisation and ReLU too, and logits. The paths of the convolutions' variables,
-    those of their normalisation included, contain `conv`: `{"conv": rule, ".*": rule}` gives them
-    a rule of their own, as the paper does.
+    3×3 convolutions, each with batch normalization, ReLU and max pooling; then a dense layer with
+    batch normalization and ReLU, and logits. The paths of the convolutional variables, including
+    those of their batch normalization, contain `conv`: `{"conv": rule, ".*": rule}` gives them a
+    rule of their own, as in the paper.
 
     Args:
-        labels: The labels to tell apart, numbers from 0 to 9; images of others are left out.
-            Defaults to all. The paper's CIFAR-5 and CIFAR-2 are subsets of five and two.
+        labels: The classes, labels from 0 to 9; other images are left out. Defaults to all. The
+            paper's CIFAR-5 and CIFAR-2 are subsets of five and two.
         filters: Filters of each convolution. Defaults to (16, 16, 16).
         units: Units of the dense layer. Defaults to 32.
         data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
-        download: Whether to download CIFAR-10 where it is missing. Defaults to True.
+        download: Whether to download CIFAR-10 if it is missing. Defaults to True.
         batch_size: Examples in a minibatch. Defaults to 128.
 
     Returns:
@@ -44,7 +46,7 @@ def cifar_convnet(
         training images, validation optimizees the other tenth, test optimizees the test images.
 
     Raises:
-        FileNotFoundError: If CIFAR-10 is not in `data_dir` and is not downloaded.
+        FileNotFoundError: If CIFAR-10 is neither in `data_dir` nor downloaded.
         ValueError: If an argument is not as described.
 
     Example:
@@ -53,10 +55,9 @@ def cifar_convnet(
 
     Source: Andrychowicz et al. (2016), section 3.3.
     """
-    _check(labels, filters, units)
     parts = {"train": "train[:90%]", "validation": "train[90%:]", "test": "test"}
-    data = load_images("cifar10", parts, data_dir, download)
-    return _task("cifar_convnet", data, labels, filters, units, batch_size, scale_pixels)
+    load = functools.partial(load_images, "cifar10", parts, data_dir, download)
+    return _task("cifar_convnet", load, labels, filters, units, batch_size, scale_pixels)
 
 
 def digits_convnet(
@@ -67,10 +68,10 @@ def digits_convnet(
 ) -> KerasTask:
     """Returns the task of classifying scikit-learn's 8×8 digits with a convolutional network.
 
-    It is that of `cifar_convnet`, and needs no download.
+    The network is that of `cifar_convnet`. No download is needed.
 
     Args:
-        labels: As in `cifar_convnet`.
+        labels: See `cifar_convnet`.
         filters: Filters of each convolution, at most three. Defaults to (8, 8, 8).
         units: Units of the dense layer. Defaults to 16.
         batch_size: Examples in a minibatch. Defaults to 128.
@@ -78,56 +79,48 @@ def digits_convnet(
     Returns:
         A `KerasTask` with cross-entropy as its loss, and the data of `digits_mlp`.
 
-    Raises:
-        ValueError: If an argument is not as described.
-
     Example:
         >>> l2l_keras.tasks.digits_convnet().size
         1602
     """
-    _check(labels, filters, units)
-    return _task("digits_convnet", embedded_digits(), labels, filters, units, batch_size, None)
+    return _task("digits_convnet", embedded_digits, labels, filters, units, batch_size)
 
 
-def _check(labels: Sequence[int], filters: Sequence[int], units: int) -> None:
-    """Checks what both tasks are given."""
+def _task(
+    name: str,
+    load: Callable[[], Data],
+    labels: Sequence[int],
+    filters: Sequence[int],
+    units: int,
+    batch_size: int,
+    transform: Callable[[Any, Any], Any] | None = None,
+) -> KerasTask:
+    """Returns the task of classifying the images of some labels."""
     if len(set(labels)) < max(2, len(labels)) or not set(labels) <= set(LABELS):
         raise ValueError(
-            f"`labels` must be two or more different numbers from 0 to 9. Received: {labels}"
+            f"`labels` must be two or more different labels from 0 to 9. Received: {labels}"
         )
     if not filters or any(not isinstance(count, int) or count < 1 for count in (*filters, units)):
         raise ValueError(
             "`filters` and `units` must be positive integers. "
             f"Received: filters={filters}, units={units}"
         )
-
-
-def _task(
-    name: str,
-    data: Data,
-    labels: Sequence[int],
-    filters: Sequence[int],
-    units: int,
-    batch_size: int,
-    transform: Callable[[Any, Any], Any] | None,
-) -> KerasTask:
-    """Returns the task of telling some labels of a data set apart."""
+    data = load()
     shape = data["train"][0].shape[1:]
 
     def model_fn() -> keras.Model:
         model = keras.Sequential([keras.Input(shape)])
         for k, count in enumerate(filters):
-            model.add(
-                keras.layers.Conv2D(count, 3, padding="same", use_bias=False, name=f"conv_{k}")
-            )
-            model.add(keras.layers.BatchNormalization(name=f"conv_{k}_norm"))
-            model.add(keras.layers.ReLU())
-            model.add(keras.layers.MaxPooling2D())
-        model.add(keras.layers.Flatten())
-        model.add(keras.layers.Dense(units, use_bias=False, name="dense"))
-        model.add(keras.layers.BatchNormalization(name="dense_norm"))
-        model.add(keras.layers.ReLU())
-        model.add(keras.layers.Dense(len(labels), name="logits"))
+            name = f"conv_{k}"
+            model.add(layers.Conv2D(count, 3, padding="same", use_bias=False, name=name))
+            model.add(layers.BatchNormalization(name=f"{name}_norm"))
+            model.add(layers.ReLU())
+            model.add(layers.MaxPooling2D())
+        model.add(layers.Flatten())
+        model.add(layers.Dense(units, use_bias=False, name="dense"))
+        model.add(layers.BatchNormalization(name="dense_norm"))
+        model.add(layers.ReLU())
+        model.add(layers.Dense(len(labels), name="logits"))
         return model
 
     chosen = {split: _only(images, targets, labels) for split, (images, targets) in data.items()}
@@ -137,8 +130,8 @@ def _task(
 def _only(
     images: np.ndarray, targets: np.ndarray, labels: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of some labels, which are counted from 0 in their order."""
-    number = np.full(len(LABELS), -1, "int32")
-    number[list(labels)] = np.arange(len(labels))
-    targets = number[targets]
+    """Returns the images of some labels, which are renumbered from 0 in their order."""
+    index = np.full(len(LABELS), -1, "int32")
+    index[list(labels)] = np.arange(len(labels))
+    targets = index[targets]
     return images[targets >= 0], targets[targets >= 0]

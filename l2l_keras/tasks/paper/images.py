@@ -1,4 +1,4 @@
-"""Classifiers of small images: the paper's MNIST network and its embedded little sister."""
+"""Perceptrons that classify small images: the paper's MNIST network, and one for 8×8 digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from l2l_keras.tasks.base import SPLITS, Nest, Tensor
 from l2l_keras.tasks.keras_task import KerasTask
-from l2l_keras.tasks.paper.activation_mixture import ActivationMixture
+from l2l_keras.tasks.layers import ActivationMixture
 
 
 def digits_mlp(
@@ -31,7 +31,7 @@ def digits_mlp(
 
     Returns:
         A `KerasTask` with cross-entropy as its loss. Training, validation and test optimizees see
-        599 images each: fewer would be learned by heart, and say little about other optimizees.
+        599 images each: fewer would be memorized, and tell little about other optimizees.
 
     Raises:
         ValueError: If `layers` is not as described.
@@ -41,13 +41,9 @@ def digits_mlp(
         1510
     """
     data = embedded_digits()
+    model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
     return KerasTask(
-        _mlp(data["train"][0].shape[1:], layers, activation),
-        cross_entropy(),
-        data,
-        batch_size,
-        jit_compile=True,
-        name="digits_mlp",
+        model_fn, cross_entropy(), data, batch_size, jit_compile=True, name="digits_mlp"
     )
 
 
@@ -66,17 +62,17 @@ def mnist_mlp(
         activation: Activation of the hidden layers, or several, of which each optimizee draws one.
             Defaults to `"sigmoid"`.
         data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
-        download: Whether to download MNIST where it is missing. Defaults to True.
+        download: Whether to download MNIST if it is missing. Defaults to True.
         batch_size: Examples in a minibatch. Defaults to 128.
-        pool: Side of the squares of pixels that are averaged into one, a divisor of 28. Coarser
-            images make cheaper optimizees, for a first stage of meta-training. Defaults to 1.
+        pool: Side of the squares of pixels to average, a divisor of 28. Smaller images make
+            cheaper optimizees, for a first stage of meta-training. Defaults to 1.
 
     Returns:
         A `KerasTask` with cross-entropy as its loss. Training optimizees see the first 50,000
         training images, validation optimizees the other 10,000, test optimizees the test images.
 
     Raises:
-        FileNotFoundError: If MNIST is not in `data_dir` and is not downloaded.
+        FileNotFoundError: If MNIST is neither in `data_dir` nor downloaded.
         ValueError: If `pool` is not a divisor of 28, or `layers` is not as described.
 
     Example:
@@ -94,15 +90,7 @@ def mnist_mlp(
 
 
 def average(images: np.ndarray, pool: int) -> np.ndarray:
-    """Averages squares of pixels.
-
-    Args:
-        images: `[examples, height, width, channels]`.
-        pool: Side of the squares in pixels, a divisor of both height and width.
-
-    Returns:
-        The smaller images, rounded to the type of the large ones.
-    """
+    """Averages squares of pixels of images `[examples, height, width, channels]`, and rounds."""
     if pool == 1:
         return images
     count, height, width, channels = images.shape
@@ -111,10 +99,9 @@ def average(images: np.ndarray, pool: int) -> np.ndarray:
 
 
 def embedded_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns scikit-learn's digits: for each split a third of them, drawn at random.
+    """Returns scikit-learn's digits, a random third for each split.
 
-    Returns:
-        For every split, float32 images `[599, 8, 8, 1]` from 0 to 1, and integer labels.
+    Images are float32 `[599, 8, 8, 1]` from 0 to 1, and labels int32.
     """
     # Imported here: scikit-learn takes a second, and few tasks need it.
     from sklearn.datasets import load_digits
@@ -133,30 +120,24 @@ def load_images(
 
     Args:
         name: Name of the data set, such as `"mnist"`.
-        parts: The part of the data set for every split, in TensorFlow Datasets' notation.
+        parts: The part of the data set for each split, in TensorFlow Datasets' notation.
         data_dir: Folder of TensorFlow Datasets, or None for that library's own.
-        download: Whether to download the data set where it is missing.
+        download: Whether to download the data set if it is missing.
 
     Returns:
-        For every split, uint8 images `[examples, height, width, channels]` and integer labels.
+        For each split, uint8 images `[examples, height, width, channels]` and int32 labels.
 
     Raises:
-        FileNotFoundError: If the data set is missing and could not be had.
+        FileNotFoundError: If the data set cannot be read or downloaded.
     """
-    # Imported here: it takes seconds, and most tasks do without.
+    # Imported here: it takes seconds, and most tasks do without it.
     import tensorflow_datasets as tfds
 
     try:
-        loaded = tfds.load(
-            name,
-            split=list(parts.values()),
-            data_dir=data_dir,
-            download=download,
-            batch_size=-1,
-            as_supervised=True,
-        )
+        options = {"data_dir": data_dir, "download": download, "batch_size": -1}
+        loaded = tfds.load(name, split=list(parts.values()), as_supervised=True, **options)
     except Exception as error:
-        # Whatever goes wrong (no network, no such folder, a damaged file), users need one line.
+        # No network, no such folder, a damaged file: in one line.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"Data set {name!r} could not be read from {data_dir or 'the default folder'} "
@@ -169,15 +150,7 @@ def load_images(
 
 
 def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
-    """Maps uint8 pixels to [0, 1].
-
-    Args:
-        images: uint8 `[batch, height, width, channels]`.
-        labels: Passed on.
-
-    Returns:
-        `(images, labels)`, the images as float32.
-    """
+    """Maps uint8 pixels to float32 from 0 to 1, and leaves labels unchanged."""
     return tf.cast(images, "float32") / 255.0, labels
 
 
@@ -188,31 +161,21 @@ def image_mlp(
     batch_size: int = 128,
     name: str = "image_mlp",
 ) -> KerasTask:
-    """Returns the task of classifying images of ten kinds with a multilayer perceptron.
+    """Returns the task of classifying images of ten classes with a multilayer perceptron.
 
     Args:
-        data: For every split, uint8 images `[examples, height, width, channels]` and labels from
+        data: For each split, uint8 images `[examples, height, width, channels]` and labels from
             0 to 9.
-        layers: Units of the hidden layers. Defaults to one layer of 20.
-        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
-            Defaults to `"sigmoid"`.
-        batch_size: Examples in a minibatch. Defaults to 128.
-        name: Name of the task.
+        layers: See `mnist_mlp`.
+        activation: See `mnist_mlp`.
+        batch_size: See `mnist_mlp`.
+        name: Name of the task. Defaults to `"image_mlp"`.
 
     Returns:
         A `KerasTask` with cross-entropy as its loss.
-
-    Raises:
-        ValueError: If `layers` is not as described.
     """
-    return KerasTask(
-        _mlp(data["train"][0].shape[1:], layers, activation),
-        cross_entropy(),
-        data,
-        batch_size,
-        transform=scale_pixels,
-        name=name,
-    )
+    model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
+    return KerasTask(model_fn, cross_entropy(), data, batch_size, scale_pixels, name=name)
 
 
 def cross_entropy() -> keras.losses.Loss:
@@ -224,9 +187,7 @@ def _mlp(
     shape: Any, layers: Sequence[int], activation: str | Sequence[str]
 ) -> Callable[[], keras.Model]:
     """Returns a function that makes perceptrons with ten outputs (logits)."""
-    if not isinstance(layers, Sequence) or any(
-        not isinstance(units, int) or units < 1 for units in layers
-    ):
+    if not isinstance(layers, Sequence) or not all(isinstance(n, int) and n > 0 for n in layers):
         raise ValueError(f"`layers` must be a sequence of positive integers. Received: {layers!r}")
 
     def model_fn() -> keras.Model:

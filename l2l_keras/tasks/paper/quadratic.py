@@ -16,10 +16,10 @@ class Quadratic(Task):
     """f(θ) = ‖Wθ − y‖², with W `[dimension, dimension]` and y `[dimension]` drawn at random.
 
     Args:
-        dimension: Coordinates of one function. Defaults to 10.
-        functions: Functions side by side, each following its own gradient. Defaults to 128.
-        draw: How the entries of W and y are drawn: `"normal"` (the default, the paper's) from
-            N(0, 1), or `"uniform"` from [0, 1) (as the paper's published code does).
+        dimension: Parameters of one function. Defaults to 10.
+        functions: Independent functions, each following its own gradient. Defaults to 128.
+        draw: Distribution of the entries of W and y: `"normal"` (the default, the paper's) for
+            N(0, 1), or `"uniform"` for [0, 1), as in the paper's published code.
         initial_scale: Standard deviation of θ_0, or a pair `(low, high)` between which it is drawn
             log-uniformly for each function. Defaults to 0.01.
         condition: Condition number of the Hessian 2 WᵀW, the same for all functions: the singular
@@ -93,7 +93,7 @@ class Quadratic(Task):
         return tf.reshape(parameters, (self.size,)), (w, y)
 
     def _conditioned(self, w: Tensor) -> Tensor:
-        """Gives matrices the condition asked for."""
+        """Replaces the singular values of matrices by those of `condition`."""
         if self.condition is None:
             return w
         _, left, right = tf.linalg.svd(w)
@@ -110,8 +110,7 @@ class Quadratic(Task):
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes ‖Wθ − y‖² of every function; see `Task.loss`."""
         del batch
-        residuals = self._residuals(parameters, state)
-        return tf.reduce_sum(tf.square(residuals), axis=1), state
+        return tf.reduce_sum(tf.square(self._residuals(parameters, state)), axis=1), state
 
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest
