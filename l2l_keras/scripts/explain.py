@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     if others:
         scale = _SCALE.value
         titles = {name: f"{name}\ns = {scale:g}" for name in others}
-        explained["update_maps"] = outputs.coordinate_rules(
+        explained["update_maps"] = outputs.elementwise_rules(
             others, dict.fromkeys(others, scale), titles
         )
     if tensorwise:
