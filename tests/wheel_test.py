@@ -67,8 +67,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 @pytest.mark.slow
 def test_installed_wheel_runs(wheel, tmp_path):
-    # Only the wheel is installed. A .pth file gives it the dependencies of this environment, without
-    # its editable installs.
+    # Only the wheel is installed. A .pth file gives it the dependencies of this environment, but
+    # not its editable installs.
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
     binaries = environment / ("Scripts" if os.name == "nt" else "bin")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 
 class StageError(RuntimeError):
@@ -105,11 +104,14 @@ class CommandRunner:
 
     def _start(self, module: Sequence[str]) -> subprocess.Popen[str]:
         """Starts a Python module as a process."""
-        # The modules that this process finds, and its share of the processor.
-        environment: dict[str, Any] = {
+        affinity = getattr(os, "sched_getaffinity", None)
+        processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+        threads = str(max(1, processors // self.jobs))
+        environment = {
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            **({"TF_NUM_INTRAOP_THREADS": str(self._threads())} if self.jobs > 1 else {}),
+            **({"TF_NUM_INTRAOP_THREADS": threads} if self.jobs > 1 else {}),
             **os.environ,
+            # The modules that this process finds.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         with self._lock:
@@ -127,9 +129,3 @@ class CommandRunner:
             )
             self._running.add(process)
         return process
-
-    def _threads(self) -> int:
-        """Returns the processor threads of each command."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return max(1, processors // self.jobs)

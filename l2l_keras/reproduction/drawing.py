@@ -69,17 +69,11 @@ def draw_finals(
             # Side by side, so that the intervals do not hide each other.
             shift = 0.01 * (k - (len(styles) - 1) / 2) * (max(cells) - min(cells))
             shown = {x: curve for x, cell in cells.items() for curve in cell if curve.name == name}
-            axes.errorbar(
-                [x + shift for x in shown],
-                [curve.final if math.isfinite(curve.final) else np.nan for curve in shown.values()],
-                yerr=[np.nan_to_num(curve.interval, posinf=0.0) for curve in shown.values()],
-                label=labels[name],
-                marker="o",
-                markersize=4,
-                elinewidth=1,
-                capsize=2,
-                **style,
-            )
+            x = [value + shift for value in shown]
+            y = [curve.final if math.isfinite(curve.final) else np.nan for curve in shown.values()]
+            intervals = [np.nan_to_num(curve.interval, posinf=0.0) for curve in shown.values()]
+            marks = {"marker": "o", "markersize": 4, "elinewidth": 1, "capsize": 2}
+            axes.errorbar(x, y, intervals, label=labels[name], **marks, **style)
         if finals and min(finals) > 0:
             # Limited to the losses: intervals of few runs may reach far beyond.
             log_scale(axes, min(finals), max(finals))
@@ -119,7 +113,7 @@ def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str]) -
     for axes, name in zip(row, maps, strict=True):
         # Above the power of ten at the top of the axis.
         axes.set_title(titles.get(name, name), pad=16)
-    marks = {"marker": "o", "markersize": 3}
+    marks: Any = {"marker": "o", "markersize": 3}
     row = _draw_lines(parts[1], responses, "steps since a single gradient", **marks)
     row[0].set_ylabel("update, less that without it")
     return figure
@@ -232,23 +226,12 @@ def _legend(figure: Any, row: Sequence[Any], labels: Iterable[str]) -> None:
         handles, texts = axes.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
     labels = list(labels)
-    figure.legend(
-        [found[label] for label in labels],
-        labels,
-        loc="outside lower center",
-        ncols=_columns(labels, row[0].figure.bbox.width / row[0].figure.dpi),
-        frameon=False,
-    )
-
-
-def _columns(labels: Sequence[str], width: float) -> int:
-    """Returns the columns of a legend that fit into a width in inches, in even rows."""
-    fitting = 1
-    for columns in range(len(labels), 1, -1):
-        parts = np.array_split(np.array(labels, dtype=object), columns)
-        # A line, the space around it, and letters of 10 points, of which few are as wide.
-        if sum(0.8 + 0.083 * max(map(len, part)) for part in parts) <= width:
-            fitting = columns
+    handles = [found[label] for label in labels]
+    for rows in range(1, len(labels) + 1):
+        columns = math.ceil(len(labels) / rows)
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
-    rows = math.ceil(len(labels) / fitting)
-    return math.ceil(len(labels) / rows)
+        legend.remove()

@@ -145,8 +145,8 @@ def _neural_art(size: Size) -> Figure:
         painting = size.painting(side, new_style)
         task = ("--task=neural_art", *task_options(painting))
         arguments = size.evaluation(task, size.steps(128), ("--seeds=10", "--tuning_seeds=2"))
-        side = painting["size"]
-        title = f"{side}×{side}, {'a new style' if new_style else 'the style of training'}"
+        style = "a new style" if new_style else "the style of training"
+        title = f"{painting['size']}×{painting['size']}, {style}"
         cells.append(Cell(title, _evaluation(f"neural_art-{k}", trainings, arguments)))
         paintings.append(painting)
     return _of_cells(trainings, cells, outputs.neural_art, paintings)

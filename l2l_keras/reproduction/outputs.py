@@ -19,15 +19,6 @@ from l2l_keras.reproduction.workspace import Workspace
 from l2l_keras.rules import TensorwiseRule, UpdateRule
 
 _SETTINGS = ("task", "steps", "seeds", "tuning_seeds", "window")
-_OF_A_RESULT = (
-    "name",
-    "learned",
-    "learning_rate",
-    "mean_final_loss",
-    "interval_half_width",
-    "ratio_to_best_baseline",
-    "runs",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +86,6 @@ def elementwise_rules(
 
     `scales` and `titles` hold, by the name of a rule, the RMS s of its gradients and the title of
     its panels. In the rows, x is a gradient, or steps since the impulse.
-
-    Example:
-        >>> rules = {"untrained": l2l_keras.rules.RNNprop(seed=0)}
-        >>> output = elementwise_rules(rules, {"untrained": 0.1}, {})
-        >>> output.rows[0]
-        ('rule', 'kind', 'which', 'x', 'update')
     """
     maps = {name: evaluation.update_map(rule, scales[name]) for name, rule in rules.items()}
     responses = {name: evaluation.impulse_map(rule, scales[name]) for name, rule in rules.items()}
@@ -120,11 +105,6 @@ def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
     """Draws the steps of tensorwise rules when successive gradients agree more or less.
 
     The rows hold step sizes, RMS of updates, and cosines of their angles with descent.
-
-    Example:
-        >>> rules = {"untrained": l2l_keras.rules.TensorwiseLSTM(seed=0)}
-        >>> len(tensorwise_rules(rules, steps=2).rows)
-        11
     """
     responses = {name: evaluation.tensor_responses(rule, steps) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [
@@ -180,13 +160,13 @@ def ablations(stage: Evaluation, workspace: Workspace) -> Output:
     except (OSError, ValueError) as error:
         raise ValueError(f"Expected a report. Received: {str(path)!r} ({error})") from error
     ratios: dict[str, dict[str, float]] = {name: {} for name in stage.trainings}
-    rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "area_ratio")]
+    rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "mean_loss_ratio")]
     for score in report["scores"]:
-        ratio, *ends = score["ratio"]
-        ratios[score["optimizer"]][score["problem"]] = math.inf if ratio is None else ratio
-        numbers = (math.nan if n is None else n for n in (*ends, score["area_ratio"]))
-        ratio = ratios[score["optimizer"]][score["problem"]]
-        texts = (f"{number:.6g}" for number in (ratio, *numbers))
+        mean, *ends = score["ratio"]
+        ratio = math.inf if mean is None else mean
+        others = (math.nan if n is None else n for n in (*ends, score.get("mean_loss_ratio")))
+        ratios[score["optimizer"]][score["problem"]] = ratio
+        texts = (f"{number:.6g}" for number in (ratio, *others))
         rows.append((score["optimizer"], score["problem"], *texts))
     summary = {"command": shlex.join(workspace.command(stage)), "results": report["summaries"]}
     return Output(drawing.draw_ablations(ratios), rows, summary)
@@ -227,20 +207,17 @@ def _summary(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Any]:
     panels = []
     for cell in cells:
         report = _report(cell, workspace)
-        results = [
-            {
-                **{key: result[key] for key in _OF_A_RESULT},
-                "tuned_on_edge": bool(result["tuning"] and result["tuning"]["on_edge"]),
-            }
-            for result in report["results"]
-        ]
+        for result in report["results"]:
+            del result["final_losses"]
+            tuning = result.pop("tuning")
+            result["tuned_on_edge"] = bool(tuning and tuning["on_edge"])
         panels.append(
             {
                 "panel": cell.title,
                 "command": shlex.join(workspace.command(cell.evaluation)),
                 **{key: report["settings"][key] for key in _SETTINGS},
                 "best_baseline": report["best_baseline"],
-                "results": results,
+                "results": report["results"],
                 "wall_seconds": workspace.seconds(cell.evaluation),
             }
         )

@@ -42,12 +42,10 @@ def reproduce(
         OSError: If the folder cannot be written to.
 
     Example:
-        >>> figure = l2l_keras.reproduction.get("quadratics", small=True)
-        >>> workspace = l2l_keras.reproduction.Workspace("figures")
-        >>> runner = l2l_keras.reproduction.CommandRunner()
-        >>> l2l_keras.reproduction.reproduce(
-        ...     "quadratics", figure, workspace, runner, {}
-        ... )  # doctest: +SKIP
+        >>> from l2l_keras import reproduction
+        >>> workspace, runner = reproduction.Workspace("figures"), reproduction.CommandRunner()
+        >>> figure = reproduction.get("quadratics", small=True)
+        >>> reproduction.reproduce("quadratics", figure, workspace, runner, {})  # doctest: +SKIP
     """
     stages = (*figure.trainings, *figure.evaluations)
 
@@ -90,7 +88,7 @@ def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
     start = time.monotonic()
     runner.run(workspace.begin(stage), stage.name)
     seconds = round(time.monotonic() - start, 1)
-    workspace.record(stage, seconds)
+    workspace.finish(stage, seconds)
     runner.write(f"done in {seconds:.0f} s", stage.name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -27,9 +28,12 @@ class Training:
 
     program: ClassVar[str] = "l2l-meta-train"
     folder: ClassVar[str] = "trainings"
-    outputs: ClassVar[tuple[str, ...]] = ("preset",)
     trainings: ClassVar[tuple[str, ...]] = ()
     resumable: ClassVar[bool] = True
+
+    def complete(self, folder: Path) -> bool:
+        """Returns whether a folder holds all outputs of the command."""
+        return (folder / "preset").is_dir() and not (folder / "backup").exists()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,29 +56,22 @@ class Evaluation:
 
     program: ClassVar[str] = "l2l-evaluate"
     folder: ClassVar[str] = "evaluations"
-    outputs: ClassVar[tuple[str, ...]] = ("results.json", "testbed.json")  # One of them.
     resumable: ClassVar[bool] = False
+
+    def complete(self, folder: Path) -> bool:
+        """Returns whether a folder holds all outputs of the command."""
+        return any((folder / name).is_file() for name in ("results.json", "testbed.json"))
 
 
 Stage = Training | Evaluation
 
 
 def task_options(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the flags that pass arguments to a task.
-
-    Example:
-        >>> task_options({"size": 64})
-        ('--task_option=size=64',)
-    """
+    """Returns the flags that pass arguments to a task, such as `--task_option=size=64`."""
     return tuple(f"--task_option={name}={value}" for name, value in options.items())
 
 
 def replaced(arguments: Sequence[str], changes: Sequence[str]) -> tuple[str, ...]:
-    """Returns flags with changes appended, and without the flags that these replace.
-
-    Example:
-        >>> replaced(["--epochs=50", "--seed=1"], ["--epochs=2"])
-        ('--seed=1', '--epochs=2')
-    """
+    """Returns flags with changes appended, and without the flags that these replace."""
     changed = {change.partition("=")[0] for change in changes}
     return (*(flag for flag in arguments if flag.partition("=")[0] not in changed), *changes)

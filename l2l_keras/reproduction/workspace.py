@@ -105,9 +105,7 @@ class Workspace:
         """Returns whether the outputs of a stage exist, made from its current inputs."""
         if stage.resumable and stage.name in self.given:
             return True
-        made = any((self.path(stage) / name).exists() for name in stage.outputs)
-        inputs, seconds = self._read(stage)
-        return made and seconds is not None and inputs == self._inputs(stage)
+        return stage.complete(self.path(stage)) and self._read(stage)[0] == self._inputs(stage)
 
     def begin(self, stage: Stage) -> list[str]:
         """Records that a stage is about to run, and returns the command to run.
@@ -115,19 +113,21 @@ class Workspace:
         Raises:
             StageError: If the folder of a training holds a run with other flags, which is kept.
         """
-        begun = stage.resumable and (self.path(stage) / "settings.json").exists()
+        path = self.path(stage)
+        begun = stage.resumable and (path / "settings.json").exists()
         if begun and self._read(stage)[0] != self._inputs(stage):
             raise StageError(
-                f"{str(self.path(stage))!r} holds a run with other flags: remove it, or name "
-                "another folder"
+                f"{str(path)!r} holds a run with other flags: remove it, or name another folder"
             )
-        self.record(stage, None)
+        # The outputs of an earlier evaluation are about to be replaced.
+        (path / _RECORD).unlink(missing_ok=True)
+        if stage.resumable:
+            self._write(stage, self._inputs(stage))
         return [*self.command(stage), *["--resume"] * begun]
 
-    def record(self, stage: Stage, seconds: float | None) -> None:
-        """Records what a stage is made from, and its wall time; None if it is not finished."""
-        content = json.dumps({**self._inputs(stage), "seconds": seconds}, indent=2)
-        evaluation.write_files({_RECORD: content.encode()}, self.path(stage))
+    def finish(self, stage: Stage, seconds: float) -> None:
+        """Records what a finished stage was made from, and its wall time."""
+        self._write(stage, {**self._inputs(stage), "seconds": seconds})
 
     def seconds(self, stage: Stage) -> float | None:
         """Returns the wall time of an evaluation, or None if it is not finished."""
@@ -139,10 +139,14 @@ class Workspace:
         return {"arguments": list(stage.arguments), **({"presets": cards} if cards else {})}
 
     def _read(self, stage: Stage) -> tuple[dict[str, Any], float | None]:
-        """Returns the recorded inputs and wall time of a stage; empty if there is no record."""
+        """Returns the recorded inputs and wall time of a stage; nothing if there is no record."""
         try:
             record = dict(json.loads((self.path(stage) / _RECORD).read_text()))
         except (OSError, TypeError, ValueError):
             return {}, None
-        seconds = record.pop("seconds", 0.0)  # Early versions recorded none of trainings.
+        seconds = record.pop("seconds", None)
         return record, seconds
+
+    def _write(self, stage: Stage, record: Mapping[str, Any]) -> None:
+        """Writes the record of a stage."""
+        evaluation.write_files({_RECORD: json.dumps(record, indent=2).encode()}, self.path(stage))

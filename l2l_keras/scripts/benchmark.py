@@ -43,7 +43,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -57,7 +57,6 @@ _PROBLEMS = ("quadratic", "mnist_mlp")
 _UNROLL = 20
 _SGEMM = (4096, 512, 512)
 _COPIED = 64_000_000  # float32: 256 MB, more than any cache holds.
-_ALTERNATIONS = 3
 
 FLAGS = flags.FlagValues()
 _WHAT = flags.DEFINE_enum(
@@ -113,7 +112,7 @@ _TABLES = {
 
 Result = dict[str, Any]
 Call = Callable[[], Any]
-Optimizer = keras.optimizers.Optimizer
+Optimizer: TypeAlias = keras.optimizers.Optimizer
 
 
 def main(argv: list[str]) -> None:
@@ -182,7 +181,7 @@ def _measure_alternately(case: Result) -> list[Result]:
     if not _AGAINST.value:
         return [_measure(case, this)]
     folders = (this, str(Path(_AGAINST.value).resolve()))
-    runs = [[_measure(case, folder) for folder in folders] for _ in range(_ALTERNATIONS)]
+    runs = [[_measure(case, folder) for folder in folders] for _ in range(min(_ROUNDS.value, 3))]
     results = [_medians(own) for own in zip(*runs, strict=True)]
     ratio = statistics.median(own["rate"] / other["rate"] for own, other in runs)
     return [{**results[0], "speed": ratio}, {**results[1], "speed": 1.0}]

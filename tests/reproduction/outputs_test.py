@@ -20,7 +20,7 @@ def write_stage(folder, adam):
     lines += ["Adam,0,4,0.5", f"Adam,1,{adam},nan"]
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
     tuning = {"learning_rates": [0.1], "mean_final_losses": [2.0], "on_edge": True}
-    shared = {"interval_half_width": 0.1, "runs": 3}
+    shared = {"interval_half_width": 0.1, "runs": 3, "final_losses": [1.0] * 3}
     results = [
         {"name": "lstm", "learned": True, "learning_rate": 1.0, "mean_final_loss": 1.0}
         | {"ratio_to_best_baseline": 1 / adam, "tuning": None, **shared},
@@ -94,7 +94,12 @@ def test_ablations(workspace):
     ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": None}}
     report = {
         "scores": [
-            {"optimizer": name, "problem": task, "area_ratio": 0.7, "ratio": [ratio, None, None]}
+            {
+                "optimizer": name,
+                "problem": task,
+                "mean_loss_ratio": 0.7,
+                "ratio": [ratio, None, None],
+            }
             for name, own in ratios.items()
             for task, ratio in own.items()
         ],
@@ -107,7 +112,7 @@ def test_ablations(workspace):
     output = outputs.ablations(stage, workspace)
     assert output.picture().startswith(b"\x89PNG")
     header, *rows = output.table().decode().splitlines()
-    assert header == "rule,task,ratio,low,high,area_ratio"
+    assert header == "rule,task,ratio,low,high,mean_loss_ratio"
     assert (rows[0], rows[-1]) == ("all,a,0.5,nan,nan,0.7", "without,b,inf,nan,nan,0.7")
     (axes,) = output.figure.subfigs[0].axes
     assert [text.get_text() for text in axes.texts] == ["0.632", "inf"]  # Geometric means.

@@ -46,6 +46,7 @@ class FakeRunner(CommandRunner):
             rule = CoordinatewiseLSTM(units=(2,), seed=0)
             presets.save_preset(rule, Path(folder) / "preset", {"wall_seconds": 7})
         else:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             (Path(folder) / "results.json").write_text("{}")
 
 

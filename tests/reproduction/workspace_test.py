@@ -33,14 +33,15 @@ def train(workspace, training=TRAINING):
     workspace.begin(training)
     (workspace.path(training) / "settings.json").write_text("{}")
     save(workspace, wall_seconds=7)
-    workspace.record(training, 7.5)
+    workspace.finish(training, 7.5)
 
 
 def evaluate(workspace, report="results.json"):
     """Leaves the files of a finished evaluation."""
     workspace.begin(EVALUATION)
+    workspace.path(EVALUATION).mkdir(parents=True, exist_ok=True)
     (workspace.path(EVALUATION) / report).write_text("{}")
-    workspace.record(EVALUATION, 12.5)
+    workspace.finish(EVALUATION, 12.5)
 
 
 def test_commands_can_be_typed(workspace, tmp_path):
@@ -70,12 +71,15 @@ def test_stages_are_finished_once_recorded_with_their_outputs(workspace, report)
 
 
 def test_an_interrupted_training_is_resumed(workspace):
+    folder = workspace.path(TRAINING)
     command = workspace.begin(TRAINING)
-    (workspace.path(TRAINING) / "settings.json").write_text("{}")
-    save(workspace)  # Of the best epoch so far.
+    (folder / "settings.json").write_text("{}")
+    (folder / "backup").mkdir()
+    save(workspace)  # The best rule so far.
     assert not workspace.finished(TRAINING)
     assert workspace.begin(TRAINING) == [*command, "--resume"]
-    workspace.record(TRAINING, 1.0)
+    (folder / "backup").rmdir()
+    # Finished, even if this process was ended before it could record that.
     assert workspace.finished(TRAINING)
 
 
