@@ -155,7 +155,7 @@ def main(argv: list[str]) -> None:
 
 def _apply_cases() -> list[Result]:
     """Returns the settings of all combinations, by the names of flags."""
-    rows = [count / max(_COLUMNS.value, 1) for count in _COORDINATES.value]
+    rows = [size / max(_COLUMNS.value, 1) for size in _COORDINATES.value]
     if any(not count.is_integer() or count < max(_VARIABLES.value) for count in rows):
         raise _console.UserError(
             "Expected --coordinates to be a multiple of --columns, with a row for each of "
@@ -164,12 +164,9 @@ def _apply_cases() -> list[Result]:
             _console.USAGE,
         )
     installed = [name for name in _BACKENDS if importlib.util.find_spec(name)]
-    combinations = itertools.product(
-        _BACKEND.value or installed,
-        [*_PRESET.value, *(_RULE.value or ())] or ["coordinatewise_lstm"],
-        _COORDINATES.value,
-        _VARIABLES.value,
-    )
+    backends = _BACKEND.value or installed
+    rules = [*_PRESET.value, *(_RULE.value or ())] or ["coordinatewise_lstm"]
+    combinations = itertools.product(backends, rules, _COORDINATES.value, _VARIABLES.value)
     shared = {"columns": _COLUMNS.value, "state_dtype": _STATE_DTYPE.value}
     names = ("backend", "rule", "coordinates", "variables")
     return [{**dict(zip(names, values, strict=True)), **shared} for values in combinations]
@@ -215,8 +212,7 @@ def _work(case: Result, threads: int, rounds: int, seconds: float) -> Result:
     """Measures a case in this process."""
     backend = keras.backend.backend()
     if threads:
-        # JAX has no setting of its own, but counts the cores that it may use.
-        if hasattr(os, "sched_setaffinity"):
+        if hasattr(os, "sched_setaffinity"):  # JAX counts the cores that it may use.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         if backend == "tensorflow":
             _console.set_threads(threads)
@@ -276,11 +272,10 @@ def _applying(case: Result, rounds: int, seconds: float) -> Result:
     # First a small problem, so that memory of libraries and compilers is not counted; of another
     # size, because programs may be cached.
     small = _problem(max(variables, min(coordinates, 10_000)) + 1, variables, 0)
-    warm_up, _ = _built(learned_optimizer(), small[1])
-    warm_up_step = _make_step(warm_up, *small)
-    warm_up_step()
-    warm_up_step()
-    del warm_up, warm_up_step, small
+    step = _make_step(_built(learned_optimizer(), small[1])[0], *small)
+    step()
+    step()
+    del step, small
 
     problem = _problem(coordinates, variables, case["columns"])
     optimizer, build_seconds = _built(learned_optimizer(), problem[1])
@@ -325,11 +320,9 @@ def _applying(case: Result, rounds: int, seconds: float) -> Result:
     }
 
 
-def _problem(
-    coordinates: int, variables: int, columns: int
-) -> tuple[list[Any], list[keras.Variable]]:
+def _problem(size: int, variables: int, columns: int) -> tuple[list[Any], list[keras.Variable]]:
     """Returns gradients, and variables to update."""
-    numbers = np.random.default_rng(0).standard_normal(coordinates, "float32")
+    numbers = np.random.default_rng(0).standard_normal(size, "float32")
     parts = np.array_split(numbers.reshape(-1, columns) if columns else numbers, variables)
     return [keras.ops.array(part) for part in parts], [keras.Variable(part) for part in parts]
 
