@@ -141,8 +141,9 @@ def _cifar(size: Size) -> Figure:
 def _neural_art(size: Size) -> Figure:
     """Section 3.4: new contents, a larger size, and a new style."""
     trainings = (recipes.painter(size),)
+    full = ((64, False), (128, False), (64, True))
     paintings, cells = [], []
-    for k, (side, new_style) in enumerate(((64, False), (128, False), (64, True))):
+    for k, (side, new_style) in enumerate(size.choose(full, (full[0], full[-1]))):
         painting = size.painting(side, new_style)
         task = ("--task=neural_art", *task_options(painting))
         arguments = size.evaluation(task, size.steps(128), ("--seeds=10", "--tuning_seeds=2"))

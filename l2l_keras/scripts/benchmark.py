@@ -1,7 +1,7 @@
 r"""Measures how fast this machine meta-trains, or what using a learned optimizer costs.
 
   l2l-benchmark                        # meta-training, all processor cores
-  l2l-benchmark --threads=1            # one
+  l2l-benchmark --threads=1
   l2l-benchmark --json=speed.json
   l2l-benchmark --what=apply           # steps of a LearnedOptimizer
   l2l-benchmark --what=apply --preset=quadratic --coordinates=1_000_000 --variables=2
@@ -147,10 +147,10 @@ def main(argv: list[str]) -> None:
     for row in rows:
         print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
     if _JSON.value:
+        evaluation = l2l_keras.evaluation  # Imports TensorFlow, which workers may not need.
         content = {"what": _WHAT.value, "threads": _THREADS.value, "results": results}
-        content["versions"] = l2l_keras.evaluation.versions()
-        text = json.dumps(l2l_keras.evaluation.finite(content), indent=2)
-        _console.write_text(Path(_JSON.value), text)
+        content["versions"] = evaluation.versions()
+        _console.write_text(Path(_JSON.value), json.dumps(evaluation.finite(content), indent=2))
 
 
 def _apply_cases() -> list[Result]:
@@ -394,8 +394,7 @@ def _beside_sgemm(call: Call, operations: float, sgemm: Call, seconds: float) ->
     before = _rate(sgemm, seconds / 4)
     rate = _rate(call, seconds)
     gflops = (before + _rate(sgemm, seconds / 4)) * math.prod(_SGEMM) / 1e9
-    share = rate * operations / 1e9 / gflops
-    return {"rate": rate, "sgemm_gflops": gflops, "sgemm_share": share}
+    return {"rate": rate, "sgemm_gflops": gflops, "sgemm_share": rate * operations / 1e9 / gflops}
 
 
 def _medians(results: Sequence[Result]) -> Result:
@@ -425,11 +424,10 @@ def _reset_peak() -> float:
     # The C library keeps freed memory, which would be counted; later needs would be met from it.
     with contextlib.suppress(OSError, AttributeError):  # Other libraries than GNU's.
         ctypes.CDLL(None).malloc_trim(0)
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return math.nan
-    return _peak()
+        return _peak()
+    return math.nan
 
 
 def _peak() -> float:

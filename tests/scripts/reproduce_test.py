@@ -83,157 +83,166 @@ class InProcess(reproduction.CommandRunner):
         call(SCRIPTS[command[0]], *command)
 
 
-class TestInterruption:
-    @pytest.fixture(name="folder", scope="class")
-    def folder_fixture(self, tmp_path_factory):
-        return tmp_path_factory.mktemp("figures") / "small"
-
-    @pytest.fixture(name="interrupted", scope="class")
-    def interrupted_fixture(self, folder):
-        """The command that makes `update_maps`, interrupted after one of two epochs of training.
-
-        Only its own process is interrupted: it must end the one that trains.
-        """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "l2l_keras.scripts.reproduce", "--figure=update_maps"]
-            + [*OTHERS, "--small", f"--output_dir={folder}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            # Background jobs of a shell ignore this signal, and so would their children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("epoch 1/2"):
-                break
-        # The training would soon be finished: it is stopped until the interrupt is pending.
-        threads = Path(f"/proc/{process.pid}/task").iterdir()
-        (training,) = (int(c) for t in threads for c in (t / "children").read_text().split())
-        os.kill(training, signal.SIGSTOP)
-        process.send_signal(signal.SIGINT)
-        pending = 0
-        while not pending & 1 << (signal.SIGINT - 1):
-            time.sleep(0.05)
-            status = Path(f"/proc/{training}/status").read_text()
-            pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
-        os.kill(training, signal.SIGCONT)
-        rest, stderr = process.communicate(timeout=120)
-        return process.returncode, "".join([*lines, rest]), stderr, sorted(contents(folder))
-
-    @pytest.fixture(name="made", scope="class")
-    def made_fixture(self, folder, interrupted):
-        """What is printed when the interrupted command is given again."""
-        return make(folder, "--figure=update_maps", *OTHERS)
-
-    def test_an_interrupt_ends_with_one_line_that_says_how_to_continue(self, interrupted, folder):
-        status, output, stderr, files = interrupted
-        assert status == 130
-        assert [line for line in stderr.splitlines() if line.startswith("reproduce: ")] == [
-            "reproduce: interrupted; continue with: l2l-reproduce --figure=update_maps "
-            f"{' '.join(OTHERS)} --small --output_dir={folder}"
-        ]
-        assert "Traceback" not in output + stderr
-        assert "update_maps, stage 1 of 4: trainings/lstm\n$ l2l-meta-train --task=quadr" in output
-        assert files == [".lock"]
-
-    def test_the_same_command_continues(self, made, folder):
-        (command,) = [shlex.split(line)[1:] for line in made.splitlines() if line[:2] == "$ "]
-        assert (command[0], command[-1]) == ("l2l-meta-train", "--resume")
-        assert "epoch 2/2" in made
-        assert made.splitlines()[-1] == (
-            f"update_maps: wrote update_maps.png, update_maps.csv, update_maps.json in {folder}"
-        )
-
-    def test_the_result_is_that_of_an_uninterrupted_run(self, made, folder, tmp_path):
-        command = read_json(folder / "update_maps.json")["trainings"]["lstm"]["command"]
-        call(meta_train, *shlex.split(command), f"--output_dir={tmp_path}")
-        own, other = (
-            presets.load_preset(place / "preset")[0].get_weights()
-            for place in (tmp_path, folder / "trainings" / "lstm")
-        )
-        for a, b in zip(own, other, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_nothing_is_run_twice(self, made, folder):
-        before = contents(folder)
-        again = make(folder, "--figure=update_maps", *OTHERS)
-        assert "$ " not in again
-        assert again.count("\nexists already") == 4
-        assert contents(folder) == before
+@pytest.fixture(name="folder", scope="module")
+def folder_fixture(tmp_path_factory):
+    return tmp_path_factory.mktemp("figures") / "small"
 
 
-class TestFigures:
-    @pytest.fixture(name="made", scope="class")
-    def made_fixture(self, tmp_path_factory):
-        """The folder with all figures, and the commands that were run."""
-        folder = tmp_path_factory.mktemp("figures")
-        runner, workspace = InProcess(), reproduction.Workspace(folder, GIVEN)
-        for name in reproduction.names():
-            figure = reproduction.get(name, small=True)
-            reproduction.reproduce(name, figure, workspace, runner, {"made_by": "a test"})
-        return folder, runner.commands
+@pytest.fixture(name="interrupted", scope="module")
+def interrupted_fixture(folder):
+    """The command that makes `update_maps`, interrupted after one of two epochs of training.
 
-    def test_all_figures_are_made_and_share_their_stages(self, made):
-        folder, commands = made
-        names = reproduction.names()
-        expected = [f"{name}.{ending}" for name in names for ending in ("csv", "json", "png")]
-        assert sorted(contents(folder)) == sorted([*expected, "neural_art_pictures.png"])
-        for path in folder.glob("*.png"):
-            assert path.read_bytes().startswith(b"\x89PNG")
-        # The networks of the sweep are in other figures, too.
-        assert len(commands) == 3 + (2 + 3) + 2 + 3 + 1
-        assert {command[0] for command in commands} == {"l2l-evaluate"}
-        sweep = read_json(folder / "mnist_sweep.json")["panels"]
-        transfer = read_json(folder / "mnist_transfer.json")["panels"]
-        assert len(sweep) == 2
-        assert sweep[1]["command"] == transfer[0]["command"]
+    Only its own process is interrupted: it must end the one that trains.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "l2l_keras.scripts.reproduce", "--figure=update_maps"]
+        + [*OTHERS, "--small", f"--output_dir={folder}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # Background jobs of a shell ignore this signal, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/2"):
+            break
+    # The training would soon be finished: it is stopped until the interrupt is pending.
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    (training,) = (int(c) for t in threads for c in (t / "children").read_text().split())
+    os.kill(training, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    pending = 0
+    while not pending & 1 << (signal.SIGINT - 1):
+        time.sleep(0.05)
+        status = Path(f"/proc/{training}/status").read_text()
+        pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    os.kill(training, signal.SIGCONT)
+    rest, stderr = process.communicate(timeout=120)
+    return process.returncode, "".join([*lines, rest]), stderr, sorted(contents(folder))
 
-    def test_tables_hold_all_curves(self, made):
-        rows = read_csv(made[0] / "quadratics.csv")
-        assert list(rows[0]) == ["panel", "optimizer", "step", "mean", "half_width"]
-        assert len({row["panel"] for row in rows}) == 3
-        assert [row["step"] for row in rows] == [str(step) for step in range(11)] * 12
-        assert {row["optimizer"] for row in rows} == {
-            *("Adam", "lstm", "global_averaging_lstm", "ntm_bfgs"),
-            *("lstm_ill", "global_averaging_lstm_ill", "ntm_bfgs_ill"),
-        }
-        assert len({row["rule"] for row in read_csv(made[0] / "update_maps.csv")}) == 4
 
-    def test_summaries_say_how_figures_were_made(self, made):
-        content = read_json(made[0] / "quadratics.json")
-        assert (content["figure"], content["made_by"]) == ("quadratics", "a test")
-        lstm = content["trainings"]["lstm"]
-        assert (lstm["preset"], lstm["command"]) == ("quadratic", None)
-        assert lstm["card"]["task"] == "quadratic"
-        options = ("initial_scale=0.01", "initial_scale=1.0", "condition=1000.0")
-        for panel, option in zip(content["panels"], options, strict=True):
-            assert f"--task_option={option}" in shlex.split(panel["command"])
-            lstm, _, _, adam = panel["results"]
-            assert lstm["name"].startswith("lstm") and adam["name"] == "Adam"
-            assert lstm["mean_final_loss"] > 0 and lstm["ratio_to_best_baseline"] > 0
-        assert content["wall_seconds"] > 0
-        assert {"l2l_keras", "tensorflow"} <= set(content["versions"])
+@pytest.fixture(name="continued", scope="module")
+def continued_fixture(folder, interrupted):
+    """What is printed when the interrupted command is given again."""
+    return make(folder, "--figure=update_maps", *OTHERS)
 
-    def test_rules_and_paintings_differ_where_their_inputs_do(self, made):
-        techniques = read_json(made[0] / "ablations.json")["results"]
-        assert [summary["optimizer"] for summary in techniques] == ["all_techniques", "mean_loss"]
-        assert techniques[0]["ratio"] != techniques[1]["ratio"]
-        art = read_json(made[0] / "neural_art.json")["panels"]
-        assert len({panel["results"][0]["mean_final_loss"] for panel in art}) == 3
 
-    def test_a_missing_stage_is_made_again(self, made):
-        folder, _ = made
-        before = contents(folder)
-        (folder / "evaluations" / "quadratics-1.0" / "results.json").unlink()
-        runner, workspace = InProcess(), reproduction.Workspace(folder, GIVEN)
-        figure = reproduction.get("quadratics", small=True)
-        reproduction.reproduce("quadratics", figure, workspace, runner, {})
-        assert [command[0] for command in runner.commands] == ["l2l-evaluate"]
-        assert contents(folder)["quadratics.csv"] == before["quadratics.csv"]
-        assert contents(folder)["quadratics.png"] == before["quadratics.png"]
+def test_an_interrupt_ends_with_one_line_that_says_how_to_continue(interrupted, folder):
+    status, output, stderr, files = interrupted
+    assert status == 130
+    assert [line for line in stderr.splitlines() if line.startswith("reproduce: ")] == [
+        "reproduce: interrupted; continue with: l2l-reproduce --figure=update_maps "
+        f"{' '.join(OTHERS)} --small --output_dir={folder}"
+    ]
+    assert "Traceback" not in output + stderr
+    assert "update_maps, stage 1 of 4: trainings/lstm\n$ l2l-meta-train --task=quadr" in output
+    assert files == [".lock"]
+
+
+def test_the_same_command_continues(continued, folder):
+    (command,) = [shlex.split(line)[1:] for line in continued.splitlines() if line[:2] == "$ "]
+    assert (command[0], command[-1]) == ("l2l-meta-train", "--resume")
+    assert "epoch 2/2" in continued
+    assert continued.splitlines()[-1] == (
+        f"update_maps: wrote update_maps.png, update_maps.csv, update_maps.json in {folder}"
+    )
+
+
+def test_the_result_is_that_of_an_uninterrupted_run(continued, folder, tmp_path):
+    command = read_json(folder / "update_maps.json")["trainings"]["lstm"]["command"]
+    call(meta_train, *shlex.split(command), f"--output_dir={tmp_path}")
+    own, other = (
+        presets.load_preset(place / "preset")[0].get_weights()
+        for place in (tmp_path, folder / "trainings" / "lstm")
+    )
+    for a, b in zip(own, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nothing_is_run_twice(continued, folder):
+    before = contents(folder)
+    again = make(folder, "--figure=update_maps", *OTHERS)
+    assert "$ " not in again
+    assert again.count("\nexists already") == 4
+    assert contents(folder) == before
+
+
+@pytest.fixture(name="made", scope="module")
+def made_fixture(tmp_path_factory):
+    """The folder with all figures, and the commands that were run."""
+    folder = tmp_path_factory.mktemp("figures")
+    runner, workspace = InProcess(), reproduction.Workspace(folder, GIVEN)
+    for name in reproduction.names():
+        figure = reproduction.get(name, small=True)
+        reproduction.reproduce(name, figure, workspace, runner, {"made_by": "a test"})
+    return folder, runner.commands
+
+
+def test_all_figures_are_made_and_share_their_stages(made):
+    folder, commands = made
+    names = reproduction.names()
+    expected = [f"{name}.{ending}" for name in names for ending in ("csv", "json", "png")]
+    assert sorted(contents(folder)) == sorted([*expected, "neural_art_pictures.png"])
+    for path in folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    # The networks of the sweep are in other figures, too.
+    assert len(commands) == 3 + (2 + 3) + 2 + 2 + 1
+    assert {command[0] for command in commands} == {"l2l-evaluate"}
+    sweep = read_json(folder / "mnist_sweep.json")["panels"]
+    transfer = read_json(folder / "mnist_transfer.json")["panels"]
+    assert len(sweep) == 2
+    assert sweep[1]["command"] == transfer[0]["command"]
+
+
+def test_tables_hold_all_curves(made):
+    rows = read_csv(made[0] / "quadratics.csv")
+    assert list(rows[0]) == ["panel", "optimizer", "step", "mean", "half_width"]
+    assert len({row["panel"] for row in rows}) == 3
+    assert [row["step"] for row in rows] == [str(step) for step in range(11)] * 12
+    assert {row["optimizer"] for row in rows} == {
+        *("Adam", "lstm", "global_averaging_lstm", "ntm_bfgs"),
+        *("lstm_ill", "global_averaging_lstm_ill", "ntm_bfgs_ill"),
+    }
+    assert len({row["rule"] for row in read_csv(made[0] / "update_maps.csv")}) == 4
+
+
+def test_summaries_say_how_figures_were_made(made):
+    content = read_json(made[0] / "quadratics.json")
+    assert (content["figure"], content["made_by"]) == ("quadratics", "a test")
+    lstm = content["trainings"]["lstm"]
+    assert (lstm["preset"], lstm["command"]) == ("quadratic", None)
+    assert lstm["card"]["task"] == "quadratic"
+    options = ("initial_scale=0.01", "initial_scale=1.0", "condition=1000.0")
+    for panel, option in zip(content["panels"], options, strict=True):
+        assert f"--task_option={option}" in shlex.split(panel["command"])
+        lstm, _, _, adam = panel["results"]
+        assert lstm["name"].startswith("lstm") and adam["name"] == "Adam"
+        assert lstm["mean_final_loss"] > 0 and lstm["ratio_to_best_baseline"] > 0
+    assert content["wall_seconds"] > 0
+    assert {"l2l_keras", "tensorflow"} <= set(content["versions"])
+
+
+def test_rules_and_paintings_differ_where_their_inputs_do(made):
+    techniques = read_json(made[0] / "ablations.json")["results"]
+    assert [summary["optimizer"] for summary in techniques] == ["all_techniques", "mean_loss"]
+    assert techniques[0]["ratio"] != techniques[1]["ratio"]
+    art = read_json(made[0] / "neural_art.json")["panels"]
+    assert len({panel["results"][0]["mean_final_loss"] for panel in art}) == len(art) == 2
+
+
+def test_a_missing_stage_is_made_again(made):
+    folder, _ = made
+    before = contents(folder)
+    (folder / "evaluations" / "quadratics-1.0" / "results.json").unlink()
+    runner, workspace = InProcess(), reproduction.Workspace(folder, GIVEN)
+    figure = reproduction.get("quadratics", small=True)
+    reproduction.reproduce("quadratics", figure, workspace, runner, {})
+    assert [command[0] for command in runner.commands] == ["l2l-evaluate"]
+    assert contents(folder)["quadratics.csv"] == before["quadratics.csv"]
+    assert contents(folder)["quadratics.png"] == before["quadratics.png"]
 
 
 def test_shipped_presets_replace_meta_training(tmp_path):
