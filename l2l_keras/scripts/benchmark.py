@@ -225,9 +225,8 @@ def _work(case: Result, threads: int, rounds: int, seconds: float) -> Result:
 
 def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
     """Measures meta-training on one problem."""
-    if case["problem"] == "quadratic":
-        preprocessing, task = "none", l2l_keras.tasks.Quadratic()
-    else:
+    preprocessing, task = "none", l2l_keras.tasks.get("quadratic")
+    if case["problem"] == "mnist_mlp":
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (2_000, 28, 28, 1), np.uint8)
         labels = generator.integers(0, 10, (2_000,), np.int32)
