@@ -1,30 +1,27 @@
-"""How meta-training divides the coordinates of an optimizee into what rules step through."""
+"""How an optimizee's parameters are divided into the pieces that rules update at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from l2l_keras import parameter_groups
+from l2l_keras.rules import Tensors, UpdateRule
+from l2l_keras.rules.tensorwise.tensors import fan_in
+from l2l_keras.tasks.base import Task
 
 Tensor = Any
 Shape = tuple[int, ...]
 
 
 class Chunks:
-    """Cuts vectors into equal chunks of coordinates, the last one filled up with zeros.
+    """Cuts vectors of `size` elements into `count` chunks of one shape, padded with zeros.
 
-    A few thousand coordinates at a time stay in the processor's cache, and equal chunks need the
-    rule compiled for one shape only.
-
-    Args:
-        size: Number of coordinates.
-        limit: Largest number of coordinates in a chunk.
-
-    Attributes:
-        count: Number of chunks.
-        shape: Shape of each.
+    A few thousand elements at a time stay in the processor's cache, and chunks of one shape need
+    the rule compiled once.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -49,16 +46,7 @@ class Chunks:
 
 
 class Problems:
-    """Takes vectors as the coordinates of several problems, one after the other, in one piece.
-
-    Args:
-        size: Number of coordinates.
-        problems: Number of problems.
-
-    Attributes:
-        count: 1, the number of pieces.
-        shape: Shape of the piece.
-    """
+    """Takes vectors of `size` elements as one piece, with a row for each of a task's functions."""
 
     count = 1
 
@@ -76,15 +64,16 @@ class Problems:
 
 
 class Partition:
-    """Divides the coordinates of an optimizee by groups, and those of a group into pieces.
+    """Divides an optimizee's parameters by groups, and the parameters of a group into pieces.
 
     Args:
-        sizes: Numbers of consecutive coordinates that belong together.
-        groups: The group that each of them belongs to, counted from 0.
-        pieces: How the coordinates of each group are cut, for vectors of their number.
+        sizes: Numbers of consecutive parameters that belong together.
+        groups: Index of the group that each of these belongs to.
+        pieces: How the parameters of each group are cut, as vectors of their number.
 
     Attributes:
-        owners: The group of each piece.
+        owners: Index of each piece's group.
+        shapes: Shape of each piece.
     """
 
     def __init__(
@@ -94,10 +83,7 @@ class Partition:
         self._groups = list(groups)
         self._pieces = list(pieces)
         self.owners = [g for g, cut in enumerate(pieces) for _ in range(cut.count)]
-
-    def shape(self, piece: int) -> Shape:
-        """Returns the shape of a vector's piece."""
-        return self._pieces[self.owners[piece]].shape
+        self.shapes = [pieces[owner].shape for owner in self.owners]
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Cuts a float32 `[..., size]` vector into pieces, group after group."""
@@ -114,16 +100,57 @@ class Partition:
 
     def join(self, pieces: Sequence[Tensor]) -> Tensor:
         """Undoes `split` of a vector `[size]`."""
-        vectors = []
         rest = iter(pieces)
-        for cut in self._pieces:
-            vectors.append(cut.join([next(rest) for _ in range(cut.count)]))
+        vectors = [cut.join([next(rest) for _ in range(cut.count)]) for cut in self._pieces]
         if len(vectors) == 1:
             return vectors[0]
-        parts = [iter(self._cut(vector, group)) for group, vector in enumerate(vectors)]
+        # The parameters of a group need not be consecutive.
+        parts = [
+            iter(tf.split(vector, self._sizes_of(group))) for group, vector in enumerate(vectors)
+        ]
         return tf.concat([next(parts[group]) for group in self._groups], axis=0)
 
-    def _cut(self, vector: Tensor, group: int) -> list[Tensor]:
-        """Cuts the vector of a group where its coordinates are not consecutive."""
-        sizes = [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
-        return tf.split(vector, sizes)
+    def _sizes_of(self, group: int) -> list[int]:
+        return [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
+
+
+def divide(
+    rule: UpdateRule | Mapping[str, UpdateRule], task: Task, chunk_size: int
+) -> tuple[Partition, list[Tensors]]:
+    """Divides a task's parameters among rules, and each rule's into what it updates at once.
+
+    Returns:
+        `(partition, tensors)`: the partition, and for each group the tensors that one function's
+        parameters belong to.
+    """
+    groups = parameter_groups.rules(rule)
+    patterns = list(groups)
+    layout = task.layout
+    owners = [patterns.index(name) for name in parameter_groups.assign(layout, patterns)]
+    if len(patterns) > 1 and task.functions > 1:
+        raise ValueError(
+            "Parameter groups need a task of one function. "
+            f"Received: {task.functions} functions, groups {patterns}"
+        )
+    pieces: list[Chunks | Problems] = []
+    tensors = []
+    for group, (pattern, member) in enumerate(groups.items()):
+        own = [weight for weight, owner in zip(layout, owners, strict=True) if owner == group]
+        size = sum(math.prod(weight.shape) for weight in own)
+        if not size:
+            raise ValueError(
+                f"Every group must have variables of the task. Received: {pattern!r}, which "
+                f"has none of {[weight.path for weight in layout]}"
+            )
+        if member.scope == "element":
+            pieces.append(Chunks(size, chunk_size))
+        elif task.functions > 1:
+            pieces.append(Problems(size, task.functions))
+        else:
+            pieces.append(Chunks(size, limit=size))
+        if task.functions > 1:
+            tensors.append(Tensors([(size // task.functions,)]))
+        else:
+            tensors.append(Tensors([w.shape for w in own], [fan_in(*w) for w in own]))
+    sizes = [math.prod(weight.shape) for weight in layout]
+    return Partition(sizes, owners, pieces), tensors

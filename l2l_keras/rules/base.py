@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -35,11 +35,13 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         name: Name of the layer.
 
     Attributes:
+        scope: `"element"` (the default), `"tensor"` or `"model"`.
         coupled: Whether coordinates exchange information. Defaults to False.
 
     Source: Andrychowicz et al. (2016), section 2.
     """
 
+    scope: Literal["element", "tensor", "model"] = "element"
     coupled: bool = False
 
     def __init__(self, name: str | None = None) -> None:

@@ -68,6 +68,7 @@ class NTMBFGS(UpdateRule):
     section 6.2), and the controller sets how they are used.
     """
 
+    scope = "model"
     coupled = True
 
     def __init__(

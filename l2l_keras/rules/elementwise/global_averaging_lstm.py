@@ -46,6 +46,7 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
     Source: Andrychowicz et al. (2016), section 2.1 and appendix B.
     """
 
+    scope = "model"
     coupled = True
 
     def __init__(

@@ -39,6 +39,7 @@ class TensorwiseRule(UpdateRule):
         name: Name of the layer.
     """
 
+    scope = "tensor"
     coupled = True
 
     @property
