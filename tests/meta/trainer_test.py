@@ -15,7 +15,16 @@ from keras import ops
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import l2l_keras
-from l2l_keras.meta import META_LOSSES, Backup, KeepBest, MetaModel
+from l2l_keras.meta import (
+    META_LOSSES,
+    BackPropagation,
+    Backup,
+    InnerLoop,
+    KeepBest,
+    MetaModel,
+    Windows,
+    schedule,
+)
 from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
 from l2l_keras.tasks import KerasTask, Mixture, Quadratic
 
@@ -59,7 +68,7 @@ class Recording(Quadratic):
 
 
 class Fragile(Recording):
-    """Its losses or gradients are no numbers from some step on, in some training episodes.
+    """Its losses or gradients are not finite from some step on, in some training episodes.
 
     Args:
         losses: For such an episode, the first step whose loss is infinite.
@@ -106,9 +115,20 @@ def small_task():
     return Recording(dimension=3, functions=4)
 
 
-def make_model(rule=None, task=None, optimizer=None, **arguments):
-    arguments = {"horizon": 10, "unroll": 5, **arguments}
-    model = MetaModel(rule or Descent(), task or small_task(), **arguments)
+def make_model(
+    rule=None,
+    task=None,
+    optimizer=None,
+    horizon=10,
+    estimator=None,
+    parallel=1,
+    optimizees=None,
+    seed=0,
+    **windows,
+):
+    windows = Windows(**{"unroll": 5, **windows})
+    rule, task = rule or Descent(), task or small_task()
+    model = MetaModel(rule, task, horizon, estimator, windows, parallel, optimizees, seed)
     model.compile(optimizer or keras.optimizers.SGD(0.0))
     return model
 
@@ -118,19 +138,24 @@ def fit(model, **arguments):
     return model.fit(**arguments).history
 
 
-@pytest.fixture(name="eagerly")
-def eagerly_fixture():
-    """Without compilation, which takes seconds for each model."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def moved(model):
+    """How far meta-training has moved the rate of `Descent`."""
+    return float(model.rule.log_rate.value) - math.log(RATE)
+
+
+def equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 class TestFit:
     def test_it_improves_a_rule_on_quadratics(self):
-        rule = CoordinatewiseLSTM((8,), "none", seed=0)
-        model = MetaModel(rule, Quadratic(4, 16), horizon=20, unroll=10)
-        model.compile(keras.optimizers.Adam(1e-2, global_clipnorm=1.0))
+        model = make_model(
+            CoordinatewiseLSTM((8,), "none", seed=0),
+            Quadratic(4, 16),
+            keras.optimizers.Adam(1e-2, global_clipnorm=1.0),
+            horizon=20,
+            unroll=10,
+        )
         validation = tf.data.Dataset.range(3)
         untrained = model.evaluate(validation, return_dict=True, verbose=0)
         history = fit(model, epochs=2, windows=75, validation_episodes=3)
@@ -151,10 +176,12 @@ class TestFit:
         assert not np.allclose(weights(0, seed=2), first)
         assert not np.allclose(weights(1, seed=1), first)
 
-    @pytest.mark.parametrize("step_weights", ["uniform", "linear"])
-    @pytest.mark.parametrize("meta_loss", META_LOSSES)
+    @pytest.mark.parametrize(
+        ("meta_loss", "step_weights"),
+        [("mean", "uniform"), *((name, "linear") for name in META_LOSSES)],
+    )
     def test_its_losses_are_those_of_the_formula(self, meta_loss, step_weights, eagerly):
-        """φ is frozen; training goes over three windows and a half of episodes of two."""
+        """φ is frozen; there are three windows, and two in an episode."""
         task = small_task()
         model = make_model(task=task, meta_loss=meta_loss, step_weights=step_weights)
         history = fit(model, windows=3)
@@ -187,12 +214,10 @@ class TestFit:
         self, second_derivatives, eagerly
     ):
         task = small_task()
-        model = make_model(
-            task=task, optimizer=keras.optimizers.SGD(0.1), second_derivatives=second_derivatives
-        )
-        fit(model, windows=1)
+        estimator = BackPropagation(second_derivatives)
+        model = make_model(task=task, optimizer=keras.optimizers.SGD(0.1), estimator=estimator)
+        fit(model, windows=1, validation_episodes=0)
         optimizee = task.sample("train", 0)
-        moved = float(model.rule.log_rate.value) - math.log(RATE)
 
         def meta_loss(log_rate):
             return numpy_descent(optimizee, 5, log_rate).mean()
@@ -201,18 +226,18 @@ class TestFit:
         low, high = (meta_loss(math.log(RATE) + sign * epsilon) for sign in (-1, 1))
         expected = -0.1 * (high - low) / (2 * epsilon)
         if second_derivatives:
-            assert moved == pytest.approx(expected, rel=1e-3)
-        else:  # The first order is another, but tells where to go.
-            assert moved != pytest.approx(expected, rel=1e-2)
-            assert moved * expected > 0
+            assert moved(model) == pytest.approx(expected, rel=1e-3)
+        else:  # The first-order one differs, but has the same sign.
+            assert moved(model) != pytest.approx(expected, rel=1e-2)
+            assert moved(model) * expected > 0
 
     def test_the_meta_gradient_is_clipped_as_the_optimizer_says(self, eagerly):
         optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1e-3)
         model = make_model(lstm(), optimizer=optimizer)
         before = model.rule.get_weights()
-        fit(model, windows=1)
-        moved = [a - b for a, b in zip(model.rule.get_weights(), before, strict=True)]
-        norm = math.sqrt(sum(np.sum(m.astype("float64") ** 2) for m in moved))
+        fit(model, windows=1, validation_episodes=0)
+        moves = [a - b for a, b in zip(model.rule.get_weights(), before, strict=True)]
+        norm = math.sqrt(sum(np.sum(m.astype("float64") ** 2) for m in moves))
         assert norm == pytest.approx(1e-3, rel=1e-2)
 
     def test_a_learning_rate_schedule_counts_windows(self, eagerly):
@@ -225,7 +250,7 @@ class TestFit:
                 rates.append(float(model.optimizer.learning_rate))
                 weights.append(float(model.rule.log_rate.value))
 
-        fit(model, windows=6, callbacks=[Note()])
+        fit(model, windows=6, validation_episodes=0, callbacks=[Note()])
         assert int(model.optimizer.iterations) == 6
         # After each window: the rate of the next one.
         assert rates == pytest.approx([0.1, 0.05, 0.05, 0.0, 0.0, 0.0])
@@ -244,14 +269,23 @@ class TestFit:
         assert sorted(fit(make_model(), validation_episodes=0)) == ["loss", "skipped"]
 
     def test_second_derivatives_compile(self):
-        model = make_model(lstm(), second_derivatives=True, random_scale=1.0)
-        model.compile(keras.optimizers.Adam(1e-2))
+        model = make_model(
+            lstm(),
+            optimizer=keras.optimizers.Adam(1e-2),
+            estimator=BackPropagation(second_derivatives=True),
+            random_scale=1.0,
+        )
         before = model.rule.get_weights()
         history = fit(model, windows=2)
         assert np.isfinite(history["loss"]).all()
         assert history["skipped"] == [0]
         for weights, start in zip(model.rule.get_weights(), before, strict=True):
             assert not np.array_equal(weights, start)
+
+    def test_windows_are_those_of_episodes(self, eagerly):
+        assert make_model(horizon=20, parallel=2).windows_of(6) == 12
+        assert make_model(horizon=(5, 20)).windows_of(10) == round(20 * 0.75 / math.log(4) / 5 * 10)
+        assert make_model(horizon=5, parallel=8).windows_of(1) == 1
 
 
 class TestEpisodes:
@@ -311,34 +345,19 @@ class TestEpisodes:
         for a, b in zip(*(model.rule.get_weights() for model in models), strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_horizons_are_drawn_between_bounds(self, eagerly):
-        """Evenly over their logarithms, in whole windows, the same ones for the same seed."""
-        model = make_model(horizon=(5, 80))
-        horizons = []
-        for _ in range(60):
-            model._begin(model._episodes[0])
-            horizons.append(int(model._episodes[0]._horizon))
-        assert all(horizon % 5 == 0 for horizon in horizons)
-        assert min(horizons) == 5
-        assert max(horizons) <= 80
-        assert 15 <= sum(horizon < 20 for horizon in horizons) <= 45
-        again = make_model(horizon=(5, 80))
-        again._begin(again._episodes[0])
-        assert int(again._episodes[0]._horizon) == horizons[0]
-
     def test_an_optimizee_ends_at_its_own_horizon(self, eagerly):
         task = small_task()
-        model = make_model(task=task, horizon=(5, 20))
+        model = make_model(task=task, horizon=(5, 20), seed=3)
         task.drawn.clear()
         lengths = []
-        for _ in range(12):
+        for _ in range(14):
             before = len(task.drawn)
             model.train_step(None)
-            if len(task.drawn) > before:
-                lengths.append([0, int(model._episodes[0]._horizon)])
-            lengths[-1][0] += 5
-        assert len(lengths) > 2
-        assert all(steps == horizon for steps, horizon in lengths[:-1])
+            lengths += [0] * (len(task.drawn) - before)
+            lengths[-1] += 5
+        assert len({*lengths}) > 1
+        expected = [schedule.horizon(3, number, 5, 20, 5) for number in range(len(lengths))]
+        assert lengths[:-1] == expected[:-1]
 
     def test_optimizees_may_come_again_with_other_minibatches(self, eagerly):
         task = small_task()
@@ -351,25 +370,18 @@ class TestEpisodes:
 
     def test_staggered_windows_begin_after_some_steps(self, eagerly):
         task = small_task()
-        model = make_model(task=task, unroll=5, staggered=True)
+        model = make_model(task=task, horizon=5, staggered=True)
         starts = []
-        for _ in range(12):
+        for episode in range(10):
             task.batches.clear()
-            model._begin(model._episodes[0])
-            starts.append(int(model._episodes[0]._step))
-            # A minibatch at the start, and one for each step before the first window.
-            assert len(task.batches) == 1 + starts[-1]
-        assert set(starts) <= set(range(5))
-        assert len(set(starts)) > 2
-        # It is where as many steps of gradient descent lead.
-        parameters, (w, y) = task.sample("train", 11)
-        theta, w, y = (part.numpy().astype("float64") for part in (parameters, w, y))
-        theta = theta.reshape(y.shape)
-        for _ in range(starts[-1]):
-            residuals = np.einsum("kij,kj->ki", w, theta) - y
-            theta = theta - RATE * 2 * np.einsum("kij,ki->kj", w, residuals)
-        reached = model._episodes[0]._carry.parameters.numpy()
-        np.testing.assert_allclose(reached, theta.ravel(), rtol=1e-4)
+            model.reset_metrics()
+            loss = model.train_step(None)["loss"]
+            # Minibatches at the start, for each step before the window, and for its five steps.
+            starts.append(len(task.batches) - 6)
+            losses = numpy_descent(task.sample("train", episode), starts[-1] + 5)[-5:]
+            assert float(loss) == pytest.approx(losses.mean(), rel=1e-4)
+        assert {*starts} <= {*range(5)}
+        assert len({*starts}) > 2
 
 
 class TestSideBySide:
@@ -377,21 +389,15 @@ class TestSideBySide:
         task = small_task()
         model = make_model(task=task, optimizer=keras.optimizers.SGD(0.1), parallel=3)
         history = fit(model, windows=1, validation_episodes=0)
-        alone = []
-        for episode in range(3):
-            single = make_model(task=task, optimizer=keras.optimizers.SGD(0.1))
-            single._begun.assign(episode)
-            alone.append(
-                (
-                    fit(single, windows=1, validation_episodes=0)["loss"][0],
-                    float(single.rule.log_rate.value) - math.log(RATE),
-                )
-            )
-        losses, moves = zip(*alone, strict=True)
+        single = make_model(task=task, optimizer=keras.optimizers.SGD(0.1), horizon=5)
+        losses, moves = [], []
+        for _ in range(3):
+            single.rule.log_rate.assign(math.log(RATE))
+            losses += fit(single, windows=1, validation_episodes=0)["loss"]
+            moves.append(moved(single))
         assert history["loss"][0] == pytest.approx(np.mean(losses), rel=1e-5)
-        moved = float(model.rule.log_rate.value) - math.log(RATE)
-        assert moved == pytest.approx(np.mean(moves), rel=1e-4)
-        assert len(set(moves)) == 3
+        assert moved(model) == pytest.approx(np.mean(moves), rel=1e-4)
+        assert len({*moves}) == 3
 
     def test_one_that_is_not_finite_does_not_count(self, eagerly):
         broken = make_model(
@@ -409,14 +415,14 @@ class TestSideBySide:
         )
 
     def test_one_whose_meta_gradient_explodes_counts_no_more_than_others(self, eagerly):
-        def moved(**arguments):
+        def move(**arguments):
             model = make_model(optimizer=keras.optimizers.SGD(1.0), parallel=2, **arguments)
             fit(model, windows=1, validation_episodes=0)
-            return float(model.rule.log_rate.value) - math.log(RATE)
+            return abs(moved(model))
 
-        assert abs(moved()) > 1e-2
+        assert move() > 1e-2
         # Both windows go down, and each may move φ by half of so much.
-        assert abs(moved(window_clip=1e-3)) == pytest.approx(1e-3, rel=1e-2)
+        assert move(clip_norm=1e-3) == pytest.approx(1e-3, rel=1e-2)
 
 
 class TestMixture:
@@ -441,36 +447,47 @@ class TestMixture:
 
     def test_validation_is_on_other_tasks_by_geometric_means(self, eagerly):
         model, tasks = self.make()
+        start = model.rule.get_weights()
         history = fit(model, windows=1, validation_episodes=2)
         assert tasks["d"].drawn == [("validation", 0), ("validation", 1)]
         assert all(split == "train" for name in "abc" for split, _ in tasks[name].drawn)
-        losses = []
-        for seed in range(2):
-            optimizee = tasks["d"].sample("validation", seed)
-            _, inner = model._validation[0]._loop.start(*optimizee, ())
-            curve = []
-            for _ in range(10):
-                step_losses, inner = model._validation[0]._loop.step(inner, ())
-                curve.append(step_losses.numpy().mean())
-            losses.append(curve)
-        expected = np.exp(np.log(np.mean(losses, axis=1)).mean())
+        assert equal(model.rule.get_weights(), start)  # The learning rate is zero.
+        loop = InnerLoop(model.rule, tasks["d"])
+        losses = [
+            loop.rollout(*tasks["d"].sample("validation", seed), lambda step: (), 10)[1:]
+            for seed in range(2)
+        ]
+        expected = np.exp(np.log(np.mean(losses, axis=(1, 2))).mean())
         assert history["val_loss"] == [pytest.approx(expected, rel=1e-4)]
 
+    def test_a_task_is_a_mixture_of_one(self, eagerly):
+        """But for the mean over validation optimizees, which is the arithmetic one."""
+        task = small_task()
+        models = [
+            make_model(lstm(), each, keras.optimizers.Adam(1e-2))
+            for each in (
+                task,
+                Mixture({"a": task}),
+                Mixture({"a": task}, validation_mean="arithmetic"),
+            )
+        ]
+        histories = [fit(model) for model in models]
+        for model in models[1:]:
+            assert equal(model.rule.get_weights(), models[0].rule.get_weights())
+        assert histories[0] == histories[2]
+        assert histories[0]["val_loss"] != histories[1]["val_loss"]
+
     def test_all_of_it_resumes(self, tmp_path, eagerly):
-        def run(epochs):
+        def run(folder, epochs):
             model, _ = self.make(horizon=(5, 20), staggered=True, random_scale=0.5)
             model.compile(keras.optimizers.Adam(1e-2))
-            backup = Backup(tmp_path)
-            start = backup.restore(model) if epochs == 3 else 0
+            backup = Backup(folder)
+            start = backup.restore(model)
             fit(model, epochs=epochs, initial_epoch=start, windows=3, callbacks=[backup])
             return model.rule.get_weights()
 
-        run(2)
-        resumed = run(3)
-        for file in tmp_path.iterdir():
-            file.unlink()
-        for a, b in zip(resumed, run(3), strict=True):
-            np.testing.assert_array_equal(a, b)
+        run(tmp_path / "a", 2)
+        assert equal(run(tmp_path / "a", 3), run(tmp_path / "b", 3))
 
 
 class TestWindowsThatAreNotFinite:
@@ -550,8 +567,8 @@ def line(x=None, y=None):
     return KerasTask(model_fn, "mse", (x.astype("float32"), y.astype("float32")), batch_size=8)
 
 
-def train_groups(folder=None, epochs=3):
-    """Meta-trains two rules, at first downhill and then uphill; with backups in a folder.
+def train_groups(folder, epochs=3):
+    """Meta-trains two rules, at first downhill and then uphill, with backups in a folder.
 
     Returns:
         The model, its rules and its history.
@@ -560,11 +577,17 @@ def train_groups(folder=None, epochs=3):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [1e-2, -0.5])
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
     model = make_model(rules, line(), optimizer, horizon=4, unroll=2)
-    callbacks = [KeepBest()]
-    if folder:
-        callbacks.append(keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False))
+    keep_best = KeepBest()
+    backup = Backup(folder, keep_best=keep_best)
     # Epochs of three windows end in the middle of episodes of two.
-    history = fit(model, epochs=epochs, windows=3, validation_episodes=1, callbacks=callbacks)
+    history = fit(
+        model,
+        initial_epoch=backup.restore(model),
+        epochs=epochs,
+        windows=3,
+        validation_episodes=1,
+        callbacks=[keep_best, backup],
+    )
     return model, list(rules.values()), history
 
 
@@ -585,9 +608,10 @@ class TestGroups:
         # The same example all over: minibatches do not matter.
         task = line(np.tile(x, (10, 1)), np.full((10, 1), y))
         rules = {"kernel": Descent(), "bias": Descent()}
-        model = make_model(rules, task, keras.optimizers.SGD(0.1), second_derivatives=True)
+        estimator = BackPropagation(second_derivatives=True)
+        model = make_model(rules, task, keras.optimizers.SGD(0.1), estimator=estimator)
         fit(model, windows=1, validation_episodes=0)
-        moved = [float(rule.log_rate.value) - math.log(RATE) for rule in rules.values()]
+        moves = [float(rule.log_rate.value) - math.log(RATE) for rule in rules.values()]
 
         def meta_loss(log_rates):
             theta = task.sample("train", 0)[0].numpy().astype("float64")
@@ -600,81 +624,77 @@ class TestGroups:
 
         start, steps = np.full(2, math.log(RATE)), 1e-4 * np.eye(2)
         slopes = [(meta_loss(start + e) - meta_loss(start - e)) / 2e-4 for e in steps]
-        assert moved == pytest.approx([-0.1 * slope for slope in slopes], rel=1e-3)
-        assert abs(moved[0] / moved[1]) > 2
+        assert moves == pytest.approx([-0.1 * slope for slope in slopes], rel=1e-3)
+        assert abs(moves[0] / moves[1]) > 2
 
-    def test_the_best_weights_of_all_are_put_back(self, eagerly):
-        _, rules, history = train_groups()
+    def test_the_best_weights_of_all_are_put_back(self, tmp_path, eagerly):
+        _, rules, history = train_groups(tmp_path / "a")
         best = int(np.argmin(history["val_final_loss"]))
         assert best < 2
         # The same run, no longer than to the best epoch.
-        _, expected_rules, expected_history = train_groups(epochs=best + 1)
+        _, expected_rules, expected_history = train_groups(tmp_path / "b", epochs=best + 1)
         assert history["val_loss"][: best + 1] == expected_history["val_loss"]
         for rule, expected in zip(rules, expected_rules, strict=True):
-            for a, b in zip(rule.get_weights(), expected.get_weights(), strict=True):
-                np.testing.assert_array_equal(a, b)
+            assert equal(rule.get_weights(), expected.get_weights())
 
     def test_they_resume_after_a_backup_to_the_same_weights(self, tmp_path, eagerly):
-        train_groups(str(tmp_path), epochs=2)
-        model, rules, history = train_groups(str(tmp_path))
-        expected_model, expected_rules, expected_history = train_groups()
+        train_groups(tmp_path / "a", epochs=2)
+        model, rules, history = train_groups(tmp_path / "a")
+        expected_model, expected_rules, expected_history = train_groups(tmp_path / "b")
         assert history["val_loss"] == expected_history["val_loss"][2:]
         assert np.isfinite(expected_history["val_loss"]).all()
-        kept, expected = (
-            [*m.variables, *m.optimizer.variables, *(w for r in some for w in r.weights)]
+        actual, expected = (
+            [v.numpy() for v in (*m.variables, *m.optimizer.variables)]
+            + [w for rule in some for w in rule.get_weights()]
             for m, some in ((model, rules), (expected_model, expected_rules))
         )
-        for a, b in zip(kept, expected, strict=True):
-            np.testing.assert_array_equal(a.numpy(), b.numpy())
+        assert equal(actual, expected)
 
 
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"horizon": 10, "unroll": 3}, "`horizon` must be .*Received: horizon=10, unroll=3"),
-            ({"unroll": 0}, "`horizon` must be .*Received: horizon=10, unroll=0"),
-            ({"horizon": 0}, "`horizon` must be .*Received: horizon=0"),
-            ({"horizon": (20, 10)}, r"`horizon` must be .*Received: horizon=\(20, 10\)"),
-            ({"horizon": (5, 12)}, r"`horizon` must be .*Received: horizon=\(5, 12\)"),
-            ({"optimizees": 0}, "`optimizees` must be positive or None. Received: 0"),
-            ({"window_clip": 0.0}, "`window_clip` must be positive or None. Received: 0.0"),
-            ({"parallel": 0}, "`parallel` must be positive. Received: 0"),
-            ({"random_scale_of": "row"}, "`random_scale_of` must be one of .*Received: 'row'"),
-            ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
-            ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: 'sum'"),
-            ({"step_weights": "no"}, "`step_weights` must be one of .*Received: 'no'"),
-            ({"random_scale": -1.0}, "`random_scale` must .*Received: -1.0"),
-            ({"chunk_size": 0}, "`chunk_size` must be positive. Received: 0"),
-            ({"seed": -1}, "`seed` must be .*Received: -1"),
-        ],
-    )
-    def test_wrong_arguments_are_refused(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            make_model(**arguments)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"horizon": 10, "unroll": 3}, "`horizon` must be .*Received: horizon=10, unroll=3"),
+        ({"horizon": 0}, "`horizon` must be .*Received: horizon=0"),
+        ({"horizon": (20, 10)}, r"`horizon` must be .*Received: horizon=\(20, 10\)"),
+        ({"horizon": (5, 12)}, r"`horizon` must be .*Received: horizon=\(5, 12\)"),
+        ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
+        ({"optimizees": 0}, "`optimizees` must be positive or None. Received: 0"),
+        ({"parallel": 0}, "`parallel` must be positive. Received: 0"),
+        ({"seed": -1}, "`seed` must be .*Received: -1"),
+        ({"unroll": 0}, "`unroll` must be positive. Received: unroll=0"),
+        ({"clip_norm": 0.0}, "`clip_norm` must be positive or None. Received: 0.0"),
+        ({"random_scale": -1.0}, "`random_scale` must .*Received: -1.0"),
+        ({"random_scale_of": "row"}, "`random_scale_of` must be one of .*Received: 'row'"),
+        ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: 'sum'"),
+        ({"step_weights": "no"}, "`step_weights` must be one of .*Received: 'no'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**arguments)
 
 
-class TestTensorBoard:
-    def test_all_quantities_are_written(self, tmp_path, eagerly):
-        callback = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
-        history = fit(make_model(lstm()), epochs=3, callbacks=[callback])
+def test_all_quantities_are_written_to_tensorboard(tmp_path, eagerly):
+    callback = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
+    history = fit(make_model(lstm()), epochs=2, callbacks=[callback])
 
-        def scalars(folder, tag):
-            events = EventAccumulator(str(tmp_path / folder)).Reload()
-            return [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
+    def scalars(folder, tag):
+        events = EventAccumulator(str(tmp_path / folder)).Reload()
+        return [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
 
-        assert scalars("train", "epoch_loss") == pytest.approx(history["loss"])
-        assert scalars("train", "epoch_skipped") == history["skipped"]
-        assert scalars("validation", "epoch_loss") == pytest.approx(history["val_loss"])
-        final = scalars("validation", "epoch_final_loss")
-        assert final == pytest.approx(history["val_final_loss"])
+    assert scalars("train", "epoch_loss") == pytest.approx(history["loss"])
+    assert scalars("train", "epoch_skipped") == history["skipped"]
+    assert scalars("validation", "epoch_loss") == pytest.approx(history["val_loss"])
+    final = scalars("validation", "epoch_final_loss")
+    assert final == pytest.approx(history["val_final_loss"])
 
 
 def train(folder, kill):
     """Meta-trains with backups; dies in the middle of the third epoch, if it shall.
 
     Returns:
-        The rule's weights at the end, the best ones and everything else that was kept.
+        The rule's weights at the end, the best ones, all other state and the history.
     """
     # Reasonable for two epochs, then spoiling the rule: the best weights are earlier ones.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([14], [1e-2, 10.0])
@@ -696,33 +716,33 @@ def train(folder, kill):
             last.extend(model.rule.get_weights())
 
     # Seven windows of five steps: epochs end in the middle of episodes of twenty.
-    backup = keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
-    history = fit(model, epochs=5, windows=7, callbacks=[Note(), KeepBest(), backup])
+    keep_best = KeepBest()
+    backup = Backup(folder, keep_best=keep_best)
+    callbacks = [Note(), keep_best, backup]
+    done = backup.restore(model)
+    history = fit(model, epochs=4, initial_epoch=done, windows=7, callbacks=callbacks)
     kept = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
     return last, model.rule.get_weights(), kept, history
 
 
-class TestResume:
-    def test_a_killed_run_resumes_to_the_same_weights(self, tmp_path):
-        """To every bit, as if it had not been killed: last weights, best weights, all state."""
-        folder = str(tmp_path / "backup")
-        program = f"import runpy; runpy.run_path({__file__!r})['train']({folder!r}, kill=True)"
-        killed = subprocess.run(
-            [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    """To every bit, as if it had not been killed: last weights, best weights, all state."""
+    folder = str(tmp_path / "backup")
+    program = f"import runpy; runpy.run_path({__file__!r})['train']({folder!r}, kill=True)"
+    killed = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
 
-        *resumed, history = train(folder, kill=False)
-        *expected, whole_history = train(str(tmp_path / "other"), kill=False)
-        for actual_part, expected_part in zip(resumed, expected, strict=True):
-            for a, e in zip(actual_part, expected_part, strict=True):
-                np.testing.assert_array_equal(a, e)
-        # It went on after two epochs, with the best weights of before it was killed.
-        for name, values in history.items():
-            assert values == whole_history[name][2:]
-        assert np.argmin(whole_history["val_final_loss"]) < 2
-        last, best, _ = resumed
-        assert not np.array_equal(last[0], best[0])
+    *resumed, history = train(folder, kill=False)
+    *expected, whole_history = train(str(tmp_path / "other"), kill=False)
+    assert all(equal(a, e) for a, e in zip(resumed, expected, strict=True))
+    # It continued after two epochs, with the best weights of before it was killed.
+    for name, values in history.items():
+        assert values == whole_history[name][2:]
+    assert np.argmin(whole_history["val_final_loss"]) < 2
+    last, best, _ = resumed
+    assert not np.array_equal(last[0], best[0])
 
 
 if __name__ == "__main__":
