@@ -62,7 +62,7 @@ class KeepBest(StatefulCallback):
         if logs and name in logs and float(logs[name]) < self.best_value:
             self.state = {"best_value": float(logs[name])}
             for k, weight in enumerate(parameter_groups.weights(self.model.rule)):
-                self.state[f"weights_{k}"] = np.array(weight)
+                self.state[f"weights_{k}"] = np.array(keras.ops.convert_to_numpy(weight))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Checks that `monitor` was logged."""

@@ -17,17 +17,12 @@ from l2l_keras.tasks.base import Nest, Tensor
 class Episode:
     """Optimizes one training optimizee after another, and estimates meta-gradients.
 
-    All state is in variables, so that it can be backed up.
-
-    `add_variable` makes a variable, zero at first, from a shape and the name of a dtype.
+    All state is in variables, so that it can be backed up. `add_variable` makes one, zero at first,
+    from a shape and the name of a dtype.
     """
 
     def __init__(
-        self,
-        loop: InnerLoop,
-        estimator: Estimator,
-        windows: Windows,
-        add_variable: Callable[..., Any],
+        self, loop: InnerLoop, estimator: Estimator, windows: Windows, add_variable: Callable
     ) -> None:
         self._loop = loop
         self._estimator = estimator
@@ -119,13 +114,7 @@ class Episode:
         return value, finite, self._windows.clip(meta_gradient, norm)
 
     def _estimate_window(
-        self,
-        carry: Carry,
-        scale: Tensor | None,
-        initial: Tensor,
-        seed: Tensor,
-        step: Tensor,
-        horizon: Tensor,
+        self, carry: Carry, scale: Any, initial: Tensor, seed: Tensor, step: Tensor, horizon: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
         unroll = self._windows.unroll
         numbers = step + tf.range(1, unroll + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,59 +17,45 @@ Tensor = Any
 Shape = tuple[int, ...]
 
 
-class Chunks:
-    """Cuts vectors of `size` elements into `count` chunks of one shape, padded with zeros.
+class Pieces(NamedTuple):
+    """Cuts vectors of `size` into `count` pieces of one shape, `[n]` or `[functions, n]`."""
 
-    A few thousand elements at a time stay in the processor's cache, and chunks of one shape need
-    the rule compiled once.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        self.size = size
-        self.count = math.ceil(size / limit)
-        self.length = math.ceil(size / self.count)
-        self.shape: Shape = (self.length,)
-        self._padding = self.count * self.length - size
+    size: int
+    count: int
+    shape: Shape
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """Cuts a float32 `[..., size]` vector into `count` vectors `[..., length]`."""
+        """Cuts a float32 `[..., size]` vector into pieces `[..., *shape]`, padded with zeros."""
+        *first, _ = vector.shape
         if self.count == 1:
-            return [vector]
-        padding = [[0, 0]] * (len(vector.shape) - 1) + [[0, self._padding]]
+            return [tf.reshape(vector, (*first, *self.shape))]
+        padding = [[0, 0]] * len(first) + [[0, self.count * self.shape[0] - self.size]]
         return tf.split(tf.pad(vector, padding), self.count, axis=-1)
-
-    def join(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Undoes `split` of a vector `[size]`."""
-        if self.count == 1:
-            return vectors[0]
-        return tf.concat(vectors, axis=0)[: self.size]
-
-
-class Problems:
-    """Takes vectors of `size` elements as one piece, with a row for each of a task's functions."""
-
-    count = 1
-
-    def __init__(self, size: int, problems: int) -> None:
-        self.size = size
-        self.shape: Shape = (problems, size // problems)
-
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """Turns a `[..., size]` vector into one array `[..., problems, size / problems]`."""
-        return [tf.reshape(vector, (*vector.shape[:-1], *self.shape))]
 
     def join(self, pieces: Sequence[Tensor]) -> Tensor:
         """Undoes `split` of a vector `[size]`."""
-        return tf.reshape(pieces[0], (self.size,))
+        if self.count == 1:
+            return tf.reshape(pieces[0], (self.size,))
+        return tf.concat(pieces, axis=0)[: self.size]
+
+
+def chunks(size: int, limit: int) -> Pieces:
+    """Returns equal pieces of at most `limit` elements.
+
+    A few thousand elements at a time stay in the processor's cache, and pieces of one shape need
+    the rule compiled once.
+    """
+    count = math.ceil(size / limit)
+    return Pieces(size, count, (math.ceil(size / count),))
 
 
 class Partition:
     """Divides an optimizee's parameters by groups, and the parameters of a group into pieces.
 
     Args:
-        sizes: Numbers of consecutive parameters that belong together.
-        groups: Index of the group that each of these belongs to.
-        pieces: How the parameters of each group are cut, as vectors of their number.
+        sizes: Sizes of the arrays that the parameters consist of.
+        groups: Index of the group of each array.
+        pieces: How the parameters of each group are cut.
 
     Attributes:
         owners: Index of each piece's group.
@@ -77,7 +63,7 @@ class Partition:
     """
 
     def __init__(
-        self, sizes: Sequence[int], groups: Sequence[int], pieces: Sequence[Chunks | Problems]
+        self, sizes: Sequence[int], groups: Sequence[int], pieces: Sequence[Pieces]
     ) -> None:
         self._sizes = list(sizes)
         self._groups = list(groups)
@@ -105,13 +91,11 @@ class Partition:
         if len(vectors) == 1:
             return vectors[0]
         # The parameters of a group need not be consecutive.
-        parts = [
-            iter(tf.split(vector, self._sizes_of(group))) for group, vector in enumerate(vectors)
-        ]
+        parts = []
+        for group, vector in enumerate(vectors):
+            sizes = [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
+            parts.append(iter(tf.split(vector, sizes)))
         return tf.concat([next(parts[group]) for group in self._groups], axis=0)
-
-    def _sizes_of(self, group: int) -> list[int]:
-        return [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
 
 
 def divide(
@@ -132,8 +116,7 @@ def divide(
             "Parameter groups need a task of one function. "
             f"Received: {task.functions} functions, groups {patterns}"
         )
-    pieces: list[Chunks | Problems] = []
-    tensors = []
+    pieces, tensors = [], []
     for group, (pattern, member) in enumerate(groups.items()):
         own = [weight for weight, owner in zip(layout, owners, strict=True) if owner == group]
         size = sum(math.prod(weight.shape) for weight in own)
@@ -143,11 +126,11 @@ def divide(
                 f"has none of {[weight.path for weight in layout]}"
             )
         if member.scope == "element":
-            pieces.append(Chunks(size, chunk_size))
+            pieces.append(chunks(size, chunk_size))
         elif task.functions > 1:
-            pieces.append(Problems(size, task.functions))
+            pieces.append(Pieces(size, 1, (task.functions, size // task.functions)))
         else:
-            pieces.append(Chunks(size, limit=size))
+            pieces.append(Pieces(size, 1, (size,)))
         if task.functions > 1:
             tensors.append(Tensors([(size // task.functions,)]))
         else:

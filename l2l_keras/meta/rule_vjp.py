@@ -129,12 +129,13 @@ class CompiledRule:
 
         return call
 
-    def _backward_over_problems(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
-        *arrays, with_gradient = args
+    def _backward_over_problems(
+        self, weights: Tensor, *arrays: Any, with_gradient: bool
+    ) -> tuple[Tensor, Tensor, State]:
         if not self._problems:
             return self._backward(weights, *arrays, with_gradient)
         d_weights, d_gradient, d_state = tf.vectorized_map(
-            lambda arrays: self._backward(weights, *arrays, with_gradient), tuple(arrays)
+            lambda arrays: self._backward(weights, *arrays, with_gradient), arrays
         )
         return tf.reduce_sum(d_weights, axis=0), d_gradient, d_state
 
