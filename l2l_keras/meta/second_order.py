@@ -36,7 +36,7 @@ def meta_gradient(
     Args:
         loop: The inner loop.
         weights: φ, as returned by `InnerLoop.pack`.
-        trace: The window's trace, all caches and the optimizees included.
+        trace: The window's trace, with all caches and the optimizees.
         d_losses: See `first_order.meta_gradient`.
         steps: The window's steps.
         clip_through_time: Whether to clip λ_t to the norm that it would have without second
@@ -49,9 +49,9 @@ def meta_gradient(
     def body(
         t: Tensor,
         d_weights: list,
-        first_order: Tensor,
-        d_parameters: Tensor,
-        d_gradient: Tensor,
+        first_order: Any,
+        d_parameters: Any,
+        d_gradient: Any,
         d_states: list,
     ) -> tuple:
         # `d_gradient` is that of ∇f(θ_{t+1}), which the next step used.

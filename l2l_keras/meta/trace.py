@@ -69,17 +69,8 @@ def record(
 ) -> tuple[Trace, InnerState, Nest]:
     """Runs the steps of a window and records them.
 
-    Args:
-        loop: The inner loop.
-        take_step: Maps `(step, inner, carry)` to `(losses, inner, caches, carry)`, the caches of
-            the first `kept.caches` pieces.
-        inner: The state of the loop.
-        carry: What else goes from step to step.
-        unroll: Number of steps.
-        kept: What to keep.
-
-    Returns:
-        `(trace, inner, carry)`.
+    `take_step` maps `(step, inner, carry)` to `(losses, inner, caches, carry)`, the caches of the
+    first `kept.caches` pieces. Returns `(trace, inner, carry)`.
     """
 
     def rule_states(inner: InnerState) -> list[Nest]:

@@ -92,7 +92,7 @@ class MetaModel(keras.Model):
         seed: int = 0,
     ) -> None:
         super().__init__(name="meta_model")
-        windows = windows or Windows()
+        windows, estimator = windows or Windows(), estimator or BackPropagation()
         horizons = (horizon, horizon) if isinstance(horizon, int) else tuple(horizon)
         if (
             len(horizons) != 2
@@ -129,12 +129,7 @@ class MetaModel(keras.Model):
         ]
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
         self._episodes = [
-            Episode(
-                loops[t],
-                estimator or BackPropagation(),
-                windows,
-                functools.partial(make, name="episode"),
-            )
+            Episode(loops[t], estimator, windows, functools.partial(make, name="episode"))
             for _ in range(math.ceil(parallel / len(members)))
             for t in members
         ]
@@ -159,8 +154,7 @@ class MetaModel(keras.Model):
 
         Args:
             optimizer: The Keras optimizer of φ. Defaults to `"adam"`.
-            **kwargs: Passed on to `keras.Model.compile`; `loss` and compilation are the model's
-                own.
+            **kwargs: Passed on to `keras.Model.compile`.
         """
         # Windows are compiled one by one; drawing a fresh optimizee is plain Python.
         super().compile(optimizer=optimizer, run_eagerly=True, **kwargs)
@@ -185,7 +179,7 @@ class MetaModel(keras.Model):
         Returns:
             Keras' history: the mean meta-loss (`loss`), the number of skipped windows, and on
             validation optimizees the mean loss of an episode (`val_loss`) and that of its last
-            tenth (`val_final_loss`), geometric means over the optimizees of a mixture.
+            tenth (`val_final_loss`), averaged as the mixture says.
         """
         validation = tf.data.Dataset.range(validation_episodes) if validation_episodes else None
         return super().fit(
@@ -197,14 +191,7 @@ class MetaModel(keras.Model):
         )
 
     def windows_of(self, episodes: int) -> int:
-        """Returns in how many training steps about so many episodes begin and end.
-
-        Args:
-            episodes: Number of episodes.
-
-        Returns:
-            The number of training steps, for `fit`.
-        """
+        """Returns how many training steps take about so many episodes, for `fit`."""
         steps = episodes * schedule.mean_horizon(*self.horizons)
         return max(1, round(steps / self.windows.unroll / self.parallel))
 
@@ -213,9 +200,6 @@ class MetaModel(keras.Model):
 
         Args:
             data: Ignored: optimizees come from the task.
-
-        Returns:
-            The metrics so far.
         """
         del data
         results = []
@@ -233,9 +217,6 @@ class MetaModel(keras.Model):
 
         Args:
             data: The optimizees' seed, an integer.
-
-        Returns:
-            The metrics so far.
         """
         for validation in self._validation:
             for metric, loss in zip(self._validation_metrics, validation(int(data)), strict=True):

@@ -1,7 +1,6 @@
 """Tests of meta-gradients: against a plain tape, and against differences in NumPy."""
 
 import functools
-import math
 
 import numpy as np
 import pytest
@@ -298,38 +297,15 @@ class TestDifferences:
             )
         ]
 
-    def test_small_steps_leave_nothing_to_clip_through_time(self, eagerly):
-        """If steps contract, the whole derivative is the smaller one."""
+    def test_clipping_through_time_is_for_large_steps(self, eagerly):
+        # If steps contract, the whole derivative is the smaller one.
         whole, clipped, first_order = self.norms(rate=0.01)
         assert clipped == pytest.approx(whole, rel=1e-5)
         assert whole < first_order
-
-    def test_large_steps_are_clipped_through_time(self, eagerly):
-        """If they diverge, the whole derivative grows with every step that it goes back."""
+        # If they diverge, it grows with every step that it goes back.
         whole, clipped, first_order = self.norms(rate=0.15)
         assert whole > 10.0 * first_order
         assert first_order < clipped < 3.0 * first_order
-
-    @pytest.mark.parametrize(("rule", "task"), [("lstm_plain", network), ("rnnprop", quadratic)])
-    def test_second_derivatives_of_recurrent_rules(self, rule, task, eagerly):
-        """In float32: along one direction, and not to many digits."""
-        rule = RULES[rule]()
-        loop = InnerLoop(rule, task())
-        _, inner = start(loop)
-        window = (inner, steps_of(loop, 3), a_meta_loss(unroll=3))
-        _, whole, _ = meta_gradient(loop, *window, second_derivatives=True)
-        _, first, _ = meta_gradient(loop, *window)
-        weights = rule.get_weights()
-        norm = math.sqrt(sum(float(tf.reduce_sum(d**2)) for d in whole))
-
-        def value(step):
-            rule.set_weights([w + step * d / norm for w, d in zip(weights, whole, strict=True)])
-            return float(window[2](loop.window(loop.pack(), *window[:2])[0]))
-
-        slope = (value(0.02) - value(-0.02)) / 0.04
-        assert slope == pytest.approx(norm, rel=0.02)
-        along = sum(float(tf.reduce_sum(f * d)) for f, d in zip(first, whole, strict=True)) / norm
-        assert abs(along - norm) > 1e-3 * norm
 
 
 class TestZeroGradients:

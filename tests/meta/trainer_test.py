@@ -1,22 +1,14 @@
 """Tests of meta-training as a Keras model."""
 
 import math
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import l2l_keras
 from l2l_keras.meta import (
-    META_LOSSES,
     BackPropagation,
     Backup,
     InnerLoop,
@@ -25,11 +17,11 @@ from l2l_keras.meta import (
     Windows,
     schedule,
 )
+from l2l_keras.meta.meta_loss import window_loss
 from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
 from l2l_keras.tasks import KerasTask, Mixture, Quadratic
 
 RATE = 0.02
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
 
 
 class Descent(UpdateRule):
@@ -165,49 +157,40 @@ class TestFit:
         assert history["val_final_loss"][-1] < history["val_loss"][-1] < untrained["loss"]
         assert history["loss"][1] < history["loss"][0]
 
-    def test_seeds_decide_the_weights(self, eagerly):
-        def weights(rule_seed, seed):
-            model = make_model(lstm(rule_seed), optimizer=keras.optimizers.Adam(1e-2), seed=seed)
+    def test_seeds_decide_the_weights_and_the_episodes(self, eagerly):
+        def run(rule_seed, seed):
+            task = small_task()
+            model = make_model(
+                lstm(rule_seed), task, keras.optimizers.Adam(1e-2), horizon=5, seed=seed
+            )
+            task.drawn.clear()
             fit(model, windows=3, validation_episodes=0)
-            return np.concatenate([w.ravel() for w in model.rule.get_weights()])
+            return np.concatenate([w.ravel() for w in model.rule.get_weights()]), task.drawn
 
-        first = weights(0, seed=1)
-        np.testing.assert_array_equal(weights(0, seed=1), first)
-        assert not np.allclose(weights(0, seed=2), first)
-        assert not np.allclose(weights(1, seed=1), first)
+        first, drawn = run(0, seed=1)
+        np.testing.assert_array_equal(run(0, seed=1)[0], first)
+        other, other_drawn = run(0, seed=511)
+        assert not np.allclose(other, first)
+        assert len({*drawn, *other_drawn}) == 6
+        assert not np.allclose(run(1, seed=1)[0], first)
 
     @pytest.mark.parametrize(
-        ("meta_loss", "step_weights"),
-        [("mean", "uniform"), *((name, "linear") for name in META_LOSSES)],
+        ("meta_loss", "step_weights"), [("mean", "uniform"), ("log_relative", "linear")]
     )
     def test_its_losses_are_those_of_the_formula(self, meta_loss, step_weights, eagerly):
         """φ is frozen; there are three windows, and two in an episode."""
         task = small_task()
         model = make_model(task=task, meta_loss=meta_loss, step_weights=step_weights)
         history = fit(model, windows=3)
-
+        progress = np.arange(1, 11, dtype="float32") / 10
         expected = []
-        for episode in range(2):
+        for episode, start in ((0, 0), (0, 5), (1, 0)):
             optimizee = task.sample("train", episode)
-            losses = numpy_descent(optimizee, 10)
-            if meta_loss == "log":
-                losses = np.log(losses)
-            elif meta_loss == "log_mean":
-                losses = np.log(losses.mean(axis=1, keepdims=True))
-            elif meta_loss in ("relative", "log_relative"):
-                losses = losses / task.loss(*optimizee, ())[0].numpy()
-            weights = np.arange(1, 11) / 5 if step_weights == "linear" else np.ones(10)
-            if meta_loss in ("log_window", "log_relative"):
-                for window in (slice(0, 5), slice(5, 10)):
-                    means = np.average(losses[window], axis=0, weights=weights[window])
-                    if meta_loss == "log_window":
-                        expected.append(np.log(means).mean())
-                    else:
-                        expected.append((means**0.1 - 1.0).mean() / 0.1)
-                continue
-            per_step = weights * losses.mean(axis=1)
-            expected += [per_step[:5].mean(), per_step[5:].mean()]
-        assert history["loss"] == [pytest.approx(np.mean(expected[:3]), rel=1e-4)]
+            own = slice(start, start + 5)
+            losses = numpy_descent(optimizee, 10)[own].astype("float32")
+            initial = task.loss(*optimizee, ())[0]
+            expected.append(window_loss(meta_loss, step_weights, losses, initial, progress[own]))
+        assert history["loss"] == [pytest.approx(np.mean(expected), rel=1e-4)]
 
     @pytest.mark.parametrize("second_derivatives", [False, True])
     def test_a_step_of_the_meta_optimizer_is_one_along_the_meta_gradient(
@@ -240,47 +223,12 @@ class TestFit:
         norm = math.sqrt(sum(np.sum(m.astype("float64") ** 2) for m in moves))
         assert norm == pytest.approx(1e-3, rel=1e-2)
 
-    def test_a_learning_rate_schedule_counts_windows(self, eagerly):
-        schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.05, 0.0])
-        model = make_model(optimizer=keras.optimizers.SGD(schedule))
-        rates, weights = [], [float(model.rule.log_rate.value)]
-
-        class Note(keras.callbacks.Callback):
-            def on_train_batch_end(self, batch, logs=None):
-                rates.append(float(model.optimizer.learning_rate))
-                weights.append(float(model.rule.log_rate.value))
-
-        fit(model, windows=6, validation_episodes=0, callbacks=[Note()])
-        assert int(model.optimizer.iterations) == 6
-        # After each window: the rate of the next one.
-        assert rates == pytest.approx([0.1, 0.05, 0.05, 0.0, 0.0, 0.0])
-        moves = np.diff(weights)
-        assert np.all(moves[:4] != 0)
-        assert np.all(moves[4:] == 0)
-
     def test_a_random_scale_is_for_training_only(self, eagerly):
         plain, scaled = (
             fit(make_model(random_scale=random_scale), windows=2) for random_scale in (0.0, 2.0)
         )
         assert scaled["loss"] != pytest.approx(plain["loss"], rel=1e-3)
         assert scaled["val_loss"] == pytest.approx(plain["val_loss"], rel=1e-6)
-
-    def test_without_validation_there_are_no_validation_losses(self, eagerly):
-        assert sorted(fit(make_model(), validation_episodes=0)) == ["loss", "skipped"]
-
-    def test_second_derivatives_compile(self):
-        model = make_model(
-            lstm(),
-            optimizer=keras.optimizers.Adam(1e-2),
-            estimator=BackPropagation(second_derivatives=True),
-            random_scale=1.0,
-        )
-        before = model.rule.get_weights()
-        history = fit(model, windows=2)
-        assert np.isfinite(history["loss"]).all()
-        assert history["skipped"] == [0]
-        for weights, start in zip(model.rule.get_weights(), before, strict=True):
-            assert not np.array_equal(weights, start)
 
     def test_windows_are_those_of_episodes(self, eagerly):
         assert make_model(horizon=20, parallel=2).windows_of(6) == 12
@@ -296,16 +244,6 @@ class TestEpisodes:
         fit(model, epochs=2, windows=4, validation_episodes=0)
         # Eight windows of five steps: the third optimizee gets ten.
         assert task.drawn == [("train", 0), ("train", 1), ("train", 2)]
-
-    def test_other_seeds_have_other_episodes(self, eagerly):
-        drawn = []
-        for seed in (0, 1, 511):
-            task = small_task()
-            model = make_model(task=task, seed=seed)
-            task.drawn.clear()
-            fit(model, windows=6, validation_episodes=0)
-            drawn += task.drawn
-        assert len(set(drawn)) == len(drawn) == 9
 
     def test_every_step_has_a_minibatch_of_its_own_from_its_own_split(self, eagerly):
         task = small_task()
@@ -342,8 +280,7 @@ class TestEpisodes:
             for model, episodes in zip(models, (0, 5), strict=True)
         ]
         assert losses[0] == losses[1]
-        for a, b in zip(*(model.rule.get_weights() for model in models), strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert equal(*(model.rule.get_weights() for model in models))
 
     def test_an_optimizee_ends_at_its_own_horizon(self, eagerly):
         task = small_task()
@@ -541,19 +478,6 @@ class TestWindowsThatAreNotFinite:
         assert int(logs["skipped"]) == 3
         assert episodes == [0, 0, 1]
 
-    def test_meta_training_goes_on(self):
-        """Compiled, through `fit`."""
-        broken = {episode: 0 for episode in range(100) if episode % 2}
-        model = make_model(
-            task=Fragile(losses=broken, gradients={}), optimizer=keras.optimizers.SGD(0.01)
-        )
-        history = fit(model, epochs=2, windows=6)
-        # Two windows of an episode, one that is skipped, and so on.
-        assert history["skipped"] == [2, 4]
-        assert np.isfinite(history["loss"]).all()
-        assert np.isfinite(history["val_loss"]).all()
-        assert int(model.optimizer.iterations) == 8
-
 
 def line(x=None, y=None):
     """A task with a kernel and a bias."""
@@ -567,41 +491,22 @@ def line(x=None, y=None):
     return KerasTask(model_fn, "mse", (x.astype("float32"), y.astype("float32")), batch_size=8)
 
 
-def train_groups(folder, epochs=3):
-    """Meta-trains two rules, at first downhill and then uphill, with backups in a folder.
+def train_groups(epochs=3):
+    """Meta-trains two rules, at first downhill and then uphill.
 
     Returns:
-        The model, its rules and its history.
+        The rules and the history.
     """
     rules = {"bias": Descent(), ".*": lstm()}
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [1e-2, -0.5])
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
     model = make_model(rules, line(), optimizer, horizon=4, unroll=2)
-    keep_best = KeepBest()
-    backup = Backup(folder, keep_best=keep_best)
     # Epochs of three windows end in the middle of episodes of two.
-    history = fit(
-        model,
-        initial_epoch=backup.restore(model),
-        epochs=epochs,
-        windows=3,
-        validation_episodes=1,
-        callbacks=[keep_best, backup],
-    )
-    return model, list(rules.values()), history
+    arguments = {"windows": 3, "validation_episodes": 1, "callbacks": [KeepBest()]}
+    return list(rules.values()), fit(model, epochs=epochs, **arguments)
 
 
 class TestGroups:
-    def test_every_rule_is_trained(self, eagerly):
-        rules = {"bias": Descent(), ".*": lstm()}
-        before = [rule.get_weights() for rule in rules.values()]
-        model = make_model(rules, line(), keras.optimizers.SGD(0.1))
-        history = fit(model, windows=2)
-        assert history["skipped"] == [0]
-        for rule, weights in zip(rules.values(), before, strict=True):
-            for a, b in zip(rule.get_weights(), weights, strict=True):
-                assert np.any(a != b)
-
     def test_each_moves_along_its_own_part_of_the_meta_gradient(self, eagerly):
         """Two rates, of the kernel and of the bias, by differences in float64."""
         x, y = np.array([1.0, -2.0]), 3.0
@@ -627,28 +532,15 @@ class TestGroups:
         assert moves == pytest.approx([-0.1 * slope for slope in slopes], rel=1e-3)
         assert abs(moves[0] / moves[1]) > 2
 
-    def test_the_best_weights_of_all_are_put_back(self, tmp_path, eagerly):
-        _, rules, history = train_groups(tmp_path / "a")
+    def test_the_best_weights_of_all_are_put_back(self, eagerly):
+        rules, history = train_groups()
         best = int(np.argmin(history["val_final_loss"]))
         assert best < 2
         # The same run, no longer than to the best epoch.
-        _, expected_rules, expected_history = train_groups(tmp_path / "b", epochs=best + 1)
+        expected_rules, expected_history = train_groups(epochs=best + 1)
         assert history["val_loss"][: best + 1] == expected_history["val_loss"]
         for rule, expected in zip(rules, expected_rules, strict=True):
             assert equal(rule.get_weights(), expected.get_weights())
-
-    def test_they_resume_after_a_backup_to_the_same_weights(self, tmp_path, eagerly):
-        train_groups(tmp_path / "a", epochs=2)
-        model, rules, history = train_groups(tmp_path / "a")
-        expected_model, expected_rules, expected_history = train_groups(tmp_path / "b")
-        assert history["val_loss"] == expected_history["val_loss"][2:]
-        assert np.isfinite(expected_history["val_loss"]).all()
-        actual, expected = (
-            [v.numpy() for v in (*m.variables, *m.optimizer.variables)]
-            + [w for rule in some for w in rule.get_weights()]
-            for m, some in ((model, rules), (expected_model, expected_rules))
-        )
-        assert equal(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -673,76 +565,6 @@ class TestGroups:
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_model(**arguments)
-
-
-def test_all_quantities_are_written_to_tensorboard(tmp_path, eagerly):
-    callback = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
-    history = fit(make_model(lstm()), epochs=2, callbacks=[callback])
-
-    def scalars(folder, tag):
-        events = EventAccumulator(str(tmp_path / folder)).Reload()
-        return [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)]
-
-    assert scalars("train", "epoch_loss") == pytest.approx(history["loss"])
-    assert scalars("train", "epoch_skipped") == history["skipped"]
-    assert scalars("validation", "epoch_loss") == pytest.approx(history["val_loss"])
-    final = scalars("validation", "epoch_final_loss")
-    assert final == pytest.approx(history["val_final_loss"])
-
-
-def train(folder, kill):
-    """Meta-trains with backups; dies in the middle of the third epoch, if it shall.
-
-    Returns:
-        The rule's weights at the end, the best ones, all other state and the history.
-    """
-    # Reasonable for two epochs, then spoiling the rule: the best weights are earlier ones.
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([14], [1e-2, 10.0])
-    model = make_model(
-        lstm(),
-        Quadratic(dimension=3, functions=4),
-        keras.optimizers.Adam(schedule, global_clipnorm=1.0),
-        horizon=20,
-        random_scale=0.5,
-    )
-    last = []
-
-    class Note(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if kill and int(model.optimizer.iterations) == 17:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def on_train_end(self, logs=None):
-            last.extend(model.rule.get_weights())
-
-    # Seven windows of five steps: epochs end in the middle of episodes of twenty.
-    keep_best = KeepBest()
-    backup = Backup(folder, keep_best=keep_best)
-    callbacks = [Note(), keep_best, backup]
-    done = backup.restore(model)
-    history = fit(model, epochs=4, initial_epoch=done, windows=7, callbacks=callbacks)
-    kept = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
-    return last, model.rule.get_weights(), kept, history
-
-
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    """To every bit, as if it had not been killed: last weights, best weights, all state."""
-    folder = str(tmp_path / "backup")
-    program = f"import runpy; runpy.run_path({__file__!r})['train']({folder!r}, kill=True)"
-    killed = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-
-    *resumed, history = train(folder, kill=False)
-    *expected, whole_history = train(str(tmp_path / "other"), kill=False)
-    assert all(equal(a, e) for a, e in zip(resumed, expected, strict=True))
-    # It continued after two epochs, with the best weights of before it was killed.
-    for name, values in history.items():
-        assert values == whole_history[name][2:]
-    assert np.argmin(whole_history["val_final_loss"]) < 2
-    last, best, _ = resumed
-    assert not np.array_equal(last[0], best[0])
 
 
 if __name__ == "__main__":
