@@ -107,13 +107,13 @@ class BackPropagation(Estimator):
         """See `Estimator.window`."""
         del key
         weights = loop.pack()
-        kept = trace.plan(loop, steps.count, self.cache_bytes, self.second_derivatives)
+        kept = trace.plan(loop, steps.unroll, self.cache_bytes, self.second_derivatives)
 
         def take_step(t: Tensor, inner: InnerState, nothing: tuple) -> tuple:
             batch = steps.draw(t)
             return *loop.cached_step(weights, inner, batch, steps.scale, kept.caches), nothing
 
-        recorded, inner, _ = trace.record(loop, take_step, carry, (), steps.count, kept)
+        recorded, inner, _ = trace.record(loop, take_step, carry, (), steps.unroll, kept)
         losses = recorded.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(losses)
@@ -170,22 +170,22 @@ class Imitation(Estimator):
         del meta_loss, key
         inner, adam_state = carry
         weights = loop.pack()
-        kept = trace.plan(loop, steps.count, self.cache_bytes)
+        kept = trace.plan(loop, steps.unroll, self.cache_bytes)
 
         def take_step(t: Tensor, inner: InnerState, carry: tuple) -> tuple:
             adam_state, error, d_updates = carry
             update, rule_state, caches = loop.propose(weights, inner, steps.scale, kept.caches)
             adam_update, adam_state = self._adam(scaled(inner.gradient, steps.scale), adam_state)
             difference = update - adam_update
-            weight = 1.0 / (steps.count * (tf.reduce_sum(tf.square(adam_update)) + 1e-30))
+            weight = 1.0 / (steps.unroll * (tf.reduce_sum(tf.square(adam_update)) + 1e-30))
             error += weight * tf.reduce_sum(tf.square(difference))
             d_updates = d_updates.write(t, 2.0 * weight * difference)
             losses, inner = loop.advance(inner, adam_update, rule_state, steps.draw(t), steps.scale)
             return losses, inner, caches, (adam_state, error, d_updates)
 
-        start = (adam_state, 0.0, graph_loops.new_arrays(inner.gradient, steps.count))
+        start = (adam_state, 0.0, graph_loops.new_arrays(inner.gradient, steps.unroll))
         recorded, inner, (adam_state, error, d_updates) = trace.record(
-            loop, take_step, inner, start, steps.count, kept
+            loop, take_step, inner, start, steps.unroll, kept
         )
         gradients = scaled(recorded.gradients.stack(), steps.scale)
         d_weights = first_order.back_propagate(

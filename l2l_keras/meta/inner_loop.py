@@ -45,14 +45,14 @@ class Steps(NamedTuple):
     """The inner steps of a window.
 
     Attributes:
-        count: Number of steps.
-        draw: Maps the number of a step, an int32 scalar from 0 to `count - 1`, to the minibatch for
-            the loss and gradient after that step. It may be called more than once for a step.
+        unroll: Number of steps.
+        draw: Maps the number of a step, an int32 scalar from 0 to `unroll - 1`, to the minibatch
+            for the loss and gradient after that step. May be called more than once for a step.
         scale: Factors s of a reparametrization θ = s · θ', float32 `[size]`, or None. The rule then
             optimizes f(s · θ') over θ'.
     """
 
-    count: int
+    unroll: int
     draw: Draw
     scale: Tensor | None = None
 
@@ -195,8 +195,8 @@ class InnerLoop:
             step_losses, inner, _ = self.cached_step(weights, inner, batch, steps.scale, cached=0)
             return inner, losses.write(t, step_losses)
 
-        losses = graph_loops.new_arrays(tf.TensorSpec((self.task.functions,)), steps.count)
-        inner, losses = graph_loops.run(range(steps.count), body, (inner, losses))
+        losses = graph_loops.new_arrays(tf.TensorSpec((self.task.functions,)), steps.unroll)
+        inner, losses = graph_loops.run(range(steps.unroll), body, (inner, losses))
         return losses.stack(), inner
 
     def _step(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,8 @@ Tensor = Any
 Shape = tuple[int, ...]
 
 
-class Pieces(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pieces:
     """Cuts vectors of `size` into `count` pieces of one shape, `[n]` or `[functions, n]`."""
 
     size: int

@@ -87,7 +87,7 @@ def meta_gradient(
 
     zeros = tf.zeros((loop.task.size,))
     start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, loop.initial_states())
-    return graph_loops.run(range(steps.count)[::-1], body, start)[0]
+    return graph_loops.run(range(steps.unroll)[::-1], body, start)[0]
 
 
 def clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, Nest]:

@@ -159,7 +159,7 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
     losses = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
-        for t in range(steps.count):
+        for t in range(steps.unroll):
             if not second_derivatives:
                 gradient = tf.stop_gradient(gradient)
             results = [
