@@ -127,8 +127,8 @@ class TestCoupledRules:
         initial, inner = start(coupled)
         # A memory divides by changes of gradients, and so by differences of rounded numbers.
         tolerance = 1e-3 if isinstance(coupled.rules[0], NTMBFGS) else 1e-5
-        meta_loss = a_meta_loss("log", unroll=3, initial=initial)
-        steps = steps_of(coupled, 3, a_scale(coupled.task))
+        meta_loss = a_meta_loss("log", unroll=2, initial=initial)
+        steps = steps_of(coupled, 2, a_scale(coupled.task))
         # Computed again, as far as possible.
         assert_as_by_tape(coupled, inner, steps, meta_loss, cache_bytes=0, tolerance=tolerance)
 
