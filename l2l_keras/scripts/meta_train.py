@@ -84,8 +84,8 @@ _strings(
 _strings(
     "group",
     [],
-    "Pattern (a regular expression) of the variables that get a rule of their own, such as conv; "
-    "the last one, '.*', takes the rest. Repeatable. By default, one rule for all.",
+    "Regular expression of the variables that get a rule of their own, such as conv; a last one, "
+    "'.*', takes the rest. Repeatable. By default, one rule for all.",
 )
 _count("horizon", 100, "Inner steps of an episode.")
 _count(
@@ -136,16 +136,14 @@ _boolean("staggered", False, "Whether first windows begin after a random number 
 _boolean(
     "second_derivatives",
     False,
-    "Whether to differentiate the optimizee's gradients too: the whole meta-gradient, at one "
-    "Hessian-vector product a step. Learns more from long windows (--unroll). Not for models with "
-    "batch normalization.",
+    "Whether to compute whole meta-gradients, at one Hessian-vector product a step. Learns more "
+    "from long windows (--unroll). Not for models with batch normalization.",
 )
 _boolean("clip_through_time", False, "Whether to keep --second_derivatives from growing in time.")
 _integer(
     "pes_pairs",
     0,
-    "If set, meta-gradients are estimated by persistent evolution strategies with so many pairs of "
-    "inner loops, unbiased over whole episodes but noisy.",
+    "If set, pairs of inner loops for persistent evolution strategies.",
     lower_bound=0,
 )
 _positive("pes_sigma", 0.01, "Standard deviation of the noise that --pes_pairs add to weights.")
@@ -167,14 +165,7 @@ _integer("threads", 0, "Processor threads; all by default.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
-    """Meta-trains a rule as the flags say.
-
-    Args:
-        argv: The command line without its flags.
-
-    Raises:
-        UserError: If something that the flags name is missing or cannot be used.
-    """
+    """Meta-trains a rule as the flags say; a `UserError` says which flag is wrong."""
     del argv
     output_dir = _resumed_run() if FLAGS.resume else _new_run()
     _console.set_threads(FLAGS.threads)
@@ -224,8 +215,7 @@ def _new_run() -> Path:
     output_dir = Path(name).expanduser()
     if (output_dir / _SETTINGS).exists():
         raise _console.UserError(
-            f"{str(output_dir)!r} holds a run already: resume it (--resume), or name another "
-            "--output_dir"
+            f"{str(output_dir)!r} holds a run already: --resume it, or name another --output_dir"
         )
     return _console.writable_directory(output_dir)
 
