@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import json
 import re
 import runpy
 import sys
@@ -96,73 +95,6 @@ def test_every_foreign_import_is_declared(project):
 def test_nothing_imports_private_keras():
     for path in SOURCES:
         assert not [name for name in imported_modules(path) if name.startswith("keras.src")], path
-
-
-if __name__ == "__main__":\n    raise SystemExit(pytest.main([__file__]))\n'
-    tests = [path for path in SOURCES if path.stem.endswith("_test")]
-    assert not [path for path in tests if not path.read_text(encoding="utf-8").endswith(ending)]
-
-
-@pytest.fixture(name="project", scope="module")
-def project_fixture():
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def test_changelog_has_a_section_for_the_next_or_current_version(project):
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## \[(.+?)\]", text, flags=re.MULTILINE)
-    assert sections and sections[0] in ("Unreleased", project["version"])
-
-
-def test_versions_agree(project):
-    import l2l_keras
-
-    assert l2l_keras.__version__ == project["version"]
-    module = (ROOT / "MODULE.bazel").read_text(encoding="utf-8")
-    assert f'version = "{project["version"]}",' in module
-
-
-def test_entry_points_resolve(project):
-    assert project["scripts"]
-    for name, reference in project["scripts"].items():
-        entry_point = importlib.metadata.EntryPoint(name, reference, "console_scripts")
-        assert callable(entry_point.load())
-
-
-def test_every_foreign_import_is_declared(project):
-    extras = project["optional-dependencies"]
-    of_package = [*project["dependencies"], *extras["jax"], *extras["torch"]]
-    for folder, requirements in {
-        "l2l_keras": of_package,
-        "tests": [*of_package, *extras["test"]],
-        "tutorials": [*of_package, *extras["test"]],
-    }.items():
-        declared = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
-        known = {*sys.stdlib_module_names, "l2l_keras", "tests", "tomllib"}
-        for path in (ROOT / folder).rglob("*.py"):
-            imported = {module.partition(".")[0] for module in imported_modules(path)} - known
-            missing = {DISTRIBUTIONS.get(name, name) for name in imported} - declared
-            assert not missing, path
-
-
-def test_nothing_imports_private_keras():
-    for path in SOURCES:
-        assert not [name for name in imported_modules(path) if name.startswith("keras.src")], path
-
-
-@pytest.mark.parametrize("preset", ["general", "general-fast"])
-def test_cards_and_published_tables_agree(preset):
-    card = json.loads((ROOT / "l2l_keras/presets" / preset / "card.json").read_text("utf-8"))
-    published = (ROOT / "docs/results.md").read_text("utf-8")
-    assert set(card["testbed"]) == {"100", "1000", "10000"}
-    for length, figures in card["testbed"].items():
-        steps = f"{int(length):,}"
-        numbers = [str(figure) for figure in figures.values()]
-        assert f"| `{preset}` | {steps} | {' | '.join(numbers)} |" in published
-        table = published.partition(f"`{preset}`, {steps} steps:\n")[2]
-        means = re.search(r"\n\| all 17 \(geometric mean\)(.*)", table)[1]
-        found = [float(n) for n in re.findall(r"[\d.]+", means.replace("below 1:", ""))]
-        assert found == [float(number.rstrip("%")) for number in numbers]
 
 
 if __name__ == "__main__":
