@@ -54,7 +54,7 @@ from l2l_keras.scripts import _console
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 _PROBLEMS = ("quadratic", "mnist_mlp")
-_UNROLL = 20
+_UNROLL = 20  # The default of `MetaModel`.
 _SGEMM = (4096, 512, 512)
 _COPIED = 64_000_000  # float32: 256 MB, more than any cache holds.
 
@@ -234,7 +234,7 @@ def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
         preprocessing, task = "log_sign", l2l_keras.tasks.image_mlp(data, name="mnist_mlp")
     rule = l2l_keras.rules.CoordinatewiseLSTM(preprocessing=preprocessing, seed=0)
     start = time.perf_counter()
-    meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=5 * _UNROLL, unroll=_UNROLL)
+    meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=5 * _UNROLL)
     meta_model.compile(keras.optimizers.Adam(1e-4, global_clipnorm=1.0))
     meta_model.train_step(None)
     first_call = time.perf_counter() - start

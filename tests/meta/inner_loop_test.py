@@ -46,7 +46,7 @@ from tests.meta.problems import (
             "Every group must have an update rule. Received: .*'bias'",
         ),
         ({"kernel": Momentum}, network, "Every variable must match one of .*bias"),
-        ({}, network, "One group at least must have"),
+        ({}, network, "At least one group must have"),
     ],
     ids=["no variables", "functions", "optimizer", "not all", "none"],
 )
