@@ -14,16 +14,7 @@ Tensor = Any
 
 
 def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
-    """Splits the gradient into its magnitude on a log scale and its sign.
-
-    `(log|∇| / p, sign ∇)` where `|∇| >= e^-p`, else `(-1, e^p ∇)`.
-
-    Args:
-        gradient: float32 `[n]`.
-        p: Gradients smaller than `e^-p` are scaled linearly. Defaults to the paper's 10.
-
-    Returns:
-        float32 `[2, n]`.
+    """Returns `(log|∇| / p, sign ∇)` where `|∇| >= e^-p`, else `(-1, e^p ∇)`: float32 `[2, n]`.
 
     Source: Andrychowicz et al. (2016), appendix A.
     """
@@ -43,21 +34,6 @@ PREPROCESSING = {
 
 
 def get_preprocessing(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Returns one of `PREPROCESSING`.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        `(function, features)`.
-
-    Raises:
-        ValueError: If there is no preprocessing of this name.
-
-    Example:
-        >>> preprocess, features = get_preprocessing("log_sign")
-        >>> features
-        2
-    """
+    """Returns one of `PREPROCESSING`."""
     arguments.check(name in PREPROCESSING, "preprocessing", f"one of {sorted(PREPROCESSING)}", name)
     return PREPROCESSING[name]

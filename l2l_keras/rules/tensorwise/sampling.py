@@ -22,20 +22,9 @@ _FEWEST, _OF_EACH = 2**12, 8
 
 
 def sample(elements: Tensor, shape: Shape) -> Tensor:
-    """Returns a sample of a large tensor's elements, and all elements of a small one.
+    """Returns a sample `[..., periods, span]` of a large tensor's elements `[..., size]`.
 
-    Args:
-        elements: The tensor's elements on the last axis, `[..., size]`.
-        shape: The tensor's shape.
-
-    Returns:
-        `[..., periods, span]` of a large tensor; `elements` of a small one.
-
-    Example:
-        >>> sample(keras.ops.ones((3, 100)), (10, 10)).shape
-        TensorShape([3, 100])
-        >>> sample(keras.ops.ones((3, 500_000)), (1000, 500)).shape
-        TensorShape([3, 1984, 4])
+    Of a small tensor, returns all elements, `[..., size]`.
     """
     span, period = _span_and_period(shape)
     if span == period:

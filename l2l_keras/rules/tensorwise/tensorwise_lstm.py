@@ -173,18 +173,13 @@ class TensorwiseLSTM(TensorwiseRule):
         return len(self.orthogonal)
 
     def advance(self, gradient: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
-        """Updates momenta and averages of squares; see `TensorwiseRule.advance`."""
+        """See `TensorwiseRule.advance`: updates momenta and averages of squares."""
         return self._momenta.advance(gradient, state)
 
     def directions(
         self, gradient: Tensor, state: Sequence[Tensor], parameters: Tensor
     ) -> list[Tensor]:
-        """Divides momenta and gradient by √v; see `TensorwiseRule.directions`.
-
-        Returns:
-            The momenta over √v, the gradient over √v, the momenta, the parameters, and √v; with
-            `wide_fan_in`, 1 where the gradient is not zero.
-        """
+        """See `TensorwiseRule.directions`; the last row is 1 where the gradient is not zero."""
         relative, relative_gradient, root = self._momenta.directions(gradient, state)
         momenta = state[: len(self.momenta)]
         rows = [*relative, relative_gradient, *momenta, parameters, root]
@@ -193,19 +188,17 @@ class TensorwiseLSTM(TensorwiseRule):
         return rows
 
     def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
-        """Computes orthogonal factors of momenta; see `TensorwiseRule.matrix_directions`.
-
-        They are scaled to the RMS of the momenta over √v, which vanishes with the gradients.
-        """
+        """See `TensorwiseRule.matrix_directions`: orthogonal factors of momenta."""
         factors = []
         for index in self.orthogonal:
+            # Scaled to the RMS of the momentum over √v, which vanishes with the gradients.
             squares = ops.square(self._momenta.relative(index, state))
             scale = ops.sqrt(ops.mean(squares, axis=-1, keepdims=True))
             factors.append(scale * orthogonal_factor(state[index], shape))
         return factors
 
     def refine(self, sums: Tensor, shape: Shape) -> Tensor:
-        """Whitens rows; see `TensorwiseRule.refine`."""
+        """See `TensorwiseRule.refine`: whitens rows."""
         if not self.whitened_rows:
             return sums
         rows = math.prod(shape[:-1])
@@ -213,7 +206,7 @@ class TensorwiseLSTM(TensorwiseRule):
         return whiten_rows(sums, shape, self.whitened_rows, degree)
 
     def control(self, gram: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
-        """Runs the LSTM; see `TensorwiseRule.control`."""
+        """See `TensorwiseRule.control`."""
         hidden, cell, *own = ops.split(
             state, [self.units, *range(2 * self.units, self.tensor_rows)]
         )
@@ -251,16 +244,11 @@ class TensorwiseLSTM(TensorwiseRule):
         return -step_size * mix, state
 
     def step_size(self, log_rate: Tensor, steps: Tensor) -> Tensor:
-        """Returns the step size of narrow layers.
-
-        Args:
-            log_rate: See `l2l_keras.rules.tensorwise.step_sizes`; a row of the state of tensors.
-            steps: Number of steps, of the same shape.
-        """
+        """Returns the step size of narrow layers, of the shape of `log_rate` and `steps`."""
         return step_sizes.step_size(log_rate, steps, self.decay_exponent, self.decay_steps)
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Returns the step size and the share of saturated cells; see `UpdateRule.diagnose`."""
+        """See `UpdateRule.diagnose`: the step size and the share of saturated cells."""
         log_rate, steps = state[2 * self.units, 0], state[2 * self.units + 1, 0]
         return {
             "step size": self.step_size(log_rate, steps),
