@@ -189,8 +189,10 @@ class SplitRule(UpdateRule):
         """Computes the vector-Jacobian product of `forward`.
 
         Args:
-            features, state: As given to `forward`.
-            new_state, cache: As returned by `forward`.
+            features: As given to `forward`.
+            state: The network's state before the step.
+            new_state: The network's state after the step.
+            cache: The step's cache, as returned by `forward`.
             d_update: Derivative of the meta-loss with respect to the update, `[n]`.
             d_new_state: Derivative with respect to `new_state`.
             with_features: Whether to compute the derivative with respect to the features.

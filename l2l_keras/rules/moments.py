@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
+
 Moments = tuple[Tensor, Tensor, Tensor, Tensor]
 
 ROWS = (1, 1, 1, 1)

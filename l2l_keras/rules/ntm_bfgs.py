@@ -35,11 +35,8 @@ class NTMBFGS(UpdateRule):
     nearly the symmetric rank-one update (1). w and a are averaged over elements. M starts as zero:
     where nothing was written, the update is the LSTM's.
 
-    The full memory holds a number for each pair of elements. A memory of low rank holds the last
-    `memory_rank` updates.
-
-    A step computes all elements of a model at once. It needs its state in float32, since it
-    subtracts gradients of successive steps.
+    A full memory holds a number for each pair of elements, one of low rank the last updates. A step
+    computes all elements of a model at once, with its state in float32.
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).

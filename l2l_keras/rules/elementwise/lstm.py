@@ -10,12 +10,12 @@ Source: Hochreiter and Schmidhuber (1997), with forget gates (Gers et al., 2000)
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
 
 
 class LSTMWeights(NamedTuple):

@@ -13,10 +13,9 @@ import numpy as np
 from keras import ops
 
 from l2l_keras.rules import arguments
+from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.elementwise import lstm
 
-Tensor = Any
-State = tuple[Tensor, ...]
 Initializer = Callable[[int | None], keras.initializers.Initializer]
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from l2l_keras.rules import arguments
-
-Tensor = Any
+from l2l_keras.rules.base import Tensor
 
 
 def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:

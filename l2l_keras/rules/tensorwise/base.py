@@ -133,12 +133,7 @@ class TensorwiseRule(UpdateRule):
         return not self.matrix_direction_count
 
     def matrices(self, gradient: Tensor, state: Sequence[Tensor], tensors: Tensors) -> Tensor:
-        """Computes the matrix directions of all tensors, float32 `[matrix_direction_count, n]`.
-
-        Args:
-            gradient, tensors: As in `step`.
-            state: The elements' arrays of the state that `step` takes.
-        """
+        """Computes the matrix directions that `step` takes, from the state's arrays `[n]`."""
         if not self.matrix_direction_count:
             return ops.zeros((0, *gradient.shape), "float32")
         arrays = [tensors.cut(array) for array in self.advance(gradient, state)]

@@ -8,14 +8,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
-
-Tensor = Any
 
 TINY = 1e-12
 """Gradients with a smaller RMS count as zero."""

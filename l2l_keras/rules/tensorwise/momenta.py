@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from keras import ops
 
 from l2l_keras.rules import arguments
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.moments import bias_correction
 from l2l_keras.rules.tensorwise.features import TINY
-
-Tensor = Any
 
 
 class Momenta:

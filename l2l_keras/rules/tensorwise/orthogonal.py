@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Shape
-
-Tensor = Any
 
 # Larger matrices are cut into blocks of so many rows or columns: a weight costs 20 multiplications
 # for each row of its block.

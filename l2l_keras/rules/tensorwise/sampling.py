@@ -8,11 +8,11 @@ and columns, or more: a single row may hold most of a gradient, as that of a fre
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
+
 Shape = tuple[int, ...]
 
 LARGE = 2**13

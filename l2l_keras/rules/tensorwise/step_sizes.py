@@ -7,14 +7,12 @@ The LSTM sets a log rate r per tensor, relative to where it starts; the step siz
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Tensors
-
-Tensor = Any
 
 # Step sizes start near Adam's default, 1e-3, and stay between _LOWEST and _HIGHEST.
 _SCALE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.sampling import sample
 
-Tensor = Any
 Shape = tuple[int, ...]
 
 # Names of Keras' variables of which an example looks up rows.
@@ -77,8 +76,7 @@ class Tensors:
 
         Args:
             rows: float32 `[r, n]`.
-            sampled: Whether to take means over a sample of a large tensor's elements. Defaults to
-                False.
+            sampled: Whether to sample the elements of large tensors. Defaults to False.
 
         Returns:
             float32 `[r, r, T]`, zero for a tensor without elements.
