@@ -11,15 +11,15 @@ from l2l_keras.rules import arguments
 from l2l_keras.rules.base import Tensor
 
 
-def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
-    """Returns `(log|∇| / p, sign ∇)` where `|∇| >= e^-p`, else `(-1, e^p ∇)`: float32 `[2, n]`.
+def log_sign(gradient: Tensor) -> Tensor:
+    """Returns `(log|∇| / 10, sign ∇)` where `|∇| >= e^-10`, else `(-1, e^10 ∇)`, as `[2, n]`.
 
     Source: Andrychowicz et al. (2016), appendix A.
     """
-    threshold = math.exp(-p)
+    threshold = math.exp(-10.0)
     magnitude = ops.abs(gradient)
     # Clipped: log(0) in the branch that `where` does not choose would make the derivative NaN.
-    log_magnitude = ops.log(ops.maximum(magnitude, threshold)) / p
+    log_magnitude = ops.log(ops.maximum(magnitude, threshold)) / 10.0
     direction = ops.where(magnitude >= threshold, ops.sign(gradient), gradient / threshold)
     return ops.stack([log_magnitude, direction])
 
