@@ -18,6 +18,8 @@ from l2l_keras.meta import InnerLoop
 from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
+Rules = UpdateRule | Mapping[str, UpdateRule]
+
 
 def run(
     task: Task,
@@ -55,7 +57,7 @@ def run(
 
 
 def checked_seeds(argument: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Returns seeds as a tuple; raises a `ValueError` if there are none."""
+    """Returns seeds as a tuple, at least one."""
     seeds = tuple(int(seed) for seed in seeds)
     if not seeds:
         raise ValueError(f"`{argument}` must hold at least one seed. Received: {argument}={seeds}")
@@ -85,11 +87,7 @@ class Rollout:
     """
 
     def __init__(
-        self,
-        task: Task,
-        optimizer: keras.optimizers.Optimizer,
-        steps: int,
-        split: Split = "test",
+        self, task: Task, optimizer: keras.optimizers.Optimizer, steps: int, split: Split = "test"
     ) -> None:
         if keras.config.backend() != "tensorflow":
             raise RuntimeError(
@@ -110,8 +108,7 @@ class Rollout:
         optimizer.build(self._variables)
         self._initial_values = [tf.identity(v.value) for v in optimizer.variables]
         self._loop = tf.function(self._losses, autograph=False, jit_compile=task.jit_compile)
-        # The number of steps is an argument, so that this compiles everything and runs nothing:
-        # the time of a run is free of compilation.
+        # Compiles everything, and takes no step: the time of a run is free of compilation.
         self._run(seed=0, learning_rate=None, steps=0)
 
     def __call__(
@@ -125,8 +122,7 @@ class Rollout:
             steps: Updates of this run. Defaults to `self.steps`, and is at most that.
 
         Returns:
-            Losses f(θ_0) to f(θ_steps), each on its own minibatch: float32
-            `[task.functions, steps + 1]`.
+            Losses, each on its own minibatch: float32 `[task.functions, steps + 1]`.
         """
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:
@@ -191,13 +187,7 @@ class RuleRollout:
     not elementwise updates each of a task's functions on its own.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        rule: UpdateRule | Mapping[str, UpdateRule],
-        steps: int,
-        split: Split = "test",
-    ) -> None:
+    def __init__(self, task: Task, rule: Rules, steps: int, split: Split = "test") -> None:
         self.task = task
         self.steps = steps
         self.split = split
@@ -215,7 +205,7 @@ class RuleRollout:
         return self._loop(parameters, state, tf.constant(seed), tf.constant(steps)).numpy().T
 
     def _losses(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
-        """Returns the losses `[steps + 1, functions]`."""
+        """Returns losses `[steps + 1, functions]`."""
 
         def draw(step: int | Tensor) -> Nest:
             return self.task.batch(self.split, tf.stack([seed, step]))

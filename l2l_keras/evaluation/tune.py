@@ -15,6 +15,7 @@ from l2l_keras.tasks.base import Split, Task
 
 Progress = Callable[[str], None]
 """Takes a line of text about the progress of the work."""
+
 _EXTENSIONS = 4
 """Most learning rates added beyond either end of a grid."""
 
@@ -146,8 +147,7 @@ def tune(
     Source: Andrychowicz et al. (2016), section 3, where the learning rate of each baseline is the
     one of the best final loss on each problem.
     """
-    window = default_window(task, steps) if window is None else window
-    windows = {steps: window}
+    windows = {steps: default_window(task, steps) if window is None else window}
     return tune_for_lengths(task, make_optimizer, grid, windows, seeds, split, progress)[0]
 
 
@@ -160,7 +160,7 @@ def tune_for_lengths(
     split: Split = "validation",
     progress: Progress = silent,
 ) -> tuple[Tuning, ...]:
-    """Tunes for runs of several lengths at once; `windows` by number of steps, else as `tune`.
+    """Tunes for several numbers of steps, the keys of `windows`; other arguments are as in `tune`.
 
     Each rate is tried once, in the longest runs: their first steps are those of shorter ones.
     """
