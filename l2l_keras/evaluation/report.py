@@ -54,14 +54,12 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
 def _row(comparison: Comparison, result: Result) -> tuple[str, ...]:
     """Returns the cells of one optimizer."""
     rate = "not tuned" if result.learned else f"{result.learning_rate:.3g}"
-    final = f"{result.mean_final:.4g}"
-    if math.isfinite(result.interval):
-        final += f" ± {result.interval:.2g}"
+    interval = f" ± {result.interval:.2g}" if math.isfinite(result.interval) else ""
     ratio = comparison.ratio(result.name)
     return (
         result.name,
         rate + "*" * result.on_edge,
-        final,
+        f"{result.mean_final:.4g}{interval}",
         "" if math.isnan(ratio) else f"{ratio:.3g}",
         f"{result.mean_loss:.4g}",
         f"{result.seconds:.2f}",
@@ -175,30 +173,26 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
 
     Raises:
         ValueError: If there is no report, or it cannot be read.
-
-    Example:
-        >>> curves = l2l_keras.evaluation.read_curves("report")  # doctest: +SKIP
     """
     folder = Path(report)
-    points = collections.defaultdict(list)
+    points: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
+    curves = []
     try:
         with (folder / "curves.csv").open(newline="") as file:
             for row in csv.DictReader(file):
                 points[row["optimizer"]].append((float(row["mean"]), float(row["half_width"])))
-        return tuple(
-            Curve(
-                *(result["name"], result["learned"], result["learning_rate"]),
-                *np.transpose(points[result["name"]]),
-                number_or(result["mean_final_loss"], math.inf),
-                number_or(result["interval_half_width"], math.nan),
-            )
-            for result in json.loads((folder / "results.json").read_text())["results"]
-        )
+        for result in json.loads((folder / "results.json").read_text())["results"]:
+            mean, half_width = np.transpose(points[result["name"]])
+            final = number_or(result["mean_final_loss"], math.inf)
+            interval = number_or(result["interval_half_width"], math.nan)
+            own = (result["name"], result["learned"], result["learning_rate"])
+            curves.append(Curve(*own, mean, half_width, final, interval))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected the folder of a report, with curves.csv and results.json. "
             f"Received: {str(folder)!r} ({type(error).__name__}: {error})"
         ) from error
+    return tuple(curves)
 
 
 def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> list[Path]:

@@ -1,9 +1,4 @@
-"""What runs of optimizers gave, in numbers: final losses, ratios, intervals and shares of steps.
-
-The final loss of a run is the mean of its last losses: of the last tenth of them, unless a window
-is given. Two optimizers are compared by the *ratio* of their final losses in paired runs, its
-geometric mean over the runs.
-"""
+"""Results of runs: final losses, and the *ratios* of those of two optimizers in paired runs."""
 
 from __future__ import annotations
 
@@ -75,12 +70,7 @@ def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Returns the geometric mean of numbers that are not negative; infinite if one of them is.
-
-    Example:
-        >>> round(l2l_keras.evaluation.testbed.geometric_mean([0.5, 2.0, 1.0]), 12)
-        1.0
-    """
+    """Returns the geometric mean of numbers that are not negative; infinite if one of them is."""
     if math.inf in values:
         return math.inf
     with np.errstate(divide="ignore"):
@@ -131,10 +121,6 @@ class Tuning:
         on_edge: Whether it is the lowest or highest one tried: a better one may lie beyond.
         rates: All rates tried, in increasing order; empty where only the best one was kept.
         losses: Mean final loss of each; infinite where a run was not finite.
-
-    Example:
-        >>> l2l_keras.evaluation.Tuning(1.0, False, (0.1, 1.0, 10.0), (3.0, 2.0, 5.0)).best
-        1.0
     """
 
     best: float

@@ -1,8 +1,7 @@
 """Runs of an optimizer on optimizees of a task.
 
-A *run* is one function minimized by one optimizer. Every run starts afresh: parameters, task state,
-the optimizer's variables and its iteration count are reset. Runs of different optimizers are
-paired: the same seed gives the same optimizee and, step by step, the same minibatches.
+A *run* is one function minimized by one optimizer, from a fresh start. Runs of different optimizers
+are paired: the same seed gives the same optimizee and, step by step, the same minibatches.
 """
 
 from __future__ import annotations
@@ -67,8 +66,7 @@ def checked_seeds(argument: str, seeds: Sequence[int]) -> tuple[int, ...]:
 class Rollout:
     """Minimizes one optimizee after another with one Keras optimizer, each from a fresh start.
 
-    All steps are one compiled loop over the optimizer's own `apply`. It is compiled once, on
-    construction: neither another seed nor another learning rate traces it again.
+    All steps are one loop over the optimizer's `apply`, compiled once, on construction.
 
     Args:
         task, steps, split: See `run`.
@@ -157,9 +155,7 @@ class Rollout:
             self.optimizer.apply(task.unflatten(gradient), self._variables)
             return step + 1, state, losses.write(step, loss)
 
-        losses = tf.TensorArray(
-            tf.float32, self.steps + 1, element_shape=(task.functions,), clear_after_read=False
-        )
+        losses = tf.TensorArray(tf.float32, self.steps + 1, element_shape=(task.functions,))
         _, state, losses = tf.while_loop(
             lambda step, *_: step < steps, body, (tf.constant(0), state, losses)
         )
@@ -183,8 +179,8 @@ def _variable(weight: Weight) -> keras.Variable:
 class RuleRollout:
     """As `Rollout`, with a rule and the loop of meta-training instead of a Keras optimizer.
 
-    To `LearnedOptimizer`, all parameters are those of one function. Here, a rule that is
-    not elementwise updates each of a task's functions on its own.
+    A rule that is not elementwise updates each of a task's functions on its own. To
+    `LearnedOptimizer`, all parameters are those of one function.
     """
 
     def __init__(self, task: Task, rule: Rules, steps: int, split: Split = "test") -> None:

@@ -1,11 +1,7 @@
-"""How a rule responds to gradients: the learned optimizer, seen from outside.
+"""How a rule responds to gradients.
 
-An elementwise rule is a function of one weight's gradients. It is shown a whole grid of them at
-once, one gradient for each of many weights. A rule of scope "model" is shown problems of one
-weight, one after the other.
-
-A tensorwise rule sees how well the gradients of a tensor agree with each other over time, and
-decides on the step size. It is shown a matrix whose gradients agree more or less, or change.
+An elementwise rule is shown the gradients of many weights at once, a rule of scope "model" those of
+one weight after the other, and a tensorwise rule a matrix whose gradients agree more or less.
 """
 
 from __future__ import annotations
@@ -41,7 +37,7 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
         >>> len(gradients), list(updates)[0]
         (121, 'first step')
 
-    Source: Andrychowicz et al. (2016), appendix (the learned update as a function of the gradient).
+    Source: Andrychowicz et al. (2016), appendix.
     """
     gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
     histories = {
@@ -51,9 +47,8 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
         f"after {_HISTORY_STEPS} of -s": [-scale] * _HISTORY_STEPS,
         f"after {_HISTORY_STEPS} of s and -s in turn": [scale, -scale] * (_HISTORY_STEPS // 2),
     }
-    return gradients, {
-        name: updates_after(rule, history, gradients) for name, history in histories.items()
-    }
+    updates = {name: updates_after(rule, past, gradients) for name, past in histories.items()}
+    return gradients, updates
 
 
 def impulse_map(rule: UpdateRule, scale: float) -> Lines:

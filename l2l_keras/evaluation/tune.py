@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -28,11 +29,6 @@ class Baseline:
         name: Name in tables and figures.
         make: Makes a fresh optimizer from a learning rate.
         grid: Learning rates to try, in increasing order.
-
-    Example:
-        >>> adam = l2l_keras.evaluation.BASELINES["Adam"]
-        >>> float(adam.make(adam.grid[0]).learning_rate)  # float32
-        9.999999747378752e-05
     """
 
     name: str
@@ -62,9 +58,7 @@ def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(10.0 ** (k / 2) for k in range(int(2 * lowest), int(2 * highest) + 1))
 
 
-def _nag(learning_rate: float) -> keras.optimizers.Optimizer:
-    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
-
+_nag = functools.partial(keras.optimizers.SGD, momentum=0.9, nesterov=True)
 
 # Adam and RMSprop take steps of about the learning rate whatever the gradient's scale: rates above
 # 1 make no sense. Those of SGD and NAG are in units of (parameter)² / loss.
@@ -92,8 +86,8 @@ def prefixed(progress: Progress, prefix: str) -> Progress:
 def default_window(task: Task, steps: int) -> int:
     """Returns the number of last losses whose mean is the final loss of a run on a task.
 
-    It is a tenth of the steps, since losses of minibatches are noisy. Where a task has no data,
-    losses are exact: the final loss is then f(θ_steps), and the window 1.
+    It is a tenth of the steps, since losses of minibatches are noisy, or 1 where a task has no
+    data: losses are then exact.
 
     Example:
         >>> l2l_keras.evaluation.default_window(l2l_keras.tasks.Quadratic(), steps=100)
@@ -128,9 +122,6 @@ def tune(
         window: Number of last losses whose mean is a run's final loss. Defaults to
             `default_window(task, steps)`.
         progress: Called with a line of text after every learning rate. Defaults to silence.
-
-    Returns:
-        The best rate, and all rates tried with their mean final losses.
 
     Raises:
         ValueError: If an argument is not as described.

@@ -116,18 +116,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Makes the comparison that the flags describe, and prints its table.
-
-    Args:
-        argv: The command line without its flags.
-
-    Raises:
-        UserError: If a flag names something that does not exist or cannot be used.
-
-    Example:
-        >>> FLAGS(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
-        >>> main(["l2l-evaluate"])  # doctest: +SKIP
-    """
+    """Makes the comparison that the flags describe, and prints its table."""
     del argv
     # Checked before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
@@ -146,12 +135,8 @@ def main(argv: list[str]) -> None:
         comparison = evaluation.compare(
             task,
             learned,
-            steps=_STEPS.value,
-            seeds=_seeds(_SEEDS.value or 10),
-            tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
             baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
-            guard=_GUARD.value,
-            progress=_show,
+            **_runs(seeds=10, tuning_seeds=3),
         )
         print(evaluation.table(comparison), end="")
         write = functools.partial(evaluation.write_report, comparison)
@@ -196,13 +181,9 @@ def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
         return list(
             evaluation.testbed.evaluate(
                 learned,
-                steps=_STEPS.value,
-                seeds=_seeds(_SEEDS.value or 3),
-                tuning_seeds=_seeds(_TUNING_SEEDS.value or 1),
-                guard=_GUARD.value,
                 data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
                 download=_DOWNLOAD.value,
-                progress=_show,
+                **_runs(seeds=3, tuning_seeds=1),
                 **arguments,
             )
         )
@@ -214,12 +195,16 @@ def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
         raise _console.UserError(f"The cache cannot be used: {error}") from error
 
 
-def _seeds(count: int) -> range:
-    return range(_SEED.value, _SEED.value + count)
-
-
-def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _runs(seeds: int, tuning_seeds: int) -> dict[str, Any]:
+    """Returns the arguments of both sorts of comparisons, with default numbers of seeds."""
+    first = _SEED.value
+    return {
+        "steps": _STEPS.value,
+        "seeds": range(first, first + (_SEEDS.value or seeds)),
+        "tuning_seeds": range(first, first + (_TUNING_SEEDS.value or tuning_seeds)),
+        "guard": _GUARD.value,
+        "progress": functools.partial(print, file=sys.stderr, flush=True),
+    }
 
 
 def _load_presets(names: list[str]) -> tuple[dict, dict]:

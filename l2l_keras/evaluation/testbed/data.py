@@ -1,8 +1,7 @@
 """The data of the testbed: photographs, tables, text and series that need no download.
 
-Functions return `(x, y)` for every split, as `KerasTask` takes them. No rule is meta-trained here:
-`"train"` repeats `"validation"`, the examples on which learning rates are tuned. The examples of
-`"test"` are others.
+Functions return `(x, y)` for every split, as `KerasTask` takes them. `"train"` repeats
+`"validation"`, the examples on which learning rates are tuned: no rule is meta-trained here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The problems of the testbed: Keras models and data as unlike each other as users' are.
 
-No rule is meta-trained on any of them, nor on their data; no preset is chosen by them. No model can
-memorize its data, or ratios of losses would be ratios of rounding errors: where data are few, there
-is dropout, a regularizer or label smoothing.
+No preset is trained on them or their data, or chosen by them. No model can memorize its data, or
+ratios of losses would be ratios of rounding errors: where data are few, there is dropout, a
+regularizer or label smoothing.
 
 To add a problem, write a function that returns its task, and add it to `EMBEDDED` or `STORED`.
 """
@@ -234,8 +234,7 @@ def cifar_residual(data_dir: str | None = None, download: bool = True) -> KerasT
         x = layers.GlobalAveragePooling2D()(normalized(x))
         return keras.Model(image, layers.Dense(10)(x))
 
-    images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, cross_entropy(), images, batch_size=32, transform=scale_pixels)
+    return _cifar_task(model_fn, 32, data_dir, download)
 
 
 def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasTask:
@@ -250,14 +249,16 @@ def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasT
             layers.Dense(10),
         ]
     )
-    images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, cross_entropy(), images, batch_size=128, transform=scale_pixels)
+    return _cifar_task(model_fn, 128, data_dir, download)
 
 
-def _cifar10(data_dir: str | None, download: bool) -> data.Data:
-    """Returns half of CIFAR-10's training images for tuning, and the other half for tests."""
+def _cifar_task(
+    model_fn: Callable[[], keras.Model], batch_size: int, data_dir: str | None, download: bool
+) -> KerasTask:
+    """Returns a task on CIFAR-10: one half of the training images for tuning, one for tests."""
     parts = {"validation": "train[:50%]", "test": "train[50%:]"}
-    return data.splits(*load_images("cifar10", parts, data_dir, download).values())
+    images = data.splits(*load_images("cifar10", parts, data_dir, download).values())
+    return KerasTask(model_fn, cross_entropy(), images, batch_size, transform=scale_pixels)
 
 
 EMBEDDED: dict[str, Callable[..., KerasTask]] = {

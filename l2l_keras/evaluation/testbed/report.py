@@ -50,14 +50,8 @@ def read_scores(report: str | os.PathLike[str]) -> list[Score]:
     Args:
         report: A folder that `write_report` wrote; its `testbed.json` is read.
 
-    Returns:
-        The scores, in the order of the report.
-
     Raises:
         ValueError: If there is no report, or it cannot be read.
-
-    Example:
-        >>> l2l_keras.evaluation.testbed.read_scores("report")  # doctest: +SKIP
     """
     try:
         scores = json.loads((Path(report) / "testbed.json").read_text())["scores"]
@@ -84,7 +78,7 @@ def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
 def write_report(
     scores: Sequence[Score], directory: str | os.PathLike[str], settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the whole report into a folder, which it makes where needed.
+    """Writes the whole report into a folder; see `l2l_keras.evaluation.write_files`.
 
     Args:
         scores: What to report.
@@ -133,7 +127,7 @@ def _last_row(summary: Summary) -> tuple[str, ...]:
     """Returns the cells for all problems."""
     return (
         f"all {summary.problems} (geometric mean)",
-        *("", "", ""),
+        *[""] * 3,
         f"**{summary.ratio:.3f}** (worst {summary.worst_ratio:.2f})",
         f"{summary.default_ratio:.3f}",
         f"below 1: {summary.lower_mean_losses:.0%}",
