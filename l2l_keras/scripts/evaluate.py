@@ -73,13 +73,13 @@ _OPTIONS = flags.DEFINE_multi_string(
     "Argument of the task as name=value, such as layers=(40,) of mnist_mlp. Repeatable.",
     flag_values=FLAGS,
 )
-_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", 1, flag_values=FLAGS)
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
     "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
     "problem of the testbed or a mixture.",
-    lower_bound=1,
+    1,
     flag_values=FLAGS,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
@@ -87,15 +87,11 @@ _TUNING_SEEDS = flags.DEFINE_integer(
     None,
     "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 of "
     "each problem of the testbed or a mixture.",
-    lower_bound=1,
+    1,
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(
-    "seed",
-    0,
-    "First seed of test optimizees and of validation optimizees.",
-    lower_bound=0,
-    flag_values=FLAGS,
+    "seed", 0, "First seed of test and of validation optimizees.", 0, flag_values=FLAGS
 )
 _GUARD = flags.DEFINE_boolean(
     "guard", False, "Whether presets have a guard, which falls back to Adam.", flag_values=FLAGS
@@ -151,7 +147,7 @@ def main(argv: list[str]) -> None:
 
 
 def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the problems of the testbed."""
+    """Compares presets with baselines on the testbed."""
     options = _console.parse_options("task_option", _OPTIONS.value)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
         raise _console.UserError(
@@ -177,16 +173,11 @@ def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
             f"The testbed and mixtures have all baselines. Received: --baseline={_BASELINE.value}",
             _console.USAGE,
         )
+    arguments |= _runs(seeds=3, tuning_seeds=1)
+    data_dir = _DATA_DIR.value and os.path.expanduser(_DATA_DIR.value)
+    arguments |= {"data_dir": data_dir, "download": _DOWNLOAD.value}
     try:
-        return list(
-            evaluation.testbed.evaluate(
-                learned,
-                data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
-                download=_DOWNLOAD.value,
-                **_runs(seeds=3, tuning_seeds=1),
-                **arguments,
-            )
-        )
+        return list(evaluation.testbed.evaluate(learned, **arguments))
     except ValueError as error:
         raise _console.UserError(str(error), _console.USAGE) from error
     except FileNotFoundError as error:
