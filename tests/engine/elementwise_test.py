@@ -33,7 +33,7 @@ def step(block, rule, gradients, state):
     return updates, new_state
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(SIZES, st.data())
 def test_a_step_in_windows_equals_one_of_everything_at_once(sizes, data):
     shapes = {3 * k: (size,) for k, size in enumerate(sizes)}
