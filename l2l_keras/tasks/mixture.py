@@ -18,11 +18,6 @@ class Mixture:
             Defaults to the training tasks.
         name: Name of the mixture. Defaults to `"mixture"`.
 
-    Attributes:
-        members: The training tasks, by name.
-        validation: The validation tasks, by name.
-        name: Name of the mixture.
-
     Raises:
         ValueError: If there are no tasks.
 
@@ -40,7 +35,7 @@ class Mixture:
         name: str = "mixture",
     ) -> None:
         validation = members if validation is None else validation
-        for argument, tasks in (("members", members), ("validation", validation)):
+        for argument, tasks in {"members": members, "validation": validation}.items():
             if not tasks or not all(isinstance(task, Task) for task in tasks.values()):
                 raise ValueError(
                     f"`{argument}` must be a dictionary of one task or more. Received: {tasks!r}"

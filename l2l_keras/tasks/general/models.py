@@ -38,7 +38,7 @@ def _random_activation() -> ActivationMixture:
 
 def mlp(
     *units: int,
-    normalization: MakeLayer | None = None,
+    norm: MakeLayer | None = None,
     residual: bool = False,
     dropout: float = 0.0,
     init: MakeInitializer = keras.initializers.GlorotUniform,
@@ -66,8 +66,8 @@ def mlp(
         activation = _random_activation()
         for index, count in enumerate(units):
             hidden = dense(count, factor=1.0 if index else scale)(x)
-            if normalization:
-                hidden = normalization()(hidden)
+            if norm:
+                hidden = norm()(hidden)
             hidden = activation(hidden)
             if dropout:
                 hidden = layers.Dropout(dropout)(hidden)
@@ -78,7 +78,7 @@ def mlp(
 
 
 def convnet(
-    filters: Sequence[int], normalization: MakeLayer | None = None, strides: int = 1
+    filters: Sequence[int], norm: MakeLayer | None = None, strides: int = 1
 ) -> Architecture:
     """Returns networks of 3×3 convolutions, one for each entry of `filters`.
 
@@ -89,9 +89,9 @@ def convnet(
         x = inputs = keras.Input(shape)
         activation = _random_activation()
         for index, count in enumerate(filters):
-            x = Convolution(count, 3, strides, use_bias=not normalization)(x)
-            if normalization:
-                x = normalization()(x)
+            x = Convolution(count, 3, strides, use_bias=not norm)(x)
+            if norm:
+                x = norm()(x)
             x = activation(x)
             if strides == 1 and index == 0:
                 x = AveragePooling()(x)

@@ -54,17 +54,13 @@ def test_skewed_features_have_a_long_tail_and_keep_their_order():
     assert skews.max() > 1.0 and skews.min() < -0.2
 
 
-def test_outputs_of_a_teacher_have_variance_one():
-    assert data.teacher(4, 1, noise=0.0)["train"][1].std() == pytest.approx(1.0, rel=0.05)
-
-
-def test_a_deeper_teacher_is_less_linear():
-    def unexplained(depth):
-        """The part of the variance that no linear function explains."""
+def test_outputs_of_deeper_teachers_are_less_linear_and_have_variance_one():
+    unexplained = []
+    for depth in (1, 3):
         x, y = data.teacher(6, 4, count=9000, noise=0.0, depth=depth)["train"]
-        return np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) / np.var(y)
-
-    assert 0.02 < unexplained(1) < unexplained(3) < 0.9
+        assert y.std() == pytest.approx(1.0, rel=0.05)
+        unexplained.append(np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]))
+    assert 0.02 < unexplained[0] < unexplained[1] < 0.9
 
 
 def test_regions_are_connected_and_of_similar_size():
@@ -73,12 +69,6 @@ def test_regions_are_connected_and_of_similar_size():
     distances = ((x[:500, None] - x) ** 2).sum(axis=-1)
     nearest = np.argsort(distances, axis=1)[:, 1]
     assert np.mean(labels[nearest] == labels[:500]) > 0.9
-
-
-def test_a_table_has_two_classes_of_similar_size():
-    labels = data.table()["train"][1]
-    assert set(np.unique(labels)) == {0.0, 1.0}
-    assert 0.3 < labels.mean() < 0.7
 
 
 @pytest.mark.parametrize(("distance", "lowest", "highest"), [(4.0, 0.9, 1.0), (1.0, 0.4, 0.8)])
@@ -166,24 +156,24 @@ def test_a_pendulum_is_almost_linear_for_weak_forces_only():
     assert residuals[1] > 2.0 * residuals[0]
 
 
+def test_values_are_those_of_the_domain():
+    x, _ = data.ratings(10, 5)["train"]
+    assert set(x[:, 0]) == set(range(10))
+    assert set(x[:, 1]) == set(range(10, 15))
+    labels = data.table()["train"][1]
+    assert set(np.unique(labels)) == {0.0, 1.0}
+    assert 0.3 < labels.mean() < 0.7
+
+
 def test_words_of_a_bag_share_a_topic():
     x, y = data.word_bags(50, 4)["train"]
     assert x.min() >= 0 and x.max() < 50
     same_bag = np.mean((x == y[:, None]).any(axis=1))
     other_bag = np.mean((x == np.roll(y, 1)[:, None]).any(axis=1))
     assert same_bag > 1.2 * other_bag
-
-
-def test_rare_words_of_a_bag_can_be_merged():
-    whole, merged = data.word_bags(50, 4)["train"], data.word_bags(50, 4, kept=10)["train"]
-    for words, few in zip(whole, merged, strict=True):
-        np.testing.assert_array_equal(few, np.minimum(words, 10))
-
-
-def test_items_are_numbered_after_users():
-    x, _ = data.ratings(10, 5)["train"]
-    assert set(x[:, 0]) == set(range(10))
-    assert set(x[:, 1]) == set(range(10, 15))
+    # Rare words can be merged.
+    for words, merged in zip((x, y), data.word_bags(50, 4, kept=10)["train"], strict=True):
+        np.testing.assert_array_equal(merged, np.minimum(words, 10))
 
 
 if __name__ == "__main__":
