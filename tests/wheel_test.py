@@ -1,4 +1,4 @@
-"""Builds the wheel and checks what is in it; the slow test installs it and runs it from there."""
+"""Tests of the wheel: that it holds the package, and (slow) that it runs once installed."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def run(*command, cwd, **environment):
 
 @pytest.fixture(name="wheel", scope="module")
 def wheel_fixture(tmp_path_factory):
-    """The wheel, built from a copy: a build leaves files behind, and reads those left before."""
+    """The wheel, built from a copy, because a build leaves files that later builds read."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(
@@ -67,9 +67,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 @pytest.mark.slow
 def test_installed_wheel_runs(wheel, tmp_path):
-    # Only the wheel is installed afresh: its dependencies are those of the running environment,
-    # made visible by a .pth file (which, unlike an installed one, is not followed into further
-    # .pth files, such as that of an editable install).
+    # Only the wheel is installed. A .pth file gives it the dependencies of this environment, but
+    # not its editable installs.
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
     binaries = environment / ("Scripts" if os.name == "nt" else "bin")

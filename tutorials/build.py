@@ -1,12 +1,11 @@
-"""Makes notebooks of the tutobooks in this folder, and runs them.
+"""Generates and executes the notebooks of the tutobooks in this folder.
 
   python tutorials/build.py                                   # all of them
   python tutorials/build.py tutorials/style_your_photograph.py
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
-The notebook beside it is generated, outputs included: change the tutobook, not the notebook.
-
-Source: the tutobooks of keras-io, https://github.com/keras-team/keras-io.
+Edit the tutobook, not the notebook beside it. The format is that of
+https://github.com/keras-team/keras-io.
 """
 
 from __future__ import annotations
@@ -15,18 +14,14 @@ import ast
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbclient
 import nbformat
-from absl import app
 
 FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent
 HEADER = ("Title", "Author", "Date created", "Last modified", "Description", "Accelerator")
-SECONDS_PER_CELL = 1800
-_METADATA = {
+METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
@@ -34,53 +29,44 @@ _METADATA = {
 
 def tutobooks() -> list[Path]:
     """Returns the tutobooks in this folder, in alphabetical order."""
-    return [
-        path
-        for path in sorted(FOLDER.glob("*.py"))
-        if path.read_text(encoding="utf-8").startswith('"""\nTitle: ')
-    ]
-
-
-def cells(text: str) -> list[tuple[str, str]]:
-    """Splits a tutobook into cells.
-
-    Args:
-        text: Of the tutobook.
-
-    Returns:
-        `(cell_type, source)` of every cell, the header's first; cell_type is `"markdown"` or `"code"`.
-
-    Raises:
-        ValueError: If a line of the header is missing.
-        SyntaxError: If the text is not Python.
-    """
-    (_, header), *rest = _blocks(text)
-    return [("markdown", _title(header)), *rest]
+    return sorted(p for p in FOLDER.glob("*.py") if p.read_text("utf-8").startswith('"""\nTitle:'))
 
 
 def notebook(text: str) -> nbformat.NotebookNode:
-    """Returns the notebook of a tutobook, without outputs.
-
-    Args:
-        text: Of the tutobook.
+    """Returns the notebook of a tutobook's text, without outputs.
 
     Raises:
-        ValueError: If a line of the header is missing.
+        ValueError: If the header lacks a line.
         SyntaxError: If the text is not Python.
     """
+    lines = text.splitlines()
+    parts, end = [], 0
+    for node in [*ast.parse(text).body, None]:
+        start = node.lineno - 1 if node else len(lines)
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(markdown))):
+                parts += [("code", "\n".join(lines[end:start])), ("markdown", markdown)]
+                end = node.end_lineno
+            case None:
+                parts.append(("code", "\n".join(lines[end:])))
+    cells = [(kind, source.strip()) for kind, source in parts if source.strip()]
+    cells[0] = ("markdown", _title(cells[0][1]))
     make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
-    book = nbformat.v4.new_notebook(metadata=_METADATA)
-    for number, (cell_type, source) in enumerate(cells(text)):
-        # The default id is random.
-        book.cells.append(make[cell_type](source, id=f"cell-{number}"))
-    return book
+    # Default ids are random.
+    numbered = [make[kind](source, id=f"cell-{k}") for k, (kind, source) in enumerate(cells)]
+    return nbformat.v4.new_notebook(metadata=METADATA, cells=numbered)
+
+
+def _title(header: str) -> str:
+    fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
+    if tuple(fields) != HEADER:
+        raise ValueError(f"Expected a header of {', '.join(HEADER)}. Received: {header!r}")
+    title, *others = fields.items()
+    return f"# {title[1]}\n\n" + "<br>\n".join(f"**{key}:** {value}" for key, value in others)
 
 
 def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Runs a notebook in an empty folder, and returns it with its outputs.
-
-    Args:
-        book: The notebook; it is changed.
+    """Executes a notebook in place, in an empty folder, and returns it.
 
     Raises:
         nbclient.exceptions.CellExecutionError: If a cell raises an error.
@@ -89,7 +75,7 @@ def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         client = nbclient.NotebookClient(
             book,
-            timeout=SECONDS_PER_CELL,
+            timeout=1800,  # Seconds for each cell.
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             record_timing=False,
@@ -97,63 +83,26 @@ def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             # Leaves out what C++ libraries write, such as TensorFlow's log.
             extra_arguments=["--IPKernelApp.capture_fd_output=False"],
         )
-        # Uses the package of this checkout, even if another one is installed.
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
-        private = {folder, str(ROOT), str(Path.home()), sys.prefix} - {"/"}
-    book.metadata = nbformat.from_dict(_METADATA)  # Without Python's version.
-    for cell in book.cells:
-        for text in texts(cell):
-            named = [path for path in private if path in text]
-            if named:
-                raise ValueError(f"An output names {named[0]!r}, which is of this machine: {text}")
+        # The package of this checkout, even if another one is installed.
+        path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+        client.execute(env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)})
+    book.metadata = nbformat.from_dict(METADATA)  # Without the version of Python.
+    for private in {folder, str(FOLDER.parent), str(Path.home()), sys.prefix} - {"/"}:
+        if private in (text := "\n".join(texts(book))):
+            raise ValueError(f"Expected no folder of this machine. Received: {private!r} in {text}")
     return book
 
 
-def texts(cell: nbformat.NotebookNode) -> Iterator[str]:
-    """Yields the textual outputs of a cell, without images."""
-    for output in cell.get("outputs", ()):
-        yield output.get("text", "")
-        for mime_type, content in output.get("data", {}).items():
-            if mime_type.startswith("text/"):
-                yield content
-
-
-def main(argv: list[str]) -> None:
-    """Makes and runs the notebooks of the named tutobooks, or of all."""
-    for path in [Path(name) for name in argv[1:]] or tutobooks():
-        book = execute(notebook(path.read_text(encoding="utf-8")))
-        nbformat.write(book, path.with_suffix(".ipynb"))
-        print(path.with_suffix(".ipynb"))
-
-
-def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the cell types and sources of a tutobook, without empty cells."""
-    lines = text.splitlines()
-    code_start = 0
-    for node in ast.parse(text).body:
-        match node:
-            case ast.Expr(value=ast.Constant(value=str(markdown))):
-                code = "\n".join(lines[code_start : node.lineno - 1]).strip()
-                if code:
-                    yield "code", code
-                yield "markdown", markdown.strip()
-                code_start = node.end_lineno
-    code = "\n".join(lines[code_start:]).strip()
-    if code:
-        yield "code", code
-
-
-def _title(header: str) -> str:
-    """Returns the first cell of a notebook, made from the header of its tutobook."""
-    fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
-    if tuple(fields) != HEADER:
-        raise ValueError(
-            f"A tutobook must start with the lines {', '.join(HEADER)}. Received: {header!r}"
-        )
-    title = fields.pop("Title")
-    return f"# {title}\n\n" + "<br>\n".join(f"**{key}:** {fields[key]}" for key in fields)
+def texts(book: nbformat.NotebookNode) -> list[str]:
+    """Returns the texts among the outputs of a notebook."""
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    data = [item for output in outputs for item in output.get("data", {}).items()]
+    found = [output.get("text", "") for output in outputs]
+    return found + [content for kind, content in data if kind.startswith("text/")]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    for tutobook in [Path(name) for name in sys.argv[1:]] or tutobooks():
+        executed = execute(notebook(tutobook.read_text("utf-8")))
+        nbformat.write(executed, tutobook.with_suffix(".ipynb"))
+        print(tutobook.with_suffix(".ipynb"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from l2l_keras import parameter_groups
 from l2l_keras.evaluation.results import Comparison, Result, Tuning
-from l2l_keras.evaluation.rollout import Rollout, RuleRollout, checked_seeds
+from l2l_keras.evaluation.rollout import Rollout, RuleRollout, Rules, checked_seeds
 from l2l_keras.evaluation.tune import (
     BASELINES,
     Baseline,
@@ -20,10 +20,7 @@ from l2l_keras.evaluation.tune import (
     tune,
 )
 from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Task
-
-Rules = UpdateRule | Mapping[str, UpdateRule]
 
 
 def compare(
@@ -96,21 +93,16 @@ def compare(
         result(name, _rollout(task, rule, steps, guard), None) for name, rule in learned.items()
     ]
     for name, baseline in baselines.items():
+        tell = prefixed(progress, name)
         tuning = tune(
-            task,
-            baseline.make,
-            baseline.grid,
-            steps,
-            tuning_seeds,
-            window=window,
-            progress=prefixed(progress, name),
+            task, baseline.make, baseline.grid, steps, tuning_seeds, window=window, progress=tell
         )
         results.append(result(name, Rollout(task, baseline.make(tuning.best), steps), tuning))
     return Comparison(task.name, steps, seeds, tuning_seeds, window, tuple(results))
 
 
 def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | RuleRollout:
-    """Returns what runs a rule on a task's test optimizees."""
+    """Returns the runs of a rule on a task's test optimizees."""
     if task.functions > 1 and any(r.scope != "element" for r in parameter_groups.only_rules(rule)):
         if guard:
             raise ValueError(

@@ -20,7 +20,7 @@ from l2l_keras.evaluation.results import Comparison, Score, mean_and_interval
 # styles distinguish curves in print.
 LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882255")
 _BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
-_BASELINE_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
+_BASELINE_LINES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
 _MARKERS = "osD^vP"
 
 _MOST_STEPS = 200
@@ -36,19 +36,11 @@ class Curve:
     """The mean loss curve of one optimizer.
 
     Attributes:
-        name: Name of the optimizer.
-        learned: Whether it is a learned one, which is not tuned.
-        learning_rate: Its learning rate.
+        name, learned, learning_rate: See `Result`.
         mean: Mean losses f(θ_0) to f(θ_steps) over runs, float64 `[steps + 1]`.
         half_width: Half-width of the 95 % interval of each, float64 `[steps + 1]`.
         final: Mean final loss; infinite where it is not finite.
         interval: Half-width of its 95 % interval.
-
-    Example:
-        >>> losses = np.array([2.0, 1.0])
-        >>> curve = l2l_keras.evaluation.Curve("Adam", False, 0.1, losses, 0.1 * losses, 1.0, 0.1)
-        >>> curve.label
-        'Adam (tuned, 0.1)'
     """
 
     name: str
@@ -62,9 +54,8 @@ class Curve:
     @property
     def label(self) -> str:
         """Text of a legend."""
-        if self.learned:
-            return f"{self.name} (learned, not tuned)"
-        return f"{self.name} (tuned, {self.learning_rate:.3g})"
+        tuned = "learned, not tuned" if self.learned else f"tuned, {self.learning_rate:.3g}"
+        return f"{self.name} ({tuned})"
 
 
 def curves_of(comparison: Comparison) -> tuple[Curve, ...]:
@@ -118,18 +109,17 @@ def line_styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
     Returns:
         Matplotlib's properties of a line by name of the optimizer.
     """
-    colours = itertools.cycle(LEARNED_COLOURS)
-    baselines = itertools.cycle(zip(_BASELINE_COLOURS, _BASELINE_STYLES, strict=True))
+    learned = itertools.cycle(
+        {"color": colour, "linewidth": 2.5, "zorder": 4} for colour in LEARNED_COLOURS
+    )
+    baselines = itertools.cycle(
+        {"color": colour, "linestyle": line, "linewidth": 1.5, "zorder": 3}
+        for colour, line in zip(_BASELINE_COLOURS, _BASELINE_LINES, strict=True)
+    )
     styles: dict[str, dict[str, Any]] = {}
     for curve in curves:
-        if curve.name in styles:
-            continue
-        if curve.learned:
-            styles[curve.name] = {"color": next(colours), "linewidth": 2.5, "zorder": 4}
-        else:
-            colour, line = next(baselines)
-            style = {"color": colour, "linestyle": line, "linewidth": 1.5, "zorder": 3}
-            styles[curve.name] = style
+        if curve.name not in styles:
+            styles[curve.name] = next(learned if curve.learned else baselines)
     return styles
 
 
@@ -149,9 +139,6 @@ def draw_curves(
         curves: What to draw; the lowest final loss comes first in a legend.
         styles: Properties of the lines by name; see `line_styles`.
         labels: Texts for a legend by name. Defaults to the curves' own.
-
-    Example:
-        >>> draw_curves(axes, curves, line_styles(curves))  # doctest: +SKIP
     """
     curves = sorted(curves, key=lambda curve: curve.final)
     lowest, highest = math.inf, -math.inf
@@ -186,15 +173,14 @@ def draw_curves(
     tidy(axes)
 
 
-def _in_sections(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _in_sections(curve: Curve) -> Iterable[np.ndarray]:
     """Returns steps, mean and half-width; of long runs at the start, and means over sections."""
-    steps = np.arange(len(curve.mean), dtype=np.float64)
-    columns = steps, curve.mean, curve.half_width
-    if len(steps) <= _MOST_STEPS + 1:
-        return columns
-    sections = [steps[:1].astype(int), *np.array_split(np.arange(1, len(steps)), _SECTIONS)]
-    steps, mean, half_width = (np.array([c[s].mean() for s in sections]) for c in columns)
-    return steps, mean, half_width
+    steps = np.arange(len(curve.mean))
+    columns = np.stack([steps, curve.mean, curve.half_width])
+    if len(steps) > _MOST_STEPS + 1:
+        sections = [steps[:1], *np.array_split(steps[1:], _SECTIONS)]
+        columns = np.stack([columns[:, section].mean(axis=1) for section in sections], axis=1)
+    return columns
 
 
 def log_scale(axes: Any, lowest: float, highest: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import json
@@ -34,12 +35,6 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
     Args:
         comparison: What to lay out.
         markdown: Whether to write Markdown rather than plain text. Defaults to False.
-
-    Example:
-        >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1)
-        >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
-        >>> print(l2l_keras.evaluation.table(comparison).splitlines()[0].split("  ")[:2])
-        ['optimizer', 'learning rate']
     """
     ranked = sorted(comparison.results, key=lambda result: result.mean_final)
     runs, window = len(comparison.results[0].curves), comparison.window
@@ -59,14 +54,12 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
 def _row(comparison: Comparison, result: Result) -> tuple[str, ...]:
     """Returns the cells of one optimizer."""
     rate = "not tuned" if result.learned else f"{result.learning_rate:.3g}"
-    final = f"{result.mean_final:.4g}"
-    if math.isfinite(result.interval):
-        final += f" ± {result.interval:.2g}"
+    interval = f" ± {result.interval:.2g}" if math.isfinite(result.interval) else ""
     ratio = comparison.ratio(result.name)
     return (
         result.name,
         rate + "*" * result.on_edge,
-        final,
+        f"{result.mean_final:.4g}{interval}",
         "" if math.isnan(ratio) else f"{ratio:.3g}",
         f"{result.mean_loss:.4g}",
         f"{result.seconds:.2f}",
@@ -74,7 +67,7 @@ def _row(comparison: Comparison, result: Result) -> tuple[str, ...]:
 
 
 def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = True) -> str:
-    """Lays out cells as a table, names aligned left and numbers right; no line end at its end."""
+    """Lays out cells as a table, names aligned left and numbers right; no final line end."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if markdown:
         dashes = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -90,62 +83,51 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool
 
 
 def curves_csv(comparison: Comparison) -> str:
-    """Writes mean loss curves as comma-separated values.
-
-    A line holds the mean loss over runs before update `step`, and its 95 % interval's half-width.
-    """
+    """Writes, for every step, mean losses before the update and half-widths of 95 % intervals."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("optimizer", "step", "mean", "half_width"))
     for curve in curves_of(comparison):
-        points = zip(curve.mean, curve.half_width, strict=True)
-        for step, (mean, half_width) in enumerate(points):
-            writer.writerow((curve.name, step, f"{mean:.6g}", f"{half_width:.6g}"))
+        for step, point in enumerate(zip(curve.mean, curve.half_width, strict=True)):
+            writer.writerow((curve.name, step, *(f"{number:.6g}" for number in point)))
     return text.getvalue()
 
 
 def to_json(comparison: Comparison, settings: Mapping[str, Any] | None = None) -> str:
-    """Writes settings, tuned learning rates, results and versions as JSON.
-
-    Final losses of runs are in the same order for all optimizers; curves are in the CSV file.
-    """
+    """Writes settings, tuned learning rates, results without curves, and versions as JSON."""
+    fields = ("task", "steps", "seeds", "tuning_seeds", "window")
+    own_settings = {field: getattr(comparison, field) for field in fields}
     best = comparison.best_baseline
     return json_text(
         {
-            "settings": {
-                "task": comparison.task,
-                "steps": comparison.steps,
-                "seeds": comparison.seeds,
-                "tuning_seeds": comparison.tuning_seeds,
-                "window": comparison.window,
-                **(settings or {}),
-            },
-            "best_baseline": None if best is None else best.name,
-            "results": [
-                {
-                    "name": result.name,
-                    "learned": result.learned,
-                    "learning_rate": result.learning_rate,
-                    "mean_final_loss": result.mean_final,
-                    "interval_half_width": result.interval,
-                    "ratio_to_best_baseline": comparison.ratio(result.name),
-                    "mean_loss": result.mean_loss,
-                    "seconds": result.seconds,
-                    "runs": len(result.final),
-                    "final_losses": result.final.tolist(),
-                    "tuning": None
-                    if result.tuning is None
-                    else {
-                        "learning_rates": result.tuning.rates,
-                        "mean_final_losses": result.tuning.losses,
-                        "on_edge": result.tuning.on_edge,
-                    },
-                }
-                for result in comparison.results
-            ],
+            "settings": {**own_settings, **(settings or {})},
+            "best_baseline": best and best.name,
+            "results": [_record(comparison, result) for result in comparison.results],
             "versions": versions(),
         }
     )
+
+
+def _record(comparison: Comparison, result: Result) -> dict[str, Any]:
+    """Returns what JSON holds of one optimizer."""
+    return {
+        "name": result.name,
+        "learned": result.learned,
+        "learning_rate": result.learning_rate,
+        "mean_final_loss": result.mean_final,
+        "interval_half_width": result.interval,
+        "ratio_to_best_baseline": comparison.ratio(result.name),
+        "mean_loss": result.mean_loss,
+        "seconds": result.seconds,
+        "runs": len(result.final),
+        "final_losses": result.final.tolist(),
+        "tuning": result.tuning
+        and {
+            "learning_rates": result.tuning.rates,
+            "mean_final_losses": result.tuning.losses,
+            "on_edge": result.tuning.on_edge,
+        },
+    }
 
 
 def write_report(
@@ -153,15 +135,12 @@ def write_report(
     directory: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Writes the whole report into a folder, which it makes where needed; see `write_files`.
+    """Writes the whole report into a folder; see `write_files`.
 
     Args:
         comparison: What to report.
         directory: The folder.
         settings: More settings to record in `results.json`. Defaults to none.
-
-    Returns:
-        Paths of `table.txt`, `table.md`, `curves.csv`, `curves.png` and `results.json`.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -194,31 +173,26 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
 
     Raises:
         ValueError: If there is no report, or it cannot be read.
-
-    Example:
-        >>> curves = l2l_keras.evaluation.read_curves("report")  # doctest: +SKIP
     """
     folder = Path(report)
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
+    curves = []
     try:
         with (folder / "curves.csv").open(newline="") as file:
             for row in csv.DictReader(file):
-                point = float(row["mean"]), float(row["half_width"])
-                points.setdefault(row["optimizer"], []).append(point)
-        results = json.loads((folder / "results.json").read_text())["results"]
-        curves = []
-        for result in results:
+                points[row["optimizer"]].append((float(row["mean"]), float(row["half_width"])))
+        for result in json.loads((folder / "results.json").read_text())["results"]:
             mean, half_width = np.transpose(points[result["name"]])
             final = number_or(result["mean_final_loss"], math.inf)
             interval = number_or(result["interval_half_width"], math.nan)
             own = (result["name"], result["learned"], result["learning_rate"])
             curves.append(Curve(*own, mean, half_width, final, interval))
-        return tuple(curves)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected the folder of a report, with curves.csv and results.json. "
             f"Received: {str(folder)!r} ({type(error).__name__}: {error})"
         ) from error
+    return tuple(curves)
 
 
 def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> list[Path]:
@@ -230,9 +204,6 @@ def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -
     Args:
         files: Contents by file name.
         directory: The folder.
-
-    Returns:
-        Paths of the files.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -271,8 +242,7 @@ def finite(value: Any) -> Any:
     """Replaces numbers that are not finite, which JSON cannot express, by None.
 
     Args:
-        value: Nested mappings and sequences, numbers and text. Mappings become dictionaries, and
-            sequences lists.
+        value: Nested mappings and sequences, which become dictionaries and lists.
 
     Example:
         >>> l2l_keras.evaluation.finite({"Adam": 0.5, "SGD": float("inf")})
@@ -297,7 +267,7 @@ def versions() -> dict[str, str]:
     import l2l_keras  # Late: the package imports this module.
 
     return {
-        "l2l_keras": getattr(l2l_keras, "__version__", "unknown"),
+        "l2l_keras": l2l_keras.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": np.__version__,

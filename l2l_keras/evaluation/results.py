@@ -1,22 +1,17 @@
-"""What runs of optimizers gave, in numbers: final losses, ratios, intervals and shares of steps.
-
-The final loss of a run is the mean of its last losses: of the last tenth of them, unless a window
-is given. Two optimizers are compared by the *ratio* of their final losses in paired runs, its
-geometric mean over the runs.
-"""
+"""Results of runs: final losses, and the *ratios* of those of two optimizers in paired runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
-NOT_REACHED = 1.5
+_NOT_REACHED = 1.5
 """Share of steps that counts where the baseline's final loss is not reached."""
 
 
@@ -50,15 +45,14 @@ def final_losses(curves: np.ndarray, window: int = 1) -> np.ndarray:
 
 
 def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes means over runs, and the 95 % confidence interval of each.
+    """Computes means over runs, and half-widths of their 95 % confidence intervals.
 
     Args:
         values: `[runs, ...]`, one independent run a row.
 
     Returns:
-        `(mean, half_width)`, float64 of shape `values.shape[1:]`: the interval is
-        `mean ± half_width`, by Student's t distribution. The half-width is NaN for a single run
-        and where values are not finite.
+        `(mean, half_width)`, float64 of shape `values.shape[1:]`, by Student's t distribution. The
+        half-width is NaN for a single run and where values are not finite.
 
     Example:
         >>> mean, half_width = l2l_keras.evaluation.mean_and_interval(np.array([1.0, 2.0, 3.0]))
@@ -76,12 +70,7 @@ def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Returns the geometric mean of numbers that are not negative; infinite if one of them is.
-
-    Example:
-        >>> round(l2l_keras.evaluation.testbed.geometric_mean([0.5, 2.0, 1.0]), 12)
-        1.0
-    """
+    """Returns the geometric mean of numbers that are not negative; infinite if one of them is."""
     if math.inf in values:
         return math.inf
     with np.errstate(divide="ignore"):
@@ -93,8 +82,7 @@ class Ratio(NamedTuple):
 
     Attributes:
         mean: The mean. Infinite if a run was not finite, NaN if losses are not positive.
-        low: Lower end of the interval; NaN for a single run.
-        high: Upper end of it.
+        low, high: The ends of the interval; NaN for a single run.
     """
 
     mean: float
@@ -103,12 +91,7 @@ class Ratio(NamedTuple):
 
 
 def loss_ratio(losses: np.ndarray, others: np.ndarray) -> Ratio:
-    """Returns the ratio of losses to others of paired runs, both `[runs]`.
-
-    Example:
-        >>> loss_ratio(np.array([1.0, 4.0]), np.array([2.0, 2.0])).mean
-        1.0
-    """
+    """Returns the ratio of losses to others of paired runs, both `[runs]`."""
     if np.isinf(losses).any():
         return Ratio(math.inf, math.nan, math.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -119,12 +102,7 @@ def loss_ratio(losses: np.ndarray, others: np.ndarray) -> Ratio:
 def share_of_steps(curves: np.ndarray, target: float, window: int) -> float | None:
     """Returns the share of a run's steps after which a loss is reached; None if it never is.
 
-    `curves` are `[runs, steps + 1]`. Their mean over runs and `window` steps has to reach the
-    target, since a single minibatch says little.
-
-    Example:
-        >>> share_of_steps(np.array([[4.0, 3.0, 2.0, 1.0, 0.0]]), target=2.0, window=1)
-        0.5
+    The mean of `curves`, `[runs, steps + 1]`, over runs and `window` steps has to reach the target.
     """
     steps = curves.shape[1] - 1
     mean = curves.astype(np.float64).mean(axis=0)
@@ -143,10 +121,6 @@ class Tuning:
         on_edge: Whether it is the lowest or highest one tried: a better one may lie beyond.
         rates: All rates tried, in increasing order; empty where only the best one was kept.
         losses: Mean final loss of each; infinite where a run was not finite.
-
-    Example:
-        >>> l2l_keras.evaluation.Tuning(1.0, False, (0.1, 1.0, 10.0), (3.0, 2.0, 5.0)).best
-        1.0
     """
 
     best: float
@@ -212,17 +186,16 @@ class Result:
     def mean_loss(self) -> float:
         """Mean loss over the run, f(θ_1) to f(θ_steps), and over runs; infinite if not finite."""
         with np.errstate(invalid="ignore"):
-            return _or_infinite(self.curves[:, 1:].astype(np.float64).mean())
+            return float(final_losses(self.curves[:, 1:], self.steps).mean())
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What several optimizers achieved in the same runs; see `compare`.
+    """What several optimizers achieved in the same runs.
 
     Attributes:
         task: Name of the task.
-        steps, window: Updates of a run, and the number of last losses that make its final loss.
-        seeds, tuning_seeds: Seeds of the runs, and of those in which learning rates were tuned.
+        steps, seeds, tuning_seeds, window: See `compare`.
         results: One result an optimizer, learned ones first.
     """
 
@@ -258,21 +231,19 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How an optimizer compares with baselines on one problem, in runs of one length.
+    """How an optimizer compares with the best tuned baseline on one problem.
 
     Attributes:
         problem, optimizer: Their names.
         steps: Updates of a run.
-        baseline: Name of the best tuned baseline: that of the lowest mean final loss.
-        learning_rate, on_edge: Its learning rate, and whether a better one may lie beyond those
-            tried.
+        baseline: Name of the tuned baseline of the lowest mean final loss.
+        learning_rate, on_edge: See `Result`.
         initial_loss: Mean loss before the first update.
-        final_loss, baseline_loss: Mean final losses of the optimizer and the best tuned baseline.
-        ratio: Final loss to the best tuned baseline's.
-        default_ratio: Final loss to that of Adam at Keras' default.
-        mean_loss_ratio: Mean loss over the run to the best tuned baseline's.
+        final_loss, baseline_loss: Mean final losses of the optimizer and the baseline.
+        ratio, default_ratio: Final loss to the baseline's, and to that of Adam at Keras' default.
+        mean_loss_ratio: Mean loss over the run to the baseline's.
         share_of_steps, share_of_seconds: Shares of a run's steps and wall time after which the
-            best tuned baseline's final loss is reached; None if it is not.
+            baseline's final loss is reached; None if it is not.
     """
 
     problem: str
@@ -296,10 +267,10 @@ def score(
 ) -> Score:
     """Compares a learned optimizer with the best tuned baseline, and Adam at Keras' default.
 
-    Runs are of the same seeds. `relative_step_time` is the time of a step of the learned optimizer
-    to that of the best baseline.
+    Runs have the same seeds. `relative_step_time` is relative to the best baseline's.
     """
     share = share_of_steps(learned.curves, best.mean_final, learned.window)
+    mean_loss_ratio = learned.mean_loss / best.mean_loss
     return Score(
         problem=problem,
         optimizer=learned.name,
@@ -312,7 +283,7 @@ def score(
         baseline_loss=best.mean_final,
         ratio=loss_ratio(learned.final, best.final),
         default_ratio=loss_ratio(learned.final, default.final),
-        mean_loss_ratio=_or_infinite(learned.mean_loss / best.mean_loss),
+        mean_loss_ratio=mean_loss_ratio if math.isfinite(mean_loss_ratio) else math.inf,
         share_of_steps=share,
         share_of_seconds=None if share is None else share * relative_step_time,
     )
@@ -320,16 +291,14 @@ def score(
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """How an optimizer compares with baselines on several problems, in runs of one length.
+    """Scores of an optimizer on several problems, in runs of one length.
 
     Attributes:
-        optimizer, steps: Name of the optimizer, and updates of a run.
+        optimizer, steps: Those of the scores.
         problems: Number of problems.
-        ratio: Geometric mean of the final-loss ratios to the best tuned baseline of each problem.
-        worst_ratio, worst_problem: The largest of them, and the problem where it is.
-        default_ratio: Geometric mean of those to Adam at Keras' default.
-        share_of_steps, share_of_seconds: Geometric means; `NOT_REACHED` counts where the loss is
-            not reached.
+        ratio, default_ratio: Geometric means.
+        worst_ratio, worst_problem: The largest ratio, and its problem.
+        share_of_steps, share_of_seconds: Geometric means; 1.5 where the loss is not reached.
         lower_mean_losses: Share of the problems with a `mean_loss_ratio` below 1.
     """
 
@@ -347,19 +316,17 @@ class Summary:
 
 def summaries(scores: Sequence[Score]) -> list[Summary]:
     """Summarizes scores over problems, for each optimizer and each length of runs."""
-    groups: dict[tuple[str, int], list[Score]] = {}
-    for each in scores:
-        groups.setdefault((each.optimizer, each.steps), []).append(each)
-    return [_summary(group) for group in groups.values()]
+    keys = dict.fromkeys((s.optimizer, s.steps) for s in scores)
+    return [_summary([s for s in scores if (s.optimizer, s.steps) == key]) for key in keys]
 
 
 def _summary(scores: Sequence[Score]) -> Summary:
     """Summarizes the scores of one optimizer in runs of one length."""
     worst = max(scores, key=lambda s: s.ratio.mean)
-    steps, seconds = (
-        [NOT_REACHED if share is None else share for share in shares]
-        for shares in zip(*((s.share_of_steps, s.share_of_seconds) for s in scores), strict=True)
-    )
+
+    def mean_share(shares: Iterable[float | None]) -> float:
+        return geometric_mean([_NOT_REACHED if share is None else share for share in shares])
+
     return Summary(
         optimizer=worst.optimizer,
         steps=worst.steps,
@@ -368,11 +335,7 @@ def _summary(scores: Sequence[Score]) -> Summary:
         worst_ratio=worst.ratio.mean,
         worst_problem=worst.problem,
         default_ratio=geometric_mean([s.default_ratio.mean for s in scores]),
-        share_of_steps=geometric_mean(steps),
-        share_of_seconds=geometric_mean(seconds),
+        share_of_steps=mean_share(s.share_of_steps for s in scores),
+        share_of_seconds=mean_share(s.share_of_seconds for s in scores),
         lower_mean_losses=sum(s.mean_loss_ratio < 1.0 for s in scores) / len(scores),
     )
-
-
-def _or_infinite(value: float) -> float:
-    return float(value) if math.isfinite(value) else math.inf

@@ -1,8 +1,7 @@
 """Runs of an optimizer on optimizees of a task.
 
-A *run* is one function minimized by one optimizer. Every run starts afresh: parameters, task state,
-the optimizer's variables and its iteration count are reset. Runs of different optimizers are
-paired: the same seed gives the same optimizee and, step by step, the same minibatches.
+A *run* is one function minimized by one optimizer, from a fresh start. Runs of different optimizers
+are paired: the same seed gives the same optimizee and, step by step, the same minibatches.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import tensorflow as tf
 from l2l_keras.meta import InnerLoop
 from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
+
+Rules = UpdateRule | Mapping[str, UpdateRule]
 
 
 def run(
@@ -55,7 +56,7 @@ def run(
 
 
 def checked_seeds(argument: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Returns seeds as a tuple; raises a `ValueError` if there are none."""
+    """Returns seeds as a tuple, at least one."""
     seeds = tuple(int(seed) for seed in seeds)
     if not seeds:
         raise ValueError(f"`{argument}` must hold at least one seed. Received: {argument}={seeds}")
@@ -65,8 +66,7 @@ def checked_seeds(argument: str, seeds: Sequence[int]) -> tuple[int, ...]:
 class Rollout:
     """Minimizes one optimizee after another with one Keras optimizer, each from a fresh start.
 
-    All steps are one compiled loop over the optimizer's own `apply`. It is compiled once, on
-    construction: neither another seed nor another learning rate traces it again.
+    All steps are one loop over the optimizer's `apply`, compiled once, on construction.
 
     Args:
         task, steps, split: See `run`.
@@ -85,11 +85,7 @@ class Rollout:
     """
 
     def __init__(
-        self,
-        task: Task,
-        optimizer: keras.optimizers.Optimizer,
-        steps: int,
-        split: Split = "test",
+        self, task: Task, optimizer: keras.optimizers.Optimizer, steps: int, split: Split = "test"
     ) -> None:
         if keras.config.backend() != "tensorflow":
             raise RuntimeError(
@@ -110,8 +106,7 @@ class Rollout:
         optimizer.build(self._variables)
         self._initial_values = [tf.identity(v.value) for v in optimizer.variables]
         self._loop = tf.function(self._losses, autograph=False, jit_compile=task.jit_compile)
-        # The number of steps is an argument, so that this compiles everything and runs nothing:
-        # the time of a run is free of compilation.
+        # Compiles everything, and takes no step: the time of a run is free of compilation.
         self._run(seed=0, learning_rate=None, steps=0)
 
     def __call__(
@@ -125,8 +120,7 @@ class Rollout:
             steps: Updates of this run. Defaults to `self.steps`, and is at most that.
 
         Returns:
-            Losses f(θ_0) to f(θ_steps), each on its own minibatch: float32
-            `[task.functions, steps + 1]`.
+            Losses, each on its own minibatch: float32 `[task.functions, steps + 1]`.
         """
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:
@@ -161,9 +155,7 @@ class Rollout:
             self.optimizer.apply(task.unflatten(gradient), self._variables)
             return step + 1, state, losses.write(step, loss)
 
-        losses = tf.TensorArray(
-            tf.float32, self.steps + 1, element_shape=(task.functions,), clear_after_read=False
-        )
+        losses = tf.TensorArray(tf.float32, self.steps + 1, element_shape=(task.functions,))
         _, state, losses = tf.while_loop(
             lambda step, *_: step < steps, body, (tf.constant(0), state, losses)
         )
@@ -187,17 +179,11 @@ def _variable(weight: Weight) -> keras.Variable:
 class RuleRollout:
     """As `Rollout`, with a rule and the loop of meta-training instead of a Keras optimizer.
 
-    To `LearnedOptimizer`, all parameters are those of one function. Here, a rule that is
-    not elementwise updates each of a task's functions on its own.
+    A rule that is not elementwise updates each of a task's functions on its own. To
+    `LearnedOptimizer`, all parameters are those of one function.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        rule: UpdateRule | Mapping[str, UpdateRule],
-        steps: int,
-        split: Split = "test",
-    ) -> None:
+    def __init__(self, task: Task, rule: Rules, steps: int, split: Split = "test") -> None:
         self.task = task
         self.steps = steps
         self.split = split
@@ -215,7 +201,7 @@ class RuleRollout:
         return self._loop(parameters, state, tf.constant(seed), tf.constant(steps)).numpy().T
 
     def _losses(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
-        """Returns the losses `[steps + 1, functions]`."""
+        """Returns losses `[steps + 1, functions]`."""
 
         def draw(step: int | Tensor) -> Nest:
             return self.task.batch(self.split, tf.stack([seed, step]))

@@ -1,16 +1,12 @@
-"""How a rule responds to gradients: the learned optimizer, seen from outside.
+"""How a rule responds to gradients.
 
-An elementwise rule is a function of one weight's gradients. It is shown a whole grid of them at
-once, one gradient for each of many weights. A rule of scope "model" is shown problems of one
-weight, one after the other.
-
-A tensorwise rule sees how well the gradients of a tensor agree with each other over time, and
-decides on the step size. It is shown a matrix whose gradients agree more or less, or change.
+An elementwise rule is shown the gradients of many weights at once, a rule of scope "model" those of
+one weight after the other, and a tensorwise rule a matrix whose gradients agree more or less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +19,6 @@ _HISTORY_STEPS, _IMPULSE_STEPS = 10, 30
 
 Lines = tuple[np.ndarray, dict[str, np.ndarray]]
 """Values of x `[n]`, and values of y by the name of a line, `[n]` each."""
-SignalAndNoise = Callable[[int, int], tuple[float, float]]
-"""Maps a step, and the number of steps, to the factors of signal and noise in its gradient."""
 
 
 def update_map(rule: UpdateRule, scale: float) -> Lines:
@@ -43,7 +37,7 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
         >>> len(gradients), list(updates)[0]
         (121, 'first step')
 
-    Source: Andrychowicz et al. (2016), appendix (the learned update as a function of the gradient).
+    Source: Andrychowicz et al. (2016), appendix.
     """
     gradients = scale * np.linspace(-3.0, 3.0, 121, dtype=np.float32)
     histories = {
@@ -53,9 +47,8 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
         f"after {_HISTORY_STEPS} of -s": [-scale] * _HISTORY_STEPS,
         f"after {_HISTORY_STEPS} of s and -s in turn": [scale, -scale] * (_HISTORY_STEPS // 2),
     }
-    return gradients, {
-        name: updates_after(rule, history, gradients) for name, history in histories.items()
-    }
+    updates = {name: updates_after(rule, past, gradients) for name, past in histories.items()}
+    return gradients, updates
 
 
 def impulse_map(rule: UpdateRule, scale: float) -> Lines:
@@ -139,18 +132,6 @@ class TensorResponse(NamedTuple):
     cosines: np.ndarray
 
 
-# The factors of one fixed matrix, the signal, and of fresh noise in the gradient of a step.
-_SEQUENCES: dict[str, SignalAndNoise] = {
-    "the same in each step": lambda step, steps: (1.0, 0.0),
-    "the same, with three times as much noise": lambda step, steps: (1.0, 3.0),
-    "one and its opposite in turn": lambda step, steps: ((-1.0) ** step, 0.0),
-    "the same for a third of the steps, then noise": lambda step, steps: (
-        (1.0, 0.0) if step < steps // 3 else (0.0, 1.0)
-    ),
-    "noise": lambda step, steps: (0.0, 1.0),
-}
-
-
 def tensor_responses(
     rule: TensorwiseRule, steps: int = 300, side: int = 32, seed: int = 0
 ) -> dict[str, TensorResponse]:
@@ -178,35 +159,39 @@ def tensor_responses(
         raise ValueError(
             f"`steps` and `side` must be positive. Received: steps={steps}, side={side}"
         )
-    return {
-        name: _tensor_response(rule, _gradients(factors, steps, side, seed), side, seed)
-        for name, factors in _SEQUENCES.items()
-    }
-
-
-def _gradients(
-    factors: SignalAndNoise, steps: int, side: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields gradients, and the direction that descent is measured against, both `[side²]`."""
+    parameters = np.random.default_rng((seed, 0)).normal(size=side**2) / np.sqrt(side)
     random = np.random.default_rng((seed, 1))
-    signal = random.normal(size=side**2)
-    for step in range(steps):
-        factor, noise = factors(step, steps)
-        gradient = factor * signal + noise * random.normal(size=signal.size)
-        yield gradient.astype("float32"), signal if factor else gradient
+    signal, noise = random.normal(size=side**2), random.normal(size=(steps, side**2))
+    always, never = np.ones((steps, 1)), np.zeros((steps, 1))
+    alternating = (-1.0) ** np.arange(steps)[:, np.newaxis]
+    early = 1.0 * (np.arange(steps)[:, np.newaxis] < steps // 3)
+    factors = {
+        "the same in each step": (always, never),
+        "the same, with three times as much noise": (always, 3.0 * always),
+        "one and its opposite in turn": (alternating, never),
+        "the same for a third of the steps, then noise": (early, 1.0 - early),
+        "noise": (never, always),
+    }
+    responses = {}
+    for name, (of_signal, of_noise) in factors.items():
+        gradients = of_signal * signal + of_noise * noise
+        directions = np.where(of_signal, signal, gradients)
+        responses[name] = _tensor_response(rule, parameters, gradients, directions)
+    return responses
 
 
 def _tensor_response(
-    rule: TensorwiseRule, gradients: Iterator[tuple[np.ndarray, np.ndarray]], side: int, seed: int
+    rule: TensorwiseRule, parameters: np.ndarray, gradients: np.ndarray, directions: np.ndarray
 ) -> TensorResponse:
-    """Returns the response to gradients and the directions that go with them."""
+    """Returns the response to gradients of a square matrix, `[steps, parameters]`."""
+    size = len(parameters)
+    side = math.isqrt(size)
     tensors = Tensors([(side, side)])
-    parameters = np.random.default_rng((seed, 0)).normal(size=side**2) / np.sqrt(side)
-    state = rule.initial_state(side**2, 1)
+    state = rule.initial_state(size, 1)
     rows = []
-    for gradient, direction in gradients:
-        theta = ops.convert_to_tensor(parameters.astype("float32"))
-        update, state = rule.step(ops.convert_to_tensor(gradient), state, theta, tensors)
+    for gradient, direction in zip(gradients, directions, strict=True):
+        g, theta = (ops.convert_to_tensor(v.astype("float32")) for v in (gradient, parameters))
+        update, state = rule.step(g, state, theta, tensors)
         move = ops.convert_to_numpy(update).astype("float64")
         parameters = parameters + move
         norm = np.linalg.norm(move)

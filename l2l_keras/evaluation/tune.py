@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -15,6 +16,7 @@ from l2l_keras.tasks.base import Split, Task
 
 Progress = Callable[[str], None]
 """Takes a line of text about the progress of the work."""
+
 _EXTENSIONS = 4
 """Most learning rates added beyond either end of a grid."""
 
@@ -27,11 +29,6 @@ class Baseline:
         name: Name in tables and figures.
         make: Makes a fresh optimizer from a learning rate.
         grid: Learning rates to try, in increasing order.
-
-    Example:
-        >>> adam = l2l_keras.evaluation.BASELINES["Adam"]
-        >>> float(adam.make(adam.grid[0]).learning_rate)  # float32
-        9.999999747378752e-05
     """
 
     name: str
@@ -61,9 +58,7 @@ def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(10.0 ** (k / 2) for k in range(int(2 * lowest), int(2 * highest) + 1))
 
 
-def _nag(learning_rate: float) -> keras.optimizers.Optimizer:
-    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
-
+_nag = functools.partial(keras.optimizers.SGD, momentum=0.9, nesterov=True)
 
 # Adam and RMSprop take steps of about the learning rate whatever the gradient's scale: rates above
 # 1 make no sense. Those of SGD and NAG are in units of (parameter)² / loss.
@@ -91,8 +86,8 @@ def prefixed(progress: Progress, prefix: str) -> Progress:
 def default_window(task: Task, steps: int) -> int:
     """Returns the number of last losses whose mean is the final loss of a run on a task.
 
-    It is a tenth of the steps, since losses of minibatches are noisy. Where a task has no data,
-    losses are exact: the final loss is then f(θ_steps), and the window 1.
+    It is a tenth of the steps, since losses of minibatches are noisy, or 1 where a task has no
+    data: losses are then exact.
 
     Example:
         >>> l2l_keras.evaluation.default_window(l2l_keras.tasks.Quadratic(), steps=100)
@@ -128,9 +123,6 @@ def tune(
             `default_window(task, steps)`.
         progress: Called with a line of text after every learning rate. Defaults to silence.
 
-    Returns:
-        The best rate, and all rates tried with their mean final losses.
-
     Raises:
         ValueError: If an argument is not as described.
 
@@ -146,8 +138,7 @@ def tune(
     Source: Andrychowicz et al. (2016), section 3, where the learning rate of each baseline is the
     one of the best final loss on each problem.
     """
-    window = default_window(task, steps) if window is None else window
-    windows = {steps: window}
+    windows = {steps: default_window(task, steps) if window is None else window}
     return tune_for_lengths(task, make_optimizer, grid, windows, seeds, split, progress)[0]
 
 
@@ -160,7 +151,7 @@ def tune_for_lengths(
     split: Split = "validation",
     progress: Progress = silent,
 ) -> tuple[Tuning, ...]:
-    """Tunes for runs of several lengths at once; `windows` by number of steps, else as `tune`.
+    """Tunes for several numbers of steps, the keys of `windows`; other arguments are as in `tune`.
 
     Each rate is tried once, in the longest runs: their first steps are those of shorter ones.
     """

@@ -1,16 +1,20 @@
-"""How the meta-gradient of a window is estimated: by back-propagation, or by evolution."""
+"""Estimators of the meta-gradient of a window: back-propagation, imitation and evolution."""
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from l2l_keras.meta.inner_loop import Draw, InnerLoop, MetaLoss
+from l2l_keras.meta import first_order, graph_loops, second_order, trace
+from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps, scaled
 from l2l_keras.rules import moments
 from l2l_keras.tasks.base import Tensor
 
+MetaLoss = Callable[[Tensor], Tensor]
+"""Maps the losses of a window, float32 `[unroll, functions]`, to its scalar meta-loss."""
 Carry = Any
 """What an estimator keeps from one window of an episode to the next, a nest of tensors."""
 
@@ -18,200 +22,262 @@ Carry = Any
 class Estimator(abc.ABC):
     """Estimates the meta-gradients of an episode's windows, one after the other.
 
-    Args:
-        loop: The inner loop of the rule on a task.
-        unroll: Inner steps in a window.
+    An estimator holds settings only: one serves any number of inner loops and episodes.
     """
 
-    def __init__(self, loop: InnerLoop, unroll: int) -> None:
-        self._loop = loop
-        self._unroll = unroll
-
     @abc.abstractmethod
-    def begin(self, inner: Any, key: Tensor) -> Carry:
-        """Returns what there is before the first window.
+    def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
+        """Returns the carry before an episode's first window.
 
         Args:
-            inner: Where the inner loop stands.
-            key: int32 `[2]`, a seed of what is random in the episode.
+            loop: The inner loop.
+            inner: Its state.
+            key: int32 `[2]`, the seed of what is random in the episode.
         """
 
     @abc.abstractmethod
     def window(
-        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+        self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
         """Computes a window and its meta-gradient.
 
         Args:
-            carry: What is there before the window.
-            draw: As in `InnerLoop.meta_gradient`.
-            meta_loss: As in `InnerLoop.meta_gradient`.
-            scale: As in `InnerLoop.step`.
-            key: int32 `[2]`, a seed of what is random in the window.
+            loop: The inner loop.
+            carry: The carry before the window.
+            steps: The window's inner steps.
+            meta_loss: Maps losses `[unroll, functions]` to the scalar meta-loss.
+            key: int32 `[2]`, the seed of what is random in the window.
 
         Returns:
             `(meta_loss, meta_gradient, carry)`: a scalar; the derivatives with respect to the
-            rules' trainable variables; and what is there after the window.
+            rules' trainable variables; and the carry after the window.
         """
 
 
-class Truncated(Estimator):
-    """The exact derivative of a window, with what was before taken as given.
+class BackPropagation(Estimator):
+    """Truncated back-propagation through time: the exact derivative of a window.
 
-    Its bias grows with what a window does to later ones: small steps look better than they are.
+    What happened before the window counts as given. The bias grows with the effect of a window on
+    later ones: small steps look better than they are.
 
     Args:
-        loop: The inner loop of the rule on a task.
-        unroll: Inner steps in a window.
-        second_derivatives: See `InnerLoop.meta_gradient`.
-        clip_through_time: See `InnerLoop.meta_gradient`. Defaults to False.
+        second_derivatives: Whether to differentiate the optimizee's gradients too, so that the
+            effect of earlier updates on later gradients counts. It costs one Hessian-vector product
+            a step, tells which steps are too large, and grows without bounds if steps are. Not for
+            optimizees with batch normalization, whose second derivatives TensorFlow gets wrong (its
+            `tf.nn.moments` stops a gradient). Defaults to False, the paper's choice.
+        clip_through_time: Whether to clip the derivative with respect to the parameters, step by
+            step backwards, to the norm that it would have without second derivatives. Defaults to
+            False.
+        cache_bytes: Bytes of a window's rule states and caches to keep in memory. What does not fit
+            is computed again, except that second derivatives need all caches. Defaults to 128 MiB.
 
-    Source: Andrychowicz et al. (2016), section 2: truncated back-propagation through time.
+    Raises:
+        ValueError: If `clip_through_time` comes without `second_derivatives`.
+
+    Example:
+        >>> estimator = l2l_keras.meta.BackPropagation(second_derivatives=True)
+
+    Source: Andrychowicz et al. (2016), section 2.
     """
 
     def __init__(
         self,
-        loop: InnerLoop,
-        unroll: int,
-        second_derivatives: bool,
+        second_derivatives: bool = False,
         clip_through_time: bool = False,
+        cache_bytes: int = 2**27,
     ) -> None:
-        super().__init__(loop, unroll)
-        self._derivatives = second_derivatives, clip_through_time
+        if clip_through_time and not second_derivatives:
+            raise ValueError(
+                "`clip_through_time` clips what `second_derivatives` add: it needs them. Received: "
+                f"second_derivatives={second_derivatives}, clip_through_time={clip_through_time}"
+            )
+        self.second_derivatives = second_derivatives
+        self.clip_through_time = clip_through_time
+        self.cache_bytes = cache_bytes
 
-    def begin(self, inner: Any, key: Tensor) -> Carry:
-        """Returns where the inner loop stands; see `Estimator.begin`."""
-        del key
+    def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
+        """See `Estimator.begin`."""
+        del loop, key
         return inner
 
     def window(
-        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+        self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
-        """Computes a window and its meta-gradient; see `Estimator.window`."""
+        """See `Estimator.window`."""
         del key
-        value, meta_gradient, _, carry = self._loop.meta_gradient(
-            carry, draw, self._unroll, meta_loss, scale, *self._derivatives
-        )
-        return value, meta_gradient, carry
+        weights = loop.pack()
+        kept = trace.plan(loop, steps.unroll, self.cache_bytes, self.second_derivatives)
+
+        def take_step(t: Tensor, inner: InnerState, nothing: tuple) -> tuple:
+            batch = steps.draw(t)
+            return *loop.cached_step(weights, inner, batch, steps.scale, kept.caches), nothing
+
+        recorded, inner, _ = trace.record(loop, take_step, carry, (), steps.unroll, kept)
+        losses = recorded.losses.stack()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(losses)
+            value = meta_loss(losses)
+        d_losses = tape.gradient(value, losses)
+        if loop.task.functions > 1:
+            d_losses = tf.repeat(d_losses, loop.task.size // loop.task.functions, axis=1)
+        if self.second_derivatives:
+            d_weights = second_order.meta_gradient(
+                loop, weights, recorded, d_losses, steps, self.clip_through_time
+            )
+        else:
+            d_weights = first_order.meta_gradient(loop, weights, recorded, d_losses, steps.scale)
+        return value, loop.unpack(d_weights), inner
 
 
 class Imitation(Estimator):
-    """The derivative of how far a rule's updates are from Adam's, which steps in its place.
+    """The derivative of the distance between a rule's updates and Adam's, which steps instead.
 
-    A rule that begins as an optimizer of some use is meta-trained from there in earnest. What is
-    minimised is the mean over steps of the squared distance of both updates, over the square of
-    the norm of Adam's. Optimizees count as given: their trajectories are Adam's.
+    A rule that already optimizes is a start for meta-training proper. The error of a window is the
+    mean over its steps of the squared distance of both updates, divided by the squared norm of
+    Adam's. Optimizees count as given: their trajectories are Adam's.
 
     Args:
-        loop: The inner loop of the rule on a task.
-        unroll: Inner steps in a window.
         learning_rate: Adam's learning rate.
+        cache_bytes: See `BackPropagation`.
+
+    Raises:
+        ValueError: If `learning_rate` is not positive.
+
+    Example:
+        >>> estimator = l2l_keras.meta.Imitation(learning_rate=0.001)
 
     Source: Chen et al., "Training stronger baselines for learning to optimize" (2020), has learned
     optimizers imitate hand-designed ones.
     """
 
-    def __init__(self, loop: InnerLoop, unroll: int, learning_rate: float) -> None:
-        super().__init__(loop, unroll)
-        self._learning_rate = learning_rate
+    def __init__(self, learning_rate: float, cache_bytes: int = 2**27) -> None:
+        if not learning_rate > 0.0:
+            raise ValueError(f"`learning_rate` must be positive. Received: {learning_rate}")
+        self.learning_rate = learning_rate
+        self.cache_bytes = cache_bytes
 
-    def begin(self, inner: Any, key: Tensor) -> Carry:
-        """Returns where the loop and Adam stand; see `Estimator.begin`."""
-        del key
+    def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
+        """See `Estimator.begin`; the carry holds Adam's state, too."""
+        del loop, key
         zeros, zero = tf.zeros_like(inner.parameters), tf.constant(0.0)
         return inner, (zeros, zeros, zero, zero)
 
     def window(
-        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+        self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
-        """Computes a window and its derivative, `meta_loss` left aside; see `Estimator.window`."""
+        """See `Estimator.window`; the error takes the place of `meta_loss`."""
         del meta_loss, key
         inner, adam_state = carry
-        error, derivative, inner, adam_state = self._loop.imitation(
-            inner, self._adam, adam_state, draw, self._unroll, scale
+        weights = loop.pack()
+        kept = trace.plan(loop, steps.unroll, self.cache_bytes)
+
+        def take_step(t: Tensor, inner: InnerState, carry: tuple) -> tuple:
+            adam_state, error, d_updates = carry
+            update, rule_state, caches = loop.propose(weights, inner, steps.scale, kept.caches)
+            adam_update, adam_state = self._adam(scaled(inner.gradient, steps.scale), adam_state)
+            difference = update - adam_update
+            weight = 1.0 / (steps.unroll * (tf.reduce_sum(tf.square(adam_update)) + 1e-30))
+            error += weight * tf.reduce_sum(tf.square(difference))
+            d_updates = d_updates.write(t, 2.0 * weight * difference)
+            losses, inner = loop.advance(inner, adam_update, rule_state, steps.draw(t), steps.scale)
+            return losses, inner, caches, (adam_state, error, d_updates)
+
+        start = (adam_state, 0.0, graph_loops.new_arrays(inner.gradient, steps.unroll))
+        recorded, inner, (adam_state, error, d_updates) = trace.record(
+            loop, take_step, inner, start, steps.unroll, kept
         )
-        return error, derivative, (inner, adam_state)
+        gradients = scaled(recorded.gradients.stack(), steps.scale)
+        d_weights = first_order.back_propagate(
+            loop, weights, recorded, gradients, d_updates.stack()
+        )
+        return error, loop.unpack(d_weights), (inner, adam_state)
 
     def _adam(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Computes Adam's update, with Keras' defaults."""
-        mean, usual, state = moments.update(gradient, state, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
-        return -self._learning_rate * mean / usual, state
+        mean, rms, state = moments.update(gradient, state, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+        return -self.learning_rate * mean / rms, state
 
 
 class PersistentEvolution(Estimator):
     """Persistent evolution strategies: unbiased over all windows of an episode, and noisy.
 
-    Pairs of inner loops run with φ + ε and φ - ε, ε ~ N(0, σ²) drawn anew for each pair and window.
-    With ξ the sum of a pair's ε since the episode began, the mean over pairs of
+    Pairs of inner loops run with φ + ε and φ - ε, ε ~ N(0, σ²), drawn anew for each pair and
+    window. With ξ the sum of a pair's ε since the episode began, the mean over pairs of
 
         ξ · (L(φ + ε) - L(φ - ε)) / (2 σ²)
 
-    is an unbiased estimate of how the window's meta-loss changes with φ, the part through earlier
-    windows included, but for terms of order σ². The variance grows with the number of weights and
-    of windows.
+    is an unbiased estimate of the derivative of the window's meta-loss with respect to φ, the part
+    through earlier windows included, up to terms of order σ². The variance grows with the number of
+    weights and of windows.
 
-    Or ε is drawn once for an episode, and ξ = ε: this is unbiased too, and often of less variance
-    in long episodes of rules with many weights, since ξ does not grow.
+    With `reuse_noise`, ε is drawn once for an episode, and ξ = ε: unbiased too, and often of
+    less variance in long episodes of rules with many weights, since ξ does not grow.
 
     Args:
-        loop: The inner loop of the rule on a task.
-        unroll: Inner steps in a window.
-        pairs: Number of pairs.
-        sigma: Standard deviation σ of ε.
-        reuse_noise: Whether ε is drawn once for an episode. Defaults to False.
+        pairs: Number of pairs. Defaults to 1.
+        sigma: Standard deviation σ of ε. Defaults to 0.01.
+        reuse_noise: Whether to draw ε once for an episode. Defaults to False.
+
+    Raises:
+        ValueError: If `pairs` or `sigma` is not positive.
+
+    Example:
+        >>> estimator = l2l_keras.meta.PersistentEvolution(pairs=4, sigma=0.02)
 
     Source: Vicol, Metz and Sohl-Dickstein, "Unbiased gradient estimation in unrolled computation
     graphs with persistent evolution strategies" (2021), algorithm 2, antithetic; Li et al.,
     "Variance-reduced gradient estimation via noise-reuse in online evolution strategies" (2023).
     """
 
-    def __init__(
-        self, loop: InnerLoop, unroll: int, pairs: int, sigma: float, reuse_noise: bool = False
-    ) -> None:
-        super().__init__(loop, unroll)
-        self._pairs = pairs
-        self._sigma = sigma
-        self._reuse_noise = reuse_noise
+    def __init__(self, pairs: int = 1, sigma: float = 0.01, reuse_noise: bool = False) -> None:
+        if pairs < 1 or not sigma > 0.0:
+            raise ValueError(
+                f"`pairs` and `sigma` must be positive. Received: pairs={pairs}, sigma={sigma}"
+            )
+        self.pairs = pairs
+        self.sigma = sigma
+        self.reuse_noise = reuse_noise
 
-    def begin(self, inner: Any, key: Tensor) -> Carry:
-        """Returns where each loop stands, and ξ, for each pair; see `Estimator.begin`."""
-        weights = self._loop.pack()
-        if self._reuse_noise:
-            sums = [self._noise(weights, key, pair) for pair in range(self._pairs)]
+    def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
+        """See `Estimator.begin`; the carry holds both loops' states, and ξ, of each pair."""
+        weights = loop.pack()
+        if self.reuse_noise:
+            sums = [self._noise(weights, key, pair) for pair in range(self.pairs)]
         else:
-            sums = [[tf.zeros_like(part) for part in weights]] * self._pairs
+            sums = [[tf.zeros_like(part) for part in weights]] * self.pairs
         return [([inner, inner], own) for own in sums]
 
     def window(
-        self, carry: Carry, draw: Draw, meta_loss: MetaLoss, scale: Tensor | None, key: Tensor
+        self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
-        """Computes a window and its meta-gradient; see `Estimator.window`."""
-        weights = self._loop.pack()
+        """See `Estimator.window`."""
+        weights = loop.pack()
         values, gradients, new_carry = [], [], []
         for pair, (inners, sums) in enumerate(carry):
-            noise = sums if self._reuse_noise else self._noise(weights, key, pair)
+            noise = sums if self.reuse_noise else self._noise(weights, key, pair)
             ends, losses = [], []
             for sign, inner in zip((1.0, -1.0), inners, strict=True):
                 moved = [w + sign * e for w, e in zip(weights, noise, strict=True)]
-                own, inner = self._loop.window(moved, inner, draw, self._unroll, scale)
+                own, inner = loop.window(moved, inner, steps)
                 ends.append(inner)
                 losses.append(meta_loss(own))
-            if not self._reuse_noise:
+            if not self.reuse_noise:
                 sums = [s + e for s, e in zip(sums, noise, strict=True)]
-            slope = (losses[0] - losses[1]) / (2.0 * self._sigma**2)
+            slope = (losses[0] - losses[1]) / (2.0 * self.sigma**2)
             gradients.append([slope * s for s in sums])
             values += losses
             new_carry.append((ends, sums))
-        mean = [tf.add_n(parts) / self._pairs for parts in zip(*gradients, strict=True)]
-        return tf.reduce_mean(values), self._loop.unpack(mean), new_carry
+        mean = [tf.add_n(parts) / self.pairs for parts in zip(*gradients, strict=True)]
+        return tf.reduce_mean(values), loop.unpack(mean), new_carry
 
     def _noise(self, weights: list[Tensor], key: Tensor, pair: int) -> list[Tensor]:
-        """Draws ε of one pair, for weights as `InnerLoop.pack` returns them."""
+        """Draws ε of one pair, for φ as `InnerLoop.pack` returns it."""
         keys = [
             tf.random.experimental.stateless_fold_in(key, pair * len(weights) + k)
             for k in range(len(weights))
         ]
         return [
-            self._sigma * tf.random.stateless_normal(part.shape, own)
+            self.sigma * tf.random.stateless_normal(part.shape, own)
             for part, own in zip(weights, keys, strict=True)
         ]

@@ -1,103 +1,77 @@
-"""How meta-training divides the coordinates of an optimizee into what rules step through."""
+"""How an optimizee's parameters are divided into the pieces that rules update at once."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from l2l_keras import parameter_groups
+from l2l_keras.rules import Tensors, UpdateRule
+from l2l_keras.rules.tensorwise.tensors import fan_in
+from l2l_keras.tasks.base import Task
 
 Tensor = Any
 Shape = tuple[int, ...]
 
 
-class Chunks:
-    """Cuts vectors into equal chunks of coordinates, the last one filled up with zeros.
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """Cuts vectors of `size` into `count` pieces of one shape, `[n]` or `[functions, n]`."""
 
-    A few thousand coordinates at a time stay in the processor's cache, and equal chunks need the
-    rule compiled for one shape only.
-
-    Args:
-        size: Number of coordinates.
-        limit: Largest number of coordinates in a chunk.
-
-    Attributes:
-        count: Number of chunks.
-        shape: Shape of each.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        self.size = size
-        self.count = math.ceil(size / limit)
-        self.length = math.ceil(size / self.count)
-        self.shape: Shape = (self.length,)
-        self._padding = self.count * self.length - size
+    size: int
+    count: int
+    shape: Shape
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """Cuts a float32 `[..., size]` vector into `count` vectors `[..., length]`."""
+        """Cuts a float32 `[..., size]` vector into pieces `[..., *shape]`, padded with zeros."""
+        *first, _ = vector.shape
         if self.count == 1:
-            return [vector]
-        padding = [[0, 0]] * (len(vector.shape) - 1) + [[0, self._padding]]
+            return [tf.reshape(vector, (*first, *self.shape))]
+        padding = [[0, 0]] * len(first) + [[0, self.count * self.shape[0] - self.size]]
         return tf.split(tf.pad(vector, padding), self.count, axis=-1)
-
-    def join(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Undoes `split` of a vector `[size]`."""
-        if self.count == 1:
-            return vectors[0]
-        return tf.concat(vectors, axis=0)[: self.size]
-
-
-class Problems:
-    """Takes vectors as the coordinates of several problems, one after the other, in one piece.
-
-    Args:
-        size: Number of coordinates.
-        problems: Number of problems.
-
-    Attributes:
-        count: 1, the number of pieces.
-        shape: Shape of the piece.
-    """
-
-    count = 1
-
-    def __init__(self, size: int, problems: int) -> None:
-        self.size = size
-        self.shape: Shape = (problems, size // problems)
-
-    def split(self, vector: Tensor) -> list[Tensor]:
-        """Turns a `[..., size]` vector into one array `[..., problems, size / problems]`."""
-        return [tf.reshape(vector, (*vector.shape[:-1], *self.shape))]
 
     def join(self, pieces: Sequence[Tensor]) -> Tensor:
         """Undoes `split` of a vector `[size]`."""
-        return tf.reshape(pieces[0], (self.size,))
+        if self.count == 1:
+            return tf.reshape(pieces[0], (self.size,))
+        return tf.concat(pieces, axis=0)[: self.size]
+
+
+def chunks(size: int, limit: int) -> Pieces:
+    """Returns equal pieces of at most `limit` elements.
+
+    A few thousand elements at a time stay in the processor's cache, and pieces of one shape need
+    the rule compiled once.
+    """
+    count = math.ceil(size / limit)
+    return Pieces(size, count, (math.ceil(size / count),))
 
 
 class Partition:
-    """Divides the coordinates of an optimizee by groups, and those of a group into pieces.
+    """Divides an optimizee's parameters by groups, and the parameters of a group into pieces.
 
     Args:
-        sizes: Numbers of consecutive coordinates that belong together.
-        groups: The group that each of them belongs to, counted from 0.
-        pieces: How the coordinates of each group are cut, for vectors of their number.
+        sizes: Sizes of the arrays that the parameters consist of.
+        groups: Index of the group of each array.
+        pieces: How the parameters of each group are cut.
 
     Attributes:
-        owners: The group of each piece.
+        owners: Index of each piece's group.
+        shapes: Shape of each piece.
     """
 
     def __init__(
-        self, sizes: Sequence[int], groups: Sequence[int], pieces: Sequence[Chunks | Problems]
+        self, sizes: Sequence[int], groups: Sequence[int], pieces: Sequence[Pieces]
     ) -> None:
         self._sizes = list(sizes)
         self._groups = list(groups)
         self._pieces = list(pieces)
         self.owners = [g for g, cut in enumerate(pieces) for _ in range(cut.count)]
-
-    def shape(self, piece: int) -> Shape:
-        """Returns the shape of a vector's piece."""
-        return self._pieces[self.owners[piece]].shape
+        self.shapes = [pieces[owner].shape for owner in self.owners]
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Cuts a float32 `[..., size]` vector into pieces, group after group."""
@@ -114,16 +88,54 @@ class Partition:
 
     def join(self, pieces: Sequence[Tensor]) -> Tensor:
         """Undoes `split` of a vector `[size]`."""
-        vectors = []
         rest = iter(pieces)
-        for cut in self._pieces:
-            vectors.append(cut.join([next(rest) for _ in range(cut.count)]))
+        vectors = [cut.join([next(rest) for _ in range(cut.count)]) for cut in self._pieces]
         if len(vectors) == 1:
             return vectors[0]
-        parts = [iter(self._cut(vector, group)) for group, vector in enumerate(vectors)]
+        # The parameters of a group need not be consecutive.
+        parts = []
+        for group, vector in enumerate(vectors):
+            sizes = [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
+            parts.append(iter(tf.split(vector, sizes)))
         return tf.concat([next(parts[group]) for group in self._groups], axis=0)
 
-    def _cut(self, vector: Tensor, group: int) -> list[Tensor]:
-        """Cuts the vector of a group where its coordinates are not consecutive."""
-        sizes = [n for n, g in zip(self._sizes, self._groups, strict=True) if g == group]
-        return tf.split(vector, sizes)
+
+def divide(
+    rule: UpdateRule | Mapping[str, UpdateRule], task: Task, chunk_size: int
+) -> tuple[Partition, list[Tensors]]:
+    """Divides a task's parameters among rules, and each rule's into what it updates at once.
+
+    Returns:
+        `(partition, tensors)`: the partition, and for each group the tensors that one function's
+        parameters belong to.
+    """
+    groups = parameter_groups.rules(rule)
+    patterns = list(groups)
+    layout = task.layout
+    owners = [patterns.index(name) for name in parameter_groups.assign(layout, patterns)]
+    if len(patterns) > 1 and task.functions > 1:
+        raise ValueError(
+            "Parameter groups need a task of one function. "
+            f"Received: {task.functions} functions, groups {patterns}"
+        )
+    pieces, tensors = [], []
+    for group, (pattern, member) in enumerate(groups.items()):
+        own = [weight for weight, owner in zip(layout, owners, strict=True) if owner == group]
+        size = sum(math.prod(weight.shape) for weight in own)
+        if not size:
+            raise ValueError(
+                f"Every group must have variables of the task. Received: {pattern!r}, which "
+                f"has none of {[weight.path for weight in layout]}"
+            )
+        if member.scope == "element":
+            pieces.append(chunks(size, chunk_size))
+        elif task.functions > 1:
+            pieces.append(Pieces(size, 1, (task.functions, size // task.functions)))
+        else:
+            pieces.append(Pieces(size, 1, (size,)))
+        if task.functions > 1:
+            tensors.append(Tensors([(size // task.functions,)]))
+        else:
+            tensors.append(Tensors([w.shape for w in own], [fan_in(*w) for w in own]))
+    sizes = [math.prod(weight.shape) for weight in layout]
+    return Partition(sizes, owners, pieces), tensors

@@ -13,33 +13,45 @@ from l2l_keras.rules import SplitRule, Tensors, TensorwiseRule, UpdateRule
 
 Tensor = Any
 Nest = Any
+Shape = tuple[int, ...]
 State = tuple[Tensor, ...]
 
 
 class CompiledRule:
     """The step of a rule and its derivative, as compiled functions of φ.
 
-    φ is one vector: XLA's launch time grows with the number of arguments. The derivative is that of
-    a tape, which computes the step again; see `CompiledSplitRule` for rules that bring their own.
+    φ is one vector, since XLA's launch time grows with the number of arguments. The derivative is
+    that of a tape, which computes the step again; see `CompiledSplitRule` for rules with a
+    hand-written derivative.
 
     Args:
         rule: The update rule.
-        problems: Whether a (coupled) rule steps through several problems side by side: all arrays
-            but φ then have a first axis of problems.
+        tensors: The tensors of one function, for rules of scope `"tensor"`.
+        problems: Whether all arrays but φ have a first axis of functions, on each of which the rule
+            steps separately.
 
     Attributes:
-        sees_parameters: Whether the rule is to be shown the parameters.
+        sees_parameters: Whether `parameters`, below, are given; otherwise, they are `()`.
+        step: Maps `(weights, gradient, state, parameters)` to `(update, state)`; see
+            `UpdateRule.step`. `weights` are φ, as returned by `pack`.
+        forward: Maps the same to `(update, state, cache)`, the cache for `backward`.
+        replay: Maps `(weights, gradient, state, cache)` to the state after the step.
+        backward: The vector-Jacobian product. Maps `(weights, gradient, state, new_state, cache,
+            d_update, d_new_state, with_gradient)` to `(d_weights, d_gradient, d_state)`. Unless
+            `with_gradient`, `d_gradient` is `()`, and the derivatives of the state of a rule's
+            features are returned unchanged.
     """
 
     sees_parameters = False
 
-    def __init__(self, rule: UpdateRule, problems: bool = False) -> None:
+    def __init__(self, rule: UpdateRule, tensors: Tensors, problems: bool) -> None:
         self.rule = rule
+        self._tensors = tensors
         self._problems = problems
-        self._step_function = _compile(self._batched(self._step))
-        self._forward_function = _compile(self._batched(self._forward))
-        self._replay_function = _compile(self._batched(self._replay))
-        self._backward_function = _compile(self._backward_of_problems)
+        self.step = _compile(self._over_problems(self._step))
+        self.forward = _compile(self._over_problems(self._forward))
+        self.replay = _compile(self._over_problems(self._replay))
+        self.backward = _compile(self._backward_over_problems)
 
     def pack(self) -> Tensor:
         """Returns φ as one vector."""
@@ -51,98 +63,26 @@ class CompiledRule:
         parts = tf.split(vector, [math.prod(shape) for shape in shapes])
         return [tf.reshape(p, shape) for p, shape in zip(parts, shapes, strict=True)]
 
-    def initial_state(self, n: int) -> State:
-        """Returns the state of n coordinates before the first step."""
-        return self.rule.initial_state(n)
+    def initial_state(self, shape: Shape) -> State:
+        """Returns the state before the first step, for a gradient `[n]` or `[functions, n]`."""
+        *problems, n = shape
+        state = self._initial_state(n)
+        if not problems:
+            return state
+        return tuple(tf.broadcast_to(part, (*problems, *part.shape)) for part in state)
 
-    def step(
-        self, weights: Tensor, gradient: Tensor, state: State, parameters: Tensor
-    ) -> tuple[Tensor, State]:
-        """Computes the rule's step.
-
-        Args:
-            weights: φ, as returned by `pack`.
-            gradient: As in `UpdateRule.step`.
-            state: As in `UpdateRule.step`.
-            parameters: The coordinates, `[n]`; `()` for a rule that is not to be shown them.
-
-        Returns:
-            `(update, state)`.
-        """
-        return self._step_function(weights, gradient, state, parameters)
-
-    def forward(
-        self, weights: Tensor, gradient: Tensor, state: State, parameters: Tensor
-    ) -> tuple[Tensor, State, State]:
-        """Computes the rule's step, and what its derivative needs besides.
-
-        Args:
-            weights: As in `step`.
-            gradient: As in `step`.
-            state: As in `step`.
-            parameters: As in `step`.
-
-        Returns:
-            `(update, state, cache)`.
-        """
-        return self._forward_function(weights, gradient, state, parameters)
-
-    def forward_specs(self, gradient: tf.TensorSpec, state: Nest) -> tuple[Nest, Nest]:
-        """Returns the specs of the state and of the cache that `forward` returns.
-
-        Args:
-            gradient: Spec of the gradient.
-            state: Specs of the state.
-        """
-        weights = tf.TensorSpec(self.pack().shape)
-        parameters = gradient if self.sees_parameters else ()
-        forward = self._forward_function.get_concrete_function(weights, gradient, state, parameters)
+    def specs(self, shape: Shape) -> tuple[Nest, Nest]:
+        """Returns the specs of the state and of the cache for a gradient of a shape."""
+        size = sum(math.prod(v.shape) for v in self.rule.trainable_variables)
+        gradient = tf.TensorSpec(shape)
+        state = tuple(tf.TensorSpec(part.shape) for part in self.initial_state(shape))
+        forward = self.forward.get_concrete_function(
+            tf.TensorSpec((size,)), gradient, state, gradient if self.sees_parameters else ()
+        )
         return forward.structured_outputs[1:]
 
-    def replay(self, weights: Tensor, gradient: Tensor, state: State, cache: State) -> State:
-        """Computes the state after the rule's step again.
-
-        Args:
-            weights: As in `step`.
-            gradient: As in `step`.
-            state: The state that entered the step.
-            cache: What `forward` returned for it.
-
-        Returns:
-            The state that left it.
-        """
-        return self._replay_function(weights, gradient, state, cache)
-
-    def backward(
-        self,
-        weights: Tensor,
-        gradient: Tensor,
-        state: State,
-        new_state: State,
-        cache: State,
-        d_update: Tensor,
-        d_new_state: State,
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor, State]:
-        """Computes the vector-Jacobian product of the rule's step.
-
-        Args:
-            weights: As in `step`.
-            gradient: As in `step`.
-            state: The state that entered the step.
-            new_state: The state that left it.
-            cache: What `forward` returned for it.
-            d_update: Derivative of the meta-loss with respect to the update.
-            d_new_state: The same with respect to `new_state`.
-            with_gradient: Whether to compute the derivative with respect to the gradient.
-
-        Returns:
-            `(d_weights, d_gradient, d_state)`: `d_gradient` is `()` unless asked for. Without it,
-            the derivatives of what a rule's features keep stay as they are.
-        """
-        return self._backward_function(
-            weights, gradient, state, new_state, cache, d_update, d_new_state, with_gradient
-        )
+    def _initial_state(self, n: int) -> State:
+        return self.rule.initial_state(n)
 
     def _step(self, gradient: Tensor, state: State, parameters: Tensor) -> tuple[Tensor, State]:
         del parameters
@@ -177,8 +117,8 @@ class CompiledRule:
         with keras.StatelessScope(state_mapping=mapping):
             return function(*args)
 
-    def _batched(self, function: Callable) -> Callable:
-        """Returns `function` with φ as its first argument, over problems."""
+    def _over_problems(self, function: Callable) -> Callable:
+        """Returns `function` with φ as its first argument, vectorized over problems."""
 
         def call(weights: Tensor, *args: Any) -> Any:
             if not self._problems:
@@ -189,22 +129,19 @@ class CompiledRule:
 
         return call
 
-    def _backward_of_problems(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
-        *arrays, with_gradient = args
+    def _backward_over_problems(
+        self, weights: Tensor, *arrays: Any, with_gradient: bool
+    ) -> tuple[Tensor, Tensor, State]:
         if not self._problems:
             return self._backward(weights, *arrays, with_gradient)
         d_weights, d_gradient, d_state = tf.vectorized_map(
-            lambda arrays: self._backward(weights, *arrays, with_gradient), tuple(arrays)
+            lambda arrays: self._backward(weights, *arrays, with_gradient), arrays
         )
         return tf.reduce_sum(d_weights, axis=0), d_gradient, d_state
 
 
 class CompiledSplitRule(CompiledRule):
-    """As `CompiledRule`: through the network by its own derivative, through features by a tape.
-
-    Args:
-        rule: The update rule.
-    """
+    """A rule whose network has a hand-written derivative; its features' is that of a tape."""
 
     rule: SplitRule
 
@@ -262,23 +199,12 @@ class CompiledSplitRule(CompiledRule):
 
 
 class CompiledTensorwiseRule(CompiledRule):
-    """As `CompiledRule`, of a rule that knows which coordinates are whose, and sees the parameters.
-
-    Args:
-        rule: The update rule.
-        tensors: What the coordinates (of a problem) belong to.
-        problems: As in `CompiledRule`.
-    """
+    """A rule of scope `"tensor"`, which knows the tensors and sees the parameters."""
 
     rule: TensorwiseRule
     sees_parameters = True
 
-    def __init__(self, rule: TensorwiseRule, tensors: Tensors, problems: bool = False) -> None:
-        super().__init__(rule, problems)
-        self._tensors = tensors
-
-    def initial_state(self, n: int) -> State:
-        """Returns the state of n coordinates, and of their tensors, before the first step."""
+    def _initial_state(self, n: int) -> State:
         return self.rule.initial_state(n, len(self._tensors))
 
     def _step(
@@ -293,19 +219,13 @@ class CompiledTensorwiseRule(CompiledRule):
         return *self._step(gradient, state, parameters, matrices), (parameters, matrices)
 
 
-def compile_rule(rule: UpdateRule, tensors: Tensors, problems: bool = False) -> CompiledRule:
-    """Compiles a rule, with its own derivative where it brings one.
-
-    Args:
-        rule: The update rule.
-        tensors: What the coordinates (of a problem) belong to, for rules that want to know.
-        problems: As in `CompiledRule`.
-    """
-    if isinstance(rule, TensorwiseRule):
+def compile_rule(rule: UpdateRule, tensors: Tensors, problems: bool) -> CompiledRule:
+    """Compiles a rule, with its hand-written derivative if it has one; see `CompiledRule`."""
+    if rule.scope == "tensor":
         return CompiledTensorwiseRule(rule, tensors, problems)
     if isinstance(rule, SplitRule):
-        return CompiledSplitRule(rule, problems)
-    return CompiledRule(rule, problems)
+        return CompiledSplitRule(rule, tensors, problems)
+    return CompiledRule(rule, tensors, problems)
 
 
 def _compile(function: Callable) -> Any:

@@ -13,12 +13,7 @@ from l2l_keras.tasks.base import Nest, Tensor, split_seed
 
 
 class Validation:
-    """Optimises validation optimizees of one task, the same ones whenever it is asked.
-
-    Args:
-        loop: The inner loop of the rule on the task.
-        horizon: Inner steps of an episode.
-    """
+    """Runs validation episodes of `horizon` inner steps, on the same optimizees at every call."""
 
     def __init__(self, loop: InnerLoop, horizon: int) -> None:
         self._loop = loop
@@ -29,14 +24,7 @@ class Validation:
         )
 
     def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Runs one episode.
-
-        Args:
-            seed: Seed of the optimizee and its minibatches.
-
-        Returns:
-            The mean loss of the episode, and that of its last tenth.
-        """
+        """Returns the mean loss of the episode of a seed, and that of its last tenth."""
         if seed not in self._optimizees:
             self._optimizees[seed] = self._loop.task.sample("validation", seed)
         return self._episode(
@@ -57,22 +45,24 @@ class Validation:
 
 
 class GeometricMean(keras.metrics.Mean):
-    """The geometric mean of losses, for those of tasks whose losses cannot be added.
-
-    Args:
-        name: Name of the metric.
+    """The geometric mean of losses, for tasks whose losses cannot be added.
 
     Example:
-        >>> metric = GeometricMean()
-        >>> metric.update_state(1.0), metric.update_state(4.0)  # doctest: +SKIP
-        >>> float(metric.result())  # doctest: +SKIP
+        >>> metric = GeometricMean(name="loss")
+        >>> for loss in (1.0, 4.0):
+        ...     metric.update_state(loss)
+        >>> round(float(metric.result()), 3)
         2.0
     """
 
     def update_state(self, values: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Takes losses, which are not negative."""
+        """Adds losses, which must not be negative."""
         super().update_state(keras.ops.log(keras.ops.maximum(values, 1e-12)), sample_weight)
 
     def result(self) -> Tensor:
         """Returns the geometric mean of all losses so far."""
         return keras.ops.exp(super().result())
+
+
+MEANS = {"arithmetic": keras.metrics.Mean, "geometric": GeometricMean}
+"""How a mixture averages the losses of its validation optimizees, by `Mixture.validation_mean`."""

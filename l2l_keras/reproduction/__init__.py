@@ -1,17 +1,20 @@
-"""The paper's figures again: which commands make each of them, and how it is drawn."""
+"""Reproduces the paper's figures: the stages of each, a runner for them, and the drawings."""
 
-from l2l_keras.reproduction.child import StageError
-from l2l_keras.reproduction.figures import Figure, Pictures, get, names
+from l2l_keras.reproduction.command_runner import CommandRunner, StageError
+from l2l_keras.reproduction.figures import Figure, get, names
 from l2l_keras.reproduction.reproduce import reproduce
-from l2l_keras.reproduction.stages import Evaluation, Training, Workshop
+from l2l_keras.reproduction.sizes import Pictures
+from l2l_keras.reproduction.stages import Evaluation, Training
+from l2l_keras.reproduction.workspace import Workspace
 
 __all__ = [
+    "CommandRunner",
     "Evaluation",
     "Figure",
     "Pictures",
     "StageError",
     "Training",
-    "Workshop",
+    "Workspace",
     "get",
     "names",
     "reproduce",

@@ -1,4 +1,4 @@
-"""The figures that can be made again: the stages of each, and how it is drawn.
+"""The figures that can be reproduced: the stages of each, and how it is drawn.
 
 A new figure is a function here that returns a `Figure`, and its name in `_FIGURES`.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from l2l_keras.reproduction import outputs, recipes
-from l2l_keras.reproduction.command_line import task_options
 from l2l_keras.reproduction.outputs import Cell, Output
-from l2l_keras.reproduction.sizes import FULL, SMALL, Pictures, Size
-from l2l_keras.reproduction.stages import Evaluation, Training, Workshop
-from l2l_keras.tasks.registry import stored_names
+from l2l_keras.reproduction.sizes import Pictures, Size
+from l2l_keras.reproduction.stages import Evaluation, Training, task_options
+from l2l_keras.reproduction.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure: what must be made for it, and how it is drawn from that.
+    """A figure: the stages that it is made from, and how it is drawn from their files.
 
     Attributes:
         trainings: The rules that it shows.
-        evaluations: The comparisons that it shows, to be made after the trainings.
+        evaluations: The comparisons that it shows, which are made after the trainings.
         draw: Draws it from the files of its stages.
 
     Example:
@@ -35,7 +34,7 @@ class Figure:
 
     trainings: tuple[Training, ...]
     evaluations: tuple[Evaluation, ...]
-    draw: Callable[[Workshop], Output]
+    draw: Callable[[Workspace], Output]
 
 
 def names() -> list[str]:
@@ -53,8 +52,8 @@ def get(name: str, small: bool = False, pictures: Pictures | None = None) -> Fig
 
     Args:
         name: One of `names()`.
-        small: Whether to return a variant that takes seconds, and shows nothing but that all
-            works: small tasks, few steps and few runs. Defaults to False.
+        small: Whether to return a variant that takes seconds and only shows that everything works:
+            small tasks, few steps and few runs. Defaults to False.
         pictures: What neural art is made from, unless it is small. Defaults to `Pictures()`.
 
     Returns:
@@ -69,105 +68,110 @@ def get(name: str, small: bool = False, pictures: Pictures | None = None) -> Fig
     """
     if name not in _FIGURES:
         raise ValueError(f"Expected one of the figures {', '.join(names())}. Received: {name!r}")
-    full = dataclasses.replace(FULL, pictures=pictures or FULL.pictures)
-    return _FIGURES[name](SMALL if small else full)
+    return _FIGURES[name](Size(small, pictures or Pictures()))
 
 
 def _quadratics(size: Size) -> Figure:
-    """The paper's section 3.1 and appendix B; and ill-conditioned functions, where memory pays."""
-    usual, ill = recipes.quadratics(size), recipes.ill_conditioned_quadratics(size)
+    """Section 3.1 and appendix B; and ill-conditioned functions, where a memory pays."""
+    standard = _shipped(recipes.QUADRATICS, size)
+    ill_conditioned = _shipped(recipes.ILL_CONDITIONED, size)
+
+    def cell(title: str, name: str, trainings: Sequence[Training], **options: float) -> Cell:
+        task = ("--task=quadratic", *task_options(options))
+        arguments = size.evaluation(task, size.steps(100), ("--seeds=8",))
+        return Cell(title, _evaluation(f"quadratics-{name}", trainings, arguments))
+
     cells = [
-        Cell(title, _on_quadratics(f"quadratics-{scale}", usual, {"initial_scale": scale}, size))
-        for title, scale in (
-            (r"$\theta_0 \sim 0.01\,\mathcal{N}(0, 1)$", 0.01),
-            (r"$\theta_0 \sim \mathcal{N}(0, 1)$", 1.0),
-        )
+        cell(r"$\theta_0 \sim 0.01\,\mathcal{N}(0, 1)$", "0.01", standard, initial_scale=0.01),
+        cell(r"$\theta_0 \sim \mathcal{N}(0, 1)$", "1.0", standard, initial_scale=1.0),
+        cell("ill-conditioned (1,000)", "ill", ill_conditioned, condition=1000.0),
     ]
-    condition = {"condition": recipes.CONDITION}
-    title = f"ill-conditioned ({recipes.CONDITION:,.0f})"
-    cells.append(Cell(title, _on_quadratics("quadratics-ill", ill, condition, size)))
-    return _curves((*usual, *ill), cells)
+    return _of_cells((*standard, *ill_conditioned), cells, outputs.curves)
 
 
 def _mnist(size: Size) -> Figure:
-    """The paper's section 3.2: the network and the steps of meta-training, and twice as many."""
-    trainings = recipes.mnist(size)
+    """Section 3.2: the network and the steps of meta-training, and twice as many steps."""
+    trainings = _shipped(recipes.MNIST, size)
     cells = [
-        Cell(f"{steps} steps", _on_networks(size, trainings, steps=steps))
-        for steps in (size.steps, 2 * size.steps)
+        Cell(f"{steps} steps", _on_mnist(size, trainings, steps=steps))
+        for steps in (size.steps(100), size.steps(200))
     ]
-    return _curves(trainings, cells)
+    return _of_cells(trainings, cells, outputs.curves)
 
 
 def _mnist_transfer(size: Size) -> Figure:
-    """The paper's section 3.2: networks that the rules were not trained on; and a cure for ReLU."""
-    trainings, cure = recipes.mnist(size), recipes.mnist_activations(size)
+    """Section 3.2: networks that the rules were not trained on; and one trained with ReLU."""
+    trainings = _shipped(recipes.MNIST, size)
+    with_relu = (*trainings, recipes.shipped("mnist_mlp_activations", size))
     cells = [
-        Cell("40 hidden units", _on_networks(size, trainings, units=40)),
-        Cell("2 hidden layers", _on_networks(size, trainings, layers=2)),
-        Cell("ReLU", _on_networks(size, (*trainings, cure), activation="relu")),
+        Cell("40 hidden units", _on_mnist(size, trainings, units=40)),
+        Cell("2 hidden layers", _on_mnist(size, trainings, layers=2)),
+        Cell("ReLU", _on_mnist(size, with_relu, activation="relu")),
     ]
-    return _curves((*trainings, cure), cells)
+    return _of_cells(with_relu, cells, outputs.curves)
 
 
 def _mnist_sweep(size: Size) -> Figure:
-    """The paper's section 3.2: final losses of many architectures."""
-    trainings = recipes.mnist(size)
+    """Section 3.2: final losses of many architectures."""
+    trainings = _shipped(recipes.MNIST, size)
     cells = []
-    for layers in size.layers:
+    for layers in size.choose((1, 2, 3), (1,)):
         group = f"{layers} hidden layer{'s' if layers > 1 else ''}"
-        for units in size.units:
-            stage = _on_networks(size, trainings, layers, units)
+        for units in size.choose((10, 20, 40, 70, 100), (20, 40)):
+            stage = _on_mnist(size, trainings, layers, units)
             cells.append(Cell(f"{group}, {units} units", stage, group, units))
-    draw = functools.partial(outputs.finals, cells, "units of a hidden layer")
-    return Figure(trainings, tuple(cell.evaluation for cell in cells), draw)
+    return _of_cells(trainings, cells, outputs.finals, "units of a hidden layer")
 
 
 def _cifar(size: Size) -> Figure:
-    """The paper's section 3.3: a rule for convolutions and one for the rest, and LSTM-sub."""
-    trainings = recipes.convnet(size)
-    few, many = size.convnets
-    cells = [
-        Cell(f"{labels} labels, {steps} steps", _on_convnets(size, trainings, labels, steps))
-        for labels, steps in ((10, few), (10, many), (5, many), (2, many))
-    ]
-    return _curves(trainings, cells)
+    """Section 3.3: a rule for convolutions and one for other layers, and LSTM-sub."""
+    trainings = _shipped(recipes.CIFAR, size)
+    few = size.steps(100), ("--seeds=10", "--tuning_seeds=2")
+    many = size.steps(1000), ("--seeds=3", "--tuning_seeds=1")
+    full = ((10, few), (10, many), (5, many), (2, many))
+    cells = []
+    for labels, (steps, runs) in size.choose(full, (full[0], full[-1])):
+        options = {} if labels == 10 else {"labels": tuple(range(labels))}
+        arguments = size.evaluation(("--task=cifar_convnet", *task_options(options)), steps, runs)
+        stage = _evaluation(f"cifar-{labels}-{steps}", trainings, arguments)
+        cells.append(Cell(f"{labels} labels, {steps} steps", stage))
+    return _of_cells(trainings, cells, outputs.curves)
 
 
 def _neural_art(size: Size) -> Figure:
-    """The paper's section 3.4: new contents, a larger size, and a new style."""
-    training = recipes.painter(size)
-    small, large = size.painting_sizes
-    paintings = {
-        f"{side}×{side}, {'a new style' if new else 'the style of training'}": {
-            **size.painting_options(new),
-            "size": side,
-        }
-        for side, new in ((small, False), (large, False), (small, True))
-    }
-    cells = []
-    for k, (title, options) in enumerate(paintings.items()):
-        flags = ("--task=neural_art", *task_options(options), f"--steps={size.painting_steps}")
-        stage = Evaluation(f"neural_art-{k}", (training.name,), (*flags, *size.paintings))
-        cells.append(Cell(title, stage))
-    draw = functools.partial(outputs.neural_art, cells, tuple(paintings.values()))
-    return Figure((training,), tuple(cell.evaluation for cell in cells), draw)
+    """Section 3.4: new contents, a larger size, and a new style."""
+    trainings = (recipes.painter(size),)
+    full = ((64, False), (128, False), (64, True))
+    paintings, cells = [], []
+    for k, (side, new_style) in enumerate(size.choose(full, (full[0], full[-1]))):
+        painting = size.painting(side, new_style)
+        task = ("--task=neural_art", *task_options(painting))
+        arguments = size.evaluation(task, size.steps(128), ("--seeds=10", "--tuning_seeds=2"))
+        style = "a new style" if new_style else "the style of training"
+        title = f"{painting['size']}×{painting['size']}, {style}"
+        cells.append(Cell(title, _evaluation(f"neural_art-{k}", trainings, arguments)))
+        paintings.append(painting)
+    return _of_cells(trainings, cells, outputs.neural_art, paintings)
 
 
 def _update_maps(size: Size) -> Figure:
-    """What the rules of the other figures propose: the paper's appendix."""
-    trainings = (recipes.quadratic_lstm(size), *recipes.mnist(size), recipes.digits(size))
-    scales = {training.name: _GRADIENTS[training.name] for training in trainings}
+    """The paper's appendix: the updates that the rules of the other figures propose."""
+    trainings = _shipped(("quadratic", *recipes.MNIST, "digits_mlp"), size)
+    # RMS of gradients after 5 to 20 steps on the task that each rule was trained on.
+    scales = {"lstm": 1.0, "mnist_mlp": 2e-3, "paper_lstm": 2e-3, "digits_mlp": 4e-3}
     return Figure(trainings, (), functools.partial(outputs.update_maps, scales))
 
 
 def _ablations(size: Size) -> Figure:
-    """What techniques of meta-training and options of the tensorwise rule are worth."""
+    """How much techniques of meta-training and options of the tensorwise rule contribute."""
     trainings = recipes.ablations(size)
-    options = task_options(size.mixture)
-    flags = ("--task=general", *options, f"--steps={size.ablation_steps}", *size.ablation_runs)
-    learned = tuple(training.name for training in trainings)
-    stage = Evaluation("ablations", learned, flags, trainings[0].reads_data)
+    arguments = (
+        "--task=general",
+        *task_options(size.choose(recipes.MIXTURE, recipes.SMALL_MIXTURE)),
+        f"--steps={size.steps(recipes.ABLATION_STEPS)}",
+        *size.choose((), ("--seeds=2",)),
+    )
+    stage = _evaluation("ablations", trainings, arguments)
     return Figure(trainings, (stage,), functools.partial(outputs.ablations, stage))
 
 
@@ -181,20 +185,17 @@ _FIGURES: dict[str, Callable[[Size], Figure]] = {
     "update_maps": _update_maps,
     "ablations": _ablations,
 }
-# Root mean squares of gradients, some five to twenty steps into a run on what each rule was trained
-# on.
-_GRADIENTS = {"lstm": 1.0, "mnist_mlp": 2e-3, "paper_lstm": 2e-3, "digits_mlp": 4e-3}
 
 
-def _on_quadratics(
-    name: str, trainings: Sequence[Training], options: Mapping[str, Any], size: Size
-) -> Evaluation:
-    """Returns an evaluation on quadratics."""
-    flags = ("--task=quadratic", *task_options(options), f"--steps={size.steps}", *size.quadratics)
-    return Evaluation(name, tuple(training.name for training in trainings), flags)
+def _shipped(presets: Sequence[str], size: Size) -> tuple[Training, ...]:
+    return tuple(recipes.shipped(preset, size) for preset in presets)
 
 
-def _on_networks(
+def _evaluation(name: str, trainings: Sequence[Training], arguments: tuple[str, ...]) -> Evaluation:
+    return Evaluation(name, tuple(training.name for training in trainings), arguments)
+
+
+def _on_mnist(
     size: Size,
     trainings: Sequence[Training],
     layers: int = 1,
@@ -202,32 +203,24 @@ def _on_networks(
     activation: str = "sigmoid",
     steps: int | None = None,
 ) -> Evaluation:
-    """Returns an evaluation on networks for MNIST, the paper's unless said otherwise.
-
-    Its name says what it is: figures that show the same share it.
-    """
-    steps = steps or size.steps
+    """Returns an evaluation on a network for MNIST, which figures share by its name."""
+    steps = steps or size.steps(100)
     options: dict[str, Any] = {}
     if (layers, units) != (1, 20):
         options["layers"] = (units,) * layers
     if activation != "sigmoid":
         options["activation"] = activation
-    flags = (f"--task={size.images}", *task_options(options), f"--steps={steps}", *size.networks)
-    learned = tuple(training.name for training in trainings)
-    name = f"mnist-{layers}x{units}-{activation}-{steps}"
-    return Evaluation(name, learned, flags, size.images in stored_names())
+    task = ("--task=mnist_mlp", *task_options(options))
+    arguments = size.evaluation(task, steps, ("--seeds=10", "--tuning_seeds=3"))
+    return _evaluation(f"mnist-{layers}x{units}-{activation}-{steps}", trainings, arguments)
 
 
-def _on_convnets(size: Size, trainings: Sequence[Training], labels: int, steps: int) -> Evaluation:
-    """Returns an evaluation on convolutional networks that tell some labels apart."""
-    options = {} if labels == 10 else {"labels": tuple(range(labels))}
-    runs = size.convnets[steps]
-    flags = (f"--task={size.convnet}", *task_options(options), f"--steps={steps}", *runs)
-    learned = tuple(training.name for training in trainings)
-    return Evaluation(f"cifar-{labels}-{steps}", learned, flags, size.convnet in stored_names())
-
-
-def _curves(trainings: tuple[Training, ...], cells: Sequence[Cell]) -> Figure:
-    """Returns a figure of loss curves."""
+def _of_cells(
+    trainings: tuple[Training, ...],
+    cells: Sequence[Cell],
+    draw: Callable[..., Output],
+    *arguments: Any,
+) -> Figure:
+    """Returns the figure that `draw` makes of cells, further arguments and the workspace."""
     evaluations = tuple(cell.evaluation for cell in cells)
-    return Figure(trainings, evaluations, functools.partial(outputs.curves, cells))
+    return Figure(trainings, evaluations, functools.partial(draw, cells, *arguments))

@@ -1,4 +1,4 @@
-"""What a figure shows, from the files of its stages: the drawing, its numbers, and a summary."""
+"""The drawing, the numbers and the summary of a figure, from the files of its stages."""
 
 from __future__ import annotations
 
@@ -14,62 +14,32 @@ from typing import Any
 from l2l_keras import evaluation, tasks
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import drawing
-from l2l_keras.reproduction.stages import Evaluation, Workshop
+from l2l_keras.reproduction.stages import Evaluation
+from l2l_keras.reproduction.workspace import Workspace
 from l2l_keras.rules import TensorwiseRule, UpdateRule
 
-_OF_A_RESULT = {
-    "name",
-    "learned",
-    "learning_rate",
-    "mean_final_loss",
-    "interval_half_width",
-    "ratio_to_best_baseline",
-    "runs",
-}
+_SETTINGS = ("task", "steps", "seeds", "tuning_seeds", "window")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One comparison in a figure.
-
-    Attributes:
-        title: What it is.
-        evaluation: The stage that makes it.
-        group: Title of its panel, where several comparisons share one.
-        value: Its value of the variable of such a panel.
-
-    Example:
-        >>> stage = l2l_keras.reproduction.Evaluation("near_zero", ("lstm",), ())
-        >>> Cell("near zero", stage).title
-        'near zero'
-    """
+    """One comparison in a figure, and the stage that makes it."""
 
     title: str
     evaluation: Evaluation
-    group: str = ""
-    value: float = math.nan
+    group: str = ""  # Title of its panel, where several comparisons share one,
+    value: float = math.nan  # and its value on the horizontal axis there.
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    r"""What a figure consists of.
+    """The content of a figure's files."""
 
-    Attributes:
-        figure: A `matplotlib.figure.Figure`.
-        rows: The numbers that it shows, a header first.
-        summary: What there is to say about it in JSON.
-        extras: Further files by the ending of their name, which follows the figure's, such as
-            `"_pictures.png"`.
-
-    Example:
-        >>> Output(None, [("step", "mean")], {}).table()
-        b'step,mean\n'
-    """
-
-    figure: Any
-    rows: Sequence[Sequence[Any]]
-    summary: Mapping[str, Any]
+    figure: Any  # A `matplotlib.figure.Figure`.
+    rows: Sequence[Sequence[Any]]  # The numbers that it shows, a header first.
+    summary: Mapping[str, Any]  # Further content of its JSON file.
     extras: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    """Further files by what follows the figure's name in theirs, such as `"_pictures.png"`."""
 
     def table(self) -> bytes:
         """Returns the rows as comma-separated values."""
@@ -79,131 +49,67 @@ class Output:
 
     def picture(self) -> bytes:
         """Returns the figure as PNG."""
-        image = io.BytesIO()
-        self.figure.savefig(image, format="png")
-        return image.getvalue()
+        return _png(self.figure)
 
 
-def curves(cells: Sequence[Cell], workshop: Workshop) -> Output:
-    """Draws loss curves, a panel for each cell.
+def curves(cells: Sequence[Cell], workspace: Workspace) -> Output:
+    """Draws loss curves, a panel for each cell; the stages of the cells are finished.
 
-    Args:
-        cells: What to draw; their stages are finished.
-        workshop: Where the stages were run.
-
-    Returns:
-        The figure; rows of panel, optimizer, step, mean and half-width of its 95 % interval; and
-        the final losses.
-
-    Raises:
-        ValueError: If the files of a stage cannot be read.
-
-    Example:
-        >>> output = curves(cells, workshop)  # doctest: +SKIP
+    The rows are panel, optimizer, step, mean and half-width of its 95 % interval.
     """
-    panels = _read(cells, workshop)
-    figure = drawing.draw_panels(panels, _labels(cells, workshop))
-    return Output(figure, _rows(panels), _summary(cells, workshop))
+    panels = _read(cells, workspace)
+    figure = drawing.draw_panels(panels, _labels(cells, workspace))
+    return Output(figure, _rows(panels), _summary(cells, workspace))
 
 
-def finals(cells: Sequence[Cell], variable: str, workshop: Workshop) -> Output:
-    """Draws final losses against a variable, a panel for each group of cells.
-
-    Args:
-        cells: What to draw; their stages are finished.
-        variable: What the values of the cells are.
-        workshop: Where the stages were run.
-
-    Returns:
-        As `curves`; the rows hold the whole curves.
-
-    Raises:
-        ValueError: If the files of a stage cannot be read.
-
-    Example:
-        >>> output = finals(cells, "units", workshop)  # doctest: +SKIP
-    """
-    panels = _read(cells, workshop)
+def finals(cells: Sequence[Cell], variable: str, workspace: Workspace) -> Output:
+    """Draws final losses against a variable, a panel for each group; the rows of `curves`."""
+    panels = _read(cells, workspace)
     groups: dict[str, dict[float, Sequence[evaluation.Curve]]] = {}
     for cell in cells:
         groups.setdefault(cell.group, {})[cell.value] = panels[cell.title]
-    figure = drawing.draw_finals(groups, variable, _labels(cells, workshop))
-    return Output(figure, _rows(panels), _summary(cells, workshop))
+    figure = drawing.draw_finals(groups, variable, _labels(cells, workspace))
+    return Output(figure, _rows(panels), _summary(cells, workspace))
 
 
-def update_maps(scales: Mapping[str, float], workshop: Workshop) -> Output:
-    """Draws what rules propose for a gradient after several histories, and how they remember one.
-
-    Args:
-        scales: By the name of a training, the size s of a usual gradient.
-        workshop: Where the rules are.
-
-    Returns:
-        The figure; rows of rule, kind ("map" or "response"), which history or impulse, x (a
-        gradient, or steps since the impulse) and update; and the scales.
-
-    Raises:
-        ValueError: If a preset is missing.
-
-    Example:
-        >>> output = update_maps({"lstm": 1.0}, workshop)  # doctest: +SKIP
-    """
-    rules = {name: workshop.rule(name) for name in scales}
-    titles = {name: f"{workshop.label(name)}\ns = {scale:g}" for name, scale in scales.items()}
-    return coordinate_rules(rules, scales, titles)
+def update_maps(scales: Mapping[str, float], workspace: Workspace) -> Output:
+    """Draws the responses of rules to gradients, given the RMS of gradients by training name."""
+    rules = {name: workspace.load(name)[0] for name in scales}
+    titles = {name: f"{workspace.label(name)}\ns = {scale:g}" for name, scale in scales.items()}
+    return elementwise_rules(rules, scales, titles)
 
 
-def coordinate_rules(
+def elementwise_rules(
     rules: Mapping[str, UpdateRule], scales: Mapping[str, float], titles: Mapping[str, str]
 ) -> Output:
-    """Draws what rules do that see coordinates; see `update_maps`.
+    """Draws updates against gradients after several histories, and responses to one gradient.
 
-    Args:
-        rules: The rules by name.
-        scales: By the name of a rule, the size s of a usual gradient.
-        titles: By the name of a rule, the title of its panels.
-
-    Returns:
-        As `update_maps` does.
-
-    Example:
-        >>> rules = {"untrained": l2l_keras.rules.RNNprop(seed=0)}
-        >>> output = coordinate_rules(rules, {"untrained": 0.1}, {})
-        >>> output.rows[0]
-        ('rule', 'kind', 'which', 'x', 'update')
+    `scales` and `titles` hold, by the name of a rule, the RMS s of its gradients and the title of
+    its panels. In the rows, x is a gradient, or steps since the impulse.
     """
     maps = {name: evaluation.update_map(rule, scales[name]) for name, rule in rules.items()}
     responses = {name: evaluation.impulse_map(rule, scales[name]) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
     rows += [
-        (rule, kind, which, f"{place:.6g}", f"{value:.6g}")
-        for kind, panels in (("map", maps), ("response", responses))
-        for rule, (places, lines) in panels.items()
+        (rule, panel, which, f"{x:.6g}", f"{value:.6g}")
+        for panel, of_rules in (("map", maps), ("response", responses))
+        for rule, (points, lines) in of_rules.items()
         for which, line in lines.items()
-        for place, value in zip(places, line, strict=True)
+        for x, value in zip(points, line, strict=True)
     ]
     figure = drawing.draw_update_maps(maps, responses, titles)
     return Output(figure, rows, {"s": dict(scales)})
 
 
 def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
-    """Draws how far tensorwise rules go when gradients agree with each other more or less.
+    """Draws the steps of tensorwise rules when successive gradients agree more or less.
 
-    Args:
-        rules: The rules by name.
-        steps: Steps that they are shown.
-
-    Returns:
-        The figure; rows of rule, kind of gradients, step, step size, size of the update and cosine
-        of the angle between it and descent; and the steps.
-
-    Example:
-        >>> rules = {"untrained": l2l_keras.rules.TensorwiseLSTM(seed=0)}
-        >>> len(tensorwise_rules(rules, steps=2).rows)
-        11
+    The rows hold step sizes, RMS of updates, and cosines of their angles with descent.
     """
     responses = {name: evaluation.tensor_responses(rule, steps) for name, rule in rules.items()}
-    rows: list[Sequence[Any]] = [("rule", "gradients", "step", *evaluation.TensorResponse._fields)]
+    rows: list[Sequence[Any]] = [
+        ("rule", "gradients", "step", *(field for field, _ in drawing.RESPONSE_PANELS))
+    ]
     rows += [
         (name, which, step, *(f"{number:.6g}" for number in numbers))
         for name, own in responses.items()
@@ -214,88 +120,73 @@ def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
 
 
 def neural_art(
-    cells: Sequence[Cell], paintings: Sequence[Mapping[str, Any]], workshop: Workshop
+    cells: Sequence[Cell], paintings: Sequence[Mapping[str, Any]], workspace: Workspace
 ) -> Output:
-    """Draws loss curves on neural art, and a sheet of the paintings of each optimizer.
+    """Draws loss curves on neural art and, as an extra, a sheet of paintings.
 
-    Args:
-        cells: The comparisons; their stages are finished.
-        paintings: Arguments of `l2l_keras.tasks.NeuralArt` for each of them.
-        workshop: Where the stages were run.
-
-    Returns:
-        As `curves`, with the sheet among the extras: for each comparison the painting of the first
-        test optimizee, by each optimizer at its tuned learning rate.
-
-    Raises:
-        ValueError: If the files of a stage cannot be read.
-
-    Example:
-        >>> output = neural_art(cells, paintings, workshop)  # doctest: +SKIP
+    The sheet shows, for each cell and its arguments of `l2l_keras.tasks.NeuralArt`, the painting of
+    the first test optimizee by each optimizer at its tuned learning rate.
     """
-    labels = _labels(cells, workshop)
+    labels = _labels(cells, workspace)
     rows = {}
     for cell, options in zip(cells, paintings, strict=True):
         task = tasks.NeuralArt(**options)
-        report = json.loads((workshop.place(cell.evaluation) / "results.json").read_text())
+        report = _report(cell, workspace)
         steps, seed = report["settings"]["steps"], report["settings"]["seeds"][0]
         images = {"content": task.content("test", seed), "style": task.style_image}
         for result in report["results"]:
             name = result["name"]
             if result["learned"]:
-                optimizer = LearnedOptimizer(workshop.rule(name))
+                optimizer = LearnedOptimizer(workspace.load(name)[0])
             else:
                 optimizer = evaluation.BASELINES[name].make(result["learning_rate"])
             rollout = evaluation.Rollout(task, optimizer, steps)
             rollout(seed)
             images[labels[name]] = task.to_image(rollout.parameters)
         rows[cell.title] = images
-    sheet = Output(drawing.draw_pictures(rows), (), {}).picture()
-    return dataclasses.replace(curves(cells, workshop), extras={"_pictures.png": sheet})
+    sheet = _png(drawing.draw_pictures(rows))
+    return dataclasses.replace(curves(cells, workspace), extras={"_pictures.png": sheet})
 
 
-def ablations(stage: Evaluation, workshop: Workshop) -> Output:
-    """Draws how rules that differ in one thing each do on several tasks.
+def ablations(stage: Evaluation, workspace: Workspace) -> Output:
+    """Draws the ratios of rules that each differ from the first one in one thing, on several tasks.
 
-    Args:
-        stage: The comparison, which is finished; the rule that has all comes first.
-        workshop: Where it was run.
-
-    Returns:
-        The figure; rows of rule, task, final loss relative to the best tuned baseline's with the
-        ends of its 95 % interval, and area under the loss curve relative to that one's; and the
-        geometric means.
-
-    Raises:
-        ValueError: If the files of the stage cannot be read.
-
-    Example:
-        >>> output = ablations(evaluation, workshop)  # doctest: +SKIP
+    The rows are rule, task, final loss relative to the best tuned baseline's with the ends of its
+    95 % interval, and mean loss over the run relative to that baseline's.
     """
-    scores = evaluation.testbed.read_scores(workshop.place(stage))
+    path = workspace.path(stage) / "testbed.json"
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected a report. Received: {str(path)!r} ({error})") from error
     ratios: dict[str, dict[str, float]] = {name: {} for name in stage.trainings}
-    rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "area_ratio")]
-    for score in scores:
-        ratios[score.optimizer][score.problem] = score.ratio.mean
-        numbers = (f"{number:.6g}" for number in (*score.ratio, score.mean_loss_ratio))
-        rows.append((score.optimizer, score.problem, *numbers))
-    summary = {
-        "command": shlex.join(workshop.command(stage)),
-        "results": [dataclasses.asdict(s) for s in evaluation.testbed.summaries(scores)],
-    }
+    rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "mean_loss_ratio")]
+    for score in report["scores"]:
+        mean, *ends = score["ratio"]
+        ratio = math.inf if mean is None else mean
+        others = (math.nan if n is None else n for n in (*ends, score.get("mean_loss_ratio")))
+        ratios[score["optimizer"]][score["problem"]] = ratio
+        texts = (f"{number:.6g}" for number in (ratio, *others))
+        rows.append((score["optimizer"], score["problem"], *texts))
+    summary = {"command": shlex.join(workspace.command(stage)), "results": report["summaries"]}
     return Output(drawing.draw_ablations(ratios), rows, summary)
 
 
-def _read(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Sequence[evaluation.Curve]]:
+def _read(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Sequence[evaluation.Curve]]:
     """Returns the curves of each cell by its title."""
-    return {cell.title: evaluation.read_curves(workshop.place(cell.evaluation)) for cell in cells}
+    return {cell.title: evaluation.read_curves(workspace.path(cell.evaluation)) for cell in cells}
 
 
-def _labels(cells: Sequence[Cell], workshop: Workshop) -> dict[str, str]:
-    """Returns how to name each optimizer in a legend."""
+def _report(cell: Cell, workspace: Workspace) -> dict[str, Any]:
+    """Returns the report of a cell's comparison."""
+    return json.loads((workspace.path(cell.evaluation) / "results.json").read_text())
+
+
+def _labels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
+    """Returns how legends name each optimizer."""
     names = dict.fromkeys(name for cell in cells for name in cell.evaluation.trainings)
     tuned = {name: f"{name} (tuned)" for name in evaluation.BASELINES}
-    return {**tuned, **{name: workshop.label(name) for name in names}}
+    return {**tuned, **{name: workspace.label(name) for name in names}}
 
 
 def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:
@@ -311,26 +202,30 @@ def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:
     return rows
 
 
-def _summary(cells: Sequence[Cell], workshop: Workshop) -> dict[str, Any]:
+def _summary(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Any]:
     """Returns settings and final losses of all cells."""
     panels = []
     for cell in cells:
-        report = json.loads((workshop.place(cell.evaluation) / "results.json").read_text())
-        keys = ("task", "steps", "seeds", "tuning_seeds", "window")
+        report = _report(cell, workspace)
+        for result in report["results"]:
+            del result["final_losses"]
+            tuning = result.pop("tuning")
+            result["tuned_on_edge"] = bool(tuning and tuning["on_edge"])
         panels.append(
             {
                 "panel": cell.title,
-                "command": shlex.join(workshop.command(cell.evaluation)),
-                **{key: report["settings"][key] for key in keys},
+                "command": shlex.join(workspace.command(cell.evaluation)),
+                **{key: report["settings"][key] for key in _SETTINGS},
                 "best_baseline": report["best_baseline"],
-                "results": [
-                    {
-                        **{key: value for key, value in result.items() if key in _OF_A_RESULT},
-                        "tuned_on_edge": bool(result["tuning"] and result["tuning"]["on_edge"]),
-                    }
-                    for result in report["results"]
-                ],
-                "wall_seconds": workshop.seconds(cell.evaluation),
+                "results": report["results"],
+                "wall_seconds": workspace.seconds(cell.evaluation),
             }
         )
     return {"panels": panels}
+
+
+def _png(figure: Any) -> bytes:
+    """Returns a `matplotlib.figure.Figure` as PNG."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    return image.getvalue()

@@ -1,4 +1,4 @@
-"""Makes a figure: runs its stages one after another, and draws it."""
+"""Makes a figure: runs its stages and draws it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from l2l_keras import evaluation
-from l2l_keras.meta.callbacks import duration
+from l2l_keras.reproduction.command_runner import CommandRunner
 from l2l_keras.reproduction.figures import Figure
-from l2l_keras.reproduction.stages import Evaluation, Stage, Training, Workshop
+from l2l_keras.reproduction.stages import Stage
+from l2l_keras.reproduction.workspace import Workspace
 
 
 def reproduce(
-    name: str, figure: Figure, workshop: Workshop, settings: dict[str, Any]
+    name: str,
+    figure: Figure,
+    workspace: Workspace,
+    runner: CommandRunner,
+    settings: dict[str, Any],
 ) -> list[Path]:
-    """Runs the stages of a figure whose outputs are not there yet, and writes the figure.
+    """Runs the stages of a figure whose outputs do not exist yet, and writes the figure.
 
     Args:
         name: Name of the figure and of its files.
         figure: The figure.
-        workshop: Where its stages are run and its files are written.
-        settings: More to record in its JSON file.
+        workspace: Where its stages and the figure are written.
+        runner: Runs the commands of the stages.
+        settings: Further content of the JSON file.
 
     Returns:
-        Paths of `NAME.png`, `NAME.csv`, `NAME.json` and what else the figure has.
+        Paths of `NAME.png`, `NAME.csv`, `NAME.json` and further files of the figure.
 
     Raises:
         StageError: If a stage fails.
@@ -36,81 +42,75 @@ def reproduce(
         OSError: If the folder cannot be written to.
 
     Example:
-        >>> figure = l2l_keras.reproduction.get("quadratics", small=True)
-        >>> with l2l_keras.reproduction.Workshop(".") as workshop:  # doctest: +SKIP
-        ...     l2l_keras.reproduction.reproduce("quadratics", figure, workshop, {})
+        >>> from l2l_keras import reproduction
+        >>> workspace, runner = reproduction.Workspace("figures"), reproduction.CommandRunner()
+        >>> figure = reproduction.get("quadratics", small=True)
+        >>> reproduction.reproduce("quadratics", figure, workspace, runner, {})  # doctest: +SKIP
     """
-    stages: list[Stage] = [*figure.trainings, *figure.evaluations]
-    taken: list[float] = []
+    stages = (*figure.trainings, *figure.evaluations)
 
     def run(stage: Stage) -> None:
-        place = workshop.place(stage).relative_to(workshop.folder)
         number = stages.index(stage) + 1
-        workshop.write(f"{name}, stage {number} of {len(stages)}: {place}")
-        start = time.monotonic()
-        if not workshop.run(stage):
-            made = workshop.preset(stage.name) if isinstance(stage, Training) else place
-            workshop.write(f"is there: {made}", stage)
-            return
-        seconds = time.monotonic() - start
-        if isinstance(stage, Evaluation):
-            taken.append(seconds)
-        workshop.write(f"done in {duration(seconds)}{_left(figure, taken, workshop)}", stage)
+        runner.write(f"{name}, stage {number} of {len(stages)}: {stage.folder}/{stage.name}")
+        _run(stage, workspace, runner)
 
-    # Evaluations need the rules.
-    for kind in (figure.trainings, figure.evaluations):
-        _for_each(run, kind, workshop)
-    output = figure.draw(workshop)
+    _run_each(run, figure.trainings, runner)
+    _run_each(run, figure.evaluations, runner)  # They need the rules.
+    output = figure.draw(workspace)
     files = {
         f"{name}.png": output.picture(),
         f"{name}.csv": output.table(),
         **{f"{name}{ending}": content for ending, content in output.extras.items()},
-        f"{name}.json": _summary(name, figure, workshop, {**settings, **output.summary}),
+        f"{name}.json": _summary(name, figure, workspace, {**settings, **output.summary}),
     }
-    return evaluation.write_files(files, workshop.folder)
+    return evaluation.write_files(files, workspace.folder)
 
 
-def _for_each(run: Callable[[Any], None], stages: Sequence[Stage], workshop: Workshop) -> None:
-    """Runs stages, as many at a time as the workshop may."""
-    pool = futures.ThreadPoolExecutor(workshop.jobs)
+def _run_each(run: Callable[[Any], None], stages: Sequence[Stage], runner: CommandRunner) -> None:
+    """Runs stages, as many at a time as the runner has jobs."""
+    pool = futures.ThreadPoolExecutor(runner.jobs)
     try:
         for done in futures.as_completed([pool.submit(run, stage) for stage in stages]):
             done.result()
-    except BaseException:
+    except BaseException:  # Ctrl-C, too.
         pool.shutdown(wait=False, cancel_futures=True)
-        workshop.stop()
+        runner.stop()
         raise
     finally:
         pool.shutdown()
 
 
-def _left(figure: Figure, taken: Sequence[float], workshop: Workshop) -> str:
-    """Says how long the rest takes, where that can be known: from evaluations before it."""
-    if not taken:
-        return ""
-    count = sum(not workshop.finished(stage) for stage in figure.evaluations)
-    seconds = count * sum(taken) / len(taken) / workshop.jobs
-    return f", about {duration(seconds)} left"
+def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
+    """Runs a stage unless its outputs exist."""
+    if workspace.finished(stage):
+        runner.write("exists already", stage.name)
+        return
+    start = time.monotonic()
+    runner.run(workspace.begin(stage), stage.name)
+    seconds = round(time.monotonic() - start, 1)
+    workspace.finish(stage, seconds)
+    runner.write(f"done in {seconds:.0f} s", stage.name)
 
 
-def _summary(name: str, figure: Figure, workshop: Workshop, content: dict[str, Any]) -> bytes:
-    """Returns all that there is to say about a figure as JSON."""
-    stages: list[Stage] = [*figure.trainings, *figure.evaluations]
-    seconds = [workshop.seconds(stage) or 0.0 for stage in stages]
+def _summary(name: str, figure: Figure, workspace: Workspace, content: dict[str, Any]) -> bytes:
+    """Returns settings, commands, cards and results of a figure as JSON."""
+    cards = {training.name: workspace.load(training.name)[1] for training in figure.trainings}
+    seconds = [card.get("wall_seconds") for card in cards.values()]
+    seconds += [workspace.seconds(stage) for stage in figure.evaluations]
     summary = {
         "figure": name,
         "trainings": {
             training.name: {
-                "preset": workshop.preset(training.name),
+                "preset": workspace.preset(training.name),
                 "command": None
-                if workshop.is_given(training.name)
-                else shlex.join(workshop.command(training)),
-                "card": workshop.card(training.name),
+                if training.name in workspace.given
+                else shlex.join(workspace.command(training)),
+                "card": cards[training.name],
             }
             for training in figure.trainings
         },
         **content,
-        "wall_seconds": round(sum(seconds), 1),
+        "wall_seconds": round(sum(s or 0.0 for s in seconds), 1),
         "versions": evaluation.versions(),
     }
     text = json.dumps(evaluation.finite(summary), indent=2, ensure_ascii=False, allow_nan=False)

@@ -1,15 +1,30 @@
-"""The full and the small variants of figures: what differs between them."""
+"""Full figures, and small variants that run in seconds and only show that everything works."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import shlex
+from collections.abc import Sequence
 from importlib import resources
+from typing import TypeVar
+
+from l2l_keras.reproduction.stages import replaced
+
+Choice = TypeVar("Choice")
+
+_SMALL_TASKS = {
+    "--task=mnist_mlp": "--task=digits_mlp",
+    "--task=cifar_convnet": "--task=digits_convnet",
+}
+_SMALL_TRAINING = shlex.split(
+    "--epochs=2 --episodes=1 --horizon=10 --unroll=5 --validation_episodes=1"
+)
+_SMALL_EVALUATION = ("--seeds=2", "--tuning_seeds=1", "--baseline=Adam")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """What neural art is made from.
+    """The files that neural art is made from.
 
     Attributes:
         folder: A folder of pictures: `content/train`, `content/validation` (or `val`) and
@@ -18,6 +33,10 @@ class Pictures:
         new_style: Name of another one.
         weights: See `l2l_keras.tasks.NeuralArt`.
         preprocessing: See `l2l_keras.tasks.NeuralArt`.
+
+    Example:
+        >>> l2l_keras.reproduction.Pictures("photographs").style
+        'starry_night.jpg'
     """
 
     folder: str = "neural_art"
@@ -26,141 +45,43 @@ class Pictures:
     weights: str = "imagenet"
     preprocessing: str = "caffe"
 
-    def options(self, new_style: bool = False) -> dict[str, str]:
-        """Returns the arguments of `l2l_keras.tasks.NeuralArt`."""
-        return {
-            "content_dir": f"{self.folder}/content",
-            "style": f"{self.folder}/style/{self.new_style if new_style else self.style}",
-            "weights": self.weights,
-            "preprocessing": self.preprocessing,
-        }
-
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What differs between figures in full and small ones, which show that all works.
+    """The size of a figure, and the pictures that full paintings are made from."""
 
-    Attributes:
-        images: The task that stands for the paper's MNIST.
-        convnet: The task that stands for the paper's network for CIFAR-10.
-        steps: Steps of runs on quadratics and images.
-        training: Flags that take the place of a training's.
-        quadratics: Flags of evaluations on quadratics.
-        networks: Flags of evaluations on images.
-        layers: Numbers of hidden layers of the sweep.
-        units: Units of a layer of the sweep.
-        convnets: Flags of evaluations of convolutional networks by their steps, few and many.
-        paintings: Flags of evaluations on neural art.
-        painting_sizes: Sides of the small and the large paintings in pixels.
-        painting_steps: Steps of a painting.
-        mixture: Options of the general mixture that techniques of meta-training are tried on.
-        ablations: Names of those that are tried; empty for all.
-        ablation_steps: Updates of runs there.
-        ablation_runs: Flags of their evaluation.
-        pictures: What they are made from; None for embedded photographs and a network of random
-            weights.
-    """
+    small: bool = False
+    pictures: Pictures = Pictures()
 
-    images: str
-    convnet: str
-    steps: int
-    training: tuple[str, ...]
-    quadratics: tuple[str, ...]
-    networks: tuple[str, ...]
-    layers: tuple[int, ...]
-    units: tuple[int, ...]
-    convnets: Mapping[int, tuple[str, ...]]
-    paintings: tuple[str, ...]
-    painting_sizes: tuple[int, int]
-    painting_steps: int
-    mixture: Mapping[str, tuple[str, ...]]
-    ablations: tuple[str, ...]
-    ablation_steps: int
-    ablation_runs: tuple[str, ...]
-    pictures: Pictures | None
+    def choose(self, full: Choice, small: Choice) -> Choice:
+        """Returns the value for this size."""
+        return small if self.small else full
 
-    def painting_options(self, new_style: bool = False) -> dict[str, str | None]:
-        """Returns the arguments of `l2l_keras.tasks.NeuralArt` but for the size.
+    def steps(self, full: int) -> int:
+        """Returns the number of steps of runs that have `full` steps in the full figure."""
+        return self.choose(full, min(full // 10, 20))
 
-        Args:
-            new_style: Whether to paint in the new style. Defaults to False.
-        """
-        if self.pictures:
-            return {**self.pictures.options(new_style)}
-        return {"weights": None, **({"style": _photograph()} if new_style else {})}
+    def training(self, arguments: Sequence[str]) -> tuple[str, ...]:
+        """Returns the flags of a training, given those of the full figure."""
+        small = replaced([_SMALL_TASKS.get(flag, flag) for flag in arguments], _SMALL_TRAINING)
+        return self.choose(tuple(arguments), small)
 
+    def evaluation(self, task: Sequence[str], steps: int, runs: Sequence[str]) -> tuple[str, ...]:
+        """Returns the flags of an evaluation: of its task, its `steps` as they are, its runs."""
+        task = [self.choose(flag, _SMALL_TASKS.get(flag, flag)) for flag in task]
+        return (*task, f"--steps={steps}", *self.choose(tuple(runs), _SMALL_EVALUATION))
 
-def _photograph() -> str:
-    """Returns the file of scikit-learn's photograph that is not the style of small paintings."""
-    return str(resources.files("sklearn.datasets.images") / "china.jpg")
-
-
-FULL = Size(
-    images="mnist_mlp",
-    convnet="cifar_convnet",
-    steps=100,
-    training=(),
-    quadratics=("--seeds=8",),
-    networks=("--seeds=10", "--tuning_seeds=3"),
-    layers=(1, 2, 3),
-    units=(10, 20, 40, 70, 100),
-    convnets={
-        100: ("--seeds=10", "--tuning_seeds=2"),
-        1000: ("--seeds=3", "--tuning_seeds=1"),
-    },
-    paintings=("--seeds=10", "--tuning_seeds=2"),
-    painting_sizes=(64, 128),
-    painting_steps=128,
-    mixture={
-        "kinds": (
-            "shallow",
-            "badly_scaled",
-            "layer_norm",
-            "teacher",
-            "table",
-            "regions",
-            "convolutions",
-            "lstm",
-        ),
-        "validation": (
-            "nine_layers",
-            "wide_layer",
-            "regression",
-            "few_rows",
-            "kinds",
-            "attention",
-            "memory",
-            "words",
-        ),
-    },
-    ablations=(),
-    ablation_steps=480,
-    ablation_runs=(),
-    pictures=Pictures(),
-)
-SMALL_RUNS = ("--seeds=2", "--tuning_seeds=1", "--baseline=Adam")
-SMALL = Size(
-    images="digits_mlp",
-    convnet="digits_convnet",
-    steps=10,
-    training=(
-        "--epochs=2",
-        "--episodes=1",
-        "--horizon=10",
-        "--unroll=5",
-        "--validation_episodes=1",
-    ),
-    quadratics=SMALL_RUNS,
-    networks=SMALL_RUNS,
-    layers=(1, 2),
-    units=(20, 40),
-    convnets={10: SMALL_RUNS, 20: SMALL_RUNS},
-    paintings=SMALL_RUNS,
-    painting_sizes=(16, 24),
-    painting_steps=10,
-    mixture={"kinds": ("regions",), "validation": ("linear_kinds",)},
-    ablations=("all_techniques", "mean_loss"),
-    ablation_steps=10,
-    ablation_runs=("--seeds=2",),
-    pictures=None,
-)
+    def painting(self, side: int, new_style: bool = False) -> dict[str, str | int | None]:
+        """Returns the arguments of `l2l_keras.tasks.NeuralArt` for paintings of `side` pixels."""
+        if self.small:
+            # Embedded photographs and random weights.
+            style = str(resources.files("sklearn.datasets.images") / "china.jpg")
+            return {"weights": None, **({"style": style} if new_style else {}), "size": side // 4}
+        files = self.pictures
+        return {
+            "content_dir": f"{files.folder}/content",
+            "style": f"{files.folder}/style/{files.new_style if new_style else files.style}",
+            "weights": files.weights,
+            "preprocessing": files.preprocessing,
+            "size": side,
+        }

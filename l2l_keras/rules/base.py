@@ -38,9 +38,6 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     Args:
         name: Name of the layer.
 
-    Attributes:
-        scope: `"element"` (the default), `"tensor"` or `"model"`.
-
     Source: Andrychowicz et al. (2016), section 2.
     """
 
@@ -57,14 +54,7 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         """Rows of each state array: floats kept for every element."""
 
     def state_rows_for(self, n: int) -> tuple[int, ...]:
-        """Returns the rows of each state array for `n` elements.
-
-        Args:
-            n: Number of elements.
-
-        Returns:
-            `state_rows`, unless a rule whose rows depend on `n` overrides this.
-        """
+        """Returns the rows of each state array for `n` elements. Defaults to `state_rows`."""
         del n
         return self.state_rows
 
@@ -97,14 +87,7 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return keras.StatelessScope(state_mapping=zip(self.weights, weights, strict=True))
 
     def initial_state(self, n: int) -> State:
-        """Returns the state of `n` elements before their first step (zeros).
-
-        Args:
-            n: Number of elements.
-
-        Returns:
-            A tuple of float32 arrays `[rows, n]`.
-        """
+        """Returns the state of `n` elements before their first step: zeros, float32 `[rows, n]`."""
         return tuple(ops.zeros((rows, n), "float32") for rows in self.state_rows_for(n))
 
     def get_config(self) -> dict[str, Any]:
@@ -113,14 +96,11 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         return {name: _as_lists(getattr(self, name)) for name in names}
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Returns diagnostics of a state.
+        """Returns diagnostics of a variable, scalars by name. Defaults to none.
 
         Args:
-            state: State of a variable's elements, one array below the other, float32 `[rows, n]`;
+            state: State of the variable's elements, one array below the other, float32 `[rows, n]`;
                 of a tensorwise rule, the state of the variable as a whole, `[rows, 1]`.
-
-        Returns:
-            Scalars by name. Defaults to none.
         """
         del state
         return {}
@@ -140,9 +120,6 @@ class SplitRule(UpdateRule):
 
     A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay` and
     `backward`.
-
-    Args:
-        name: Name of the layer.
     """
 
     @property
@@ -191,14 +168,11 @@ class SplitRule(UpdateRule):
 
     @abc.abstractmethod
     def replay(self, state: State, cache: State) -> State:
-        """Computes the next state of the network again, at less cost than `forward`.
+        """Computes the network's state after a step again, at less cost than `forward`.
 
         Args:
             state: The network's state before the step.
             cache: The step's cache, as returned by `forward`.
-
-        Returns:
-            The network's state after the step.
         """
 
     @abc.abstractmethod
@@ -234,7 +208,7 @@ class SplitRule(UpdateRule):
         return tuple(state[:arrays]), tuple(state[arrays:])
 
     def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes one update; see `UpdateRule.step`."""
+        """See `UpdateRule.step`."""
         network_state, feature_state = self.split_state(state)
         features, feature_state = self.features(gradient, feature_state)
         update, network_state = self.network(features, network_state)

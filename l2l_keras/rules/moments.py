@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
+
 Moments = tuple[Tensor, Tensor, Tensor, Tensor]
 
 ROWS = (1, 1, 1, 1)
@@ -15,36 +15,14 @@ ROWS = (1, 1, 1, 1)
 
 
 def bias_correction(decay: float, steps: Tensor) -> Tensor:
-    """Computes what to divide a moving average by that started as zero.
-
-    Args:
-        decay: Decay of the average, in [0, 1).
-        steps: Number of values in the average, 1 or more, float32 of any shape.
-
-    Returns:
-        `1 - decay ** steps`, of the shape of `steps`.
-
-    Example:
-        >>> bias_correction(0.9, keras.ops.array([1.0, 2.0])).numpy().round(2)
-        array([0.1 , 0.19], dtype=float32)
-    """
+    """Returns `1 - decay ** steps`, the divisor of a moving average that started as zero."""
     return 1.0 - ops.exp(math.log(decay) * steps) if decay else ops.ones_like(steps)
 
 
 def update(
     gradient: Tensor, state: Moments, beta_1: float, beta_2: float, epsilon: float
 ) -> tuple[Tensor, Tensor, Moments]:
-    """Updates Adam's moments with a gradient.
-
-    Args:
-        gradient: float32 `[1, n]`.
-        state: The moments, float32 `[1, n]` each; zeros before the first step.
-        beta_1: Decay of the average of gradients.
-        beta_2: Decay of the average of their squares.
-        epsilon: Added to the RMS of the gradients.
-
-    Returns:
-        `(mean, rms, state)`: m̂ and √v̂ + ε, with their bias corrected, and the next state.
+    """Returns Adam's m̂, √v̂ + epsilon and the next state, for a gradient; all float32 `[1, n]`.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization" (2015).
     """

@@ -35,11 +35,8 @@ class NTMBFGS(UpdateRule):
     nearly the symmetric rank-one update (1). w and a are averaged over elements. M starts as zero:
     where nothing was written, the update is the LSTM's.
 
-    The full memory holds a number for each pair of elements. A memory of low rank holds the last
-    `memory_rank` updates.
-
-    A step computes all elements of a model at once (`scope` is `"model"`). It subtracts gradients
-    of successive steps, and so needs its state in float32.
+    A full memory holds a number for each pair of elements, one of low rank the last updates. A step
+    computes all elements of a model at once, with its state in float32.
 
     Args:
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).
@@ -104,13 +101,13 @@ class NTMBFGS(UpdateRule):
         return (1, 1, self.memory_rank, self.memory_rank, *self._controller.rows)
 
     def state_rows_for(self, n: int) -> tuple[int, ...]:
-        """Returns the rows of each state array; see `UpdateRule.state_rows_for`."""
+        """See `UpdateRule.state_rows_for`."""
         if self.memory_rank is None:
             return (1, 1, n, *self._controller.rows)
         return self.state_rows
 
     def step(self, gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        """Computes one update; see `UpdateRule.step`."""
+        """See `UpdateRule.step`."""
         last_gradient, last_update, *rest = state
         arrays = 1 if self.memory_rank is None else 2
         memory, controller_state = tuple(rest[:arrays]), tuple(rest[arrays:])

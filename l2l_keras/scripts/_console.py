@@ -1,7 +1,8 @@
-"""What all scripts share: how they start, and how they say that something is wrong.
+"""What all commands share: how they start, and how they report what the user did wrong.
 
-A script holds its flags in a `flags.FlagValues()` of its own rather than in `flags.FLAGS`, so that
-several scripts, which have flags of the same names, can be imported into one program.
+A command holds its flags in a `flags.FlagValues()` of its own rather than in `flags.FLAGS`, so that
+several commands, which have flags of the same names, can be imported into one program. Importing
+this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import keras
-import tensorflow as tf
 from absl import app, flags, logging
 
-from l2l_keras import presets, rules, tasks
+import l2l_keras
+from l2l_keras import presets, rules
+
+if TYPE_CHECKING:
+    from l2l_keras import tasks
 
 FAILURE = 1
 USAGE = 2
@@ -38,18 +42,7 @@ _HELP = {
 
 
 class UserError(Exception):
-    """Something that the user can put right: it ends a script with one line, not a traceback.
-
-    Args:
-        message: What is wrong, what was expected and what was received.
-        status: Exit status of the script: `FAILURE`, or `USAGE` for what is wrong on the command
-            line itself.
-
-    Example:
-        >>> raise UserError("Unknown preset. Received: 'x'", USAGE)
-        Traceback (most recent call last):
-        l2l_keras.scripts._console.UserError: Unknown preset. Received: 'x'
-    """
+    """An error that the user can fix: it ends a command with one line, not with a traceback."""
 
     def __init__(self, message: str, status: int = FAILURE) -> None:
         super().__init__(message)
@@ -57,22 +50,11 @@ class UserError(Exception):
 
 
 def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> NoReturn:
-    """Runs a script and exits.
+    """Runs a command and exits.
 
-    The exit status is 0 after success and after `--help`, 2 after a mistake on the command line,
-    130 after Ctrl-C, and 1 after any other failure. A `UserError` and Ctrl-C print one line on
-    standard error.
-
-    Args:
-        main: Called with the command line without its flags. The docstring of its module is
-            printed by `--help`.
-        script_flags: The flags that the script defines.
-
-    Raises:
-        SystemExit: Always.
-
-    Example:
-        >>> run(main, FLAGS)  # doctest: +SKIP
+    `main` is called with the command line without its flags; `--help` prints the docstring of its
+    module. The exit status is 0 after success and after `--help`, 2 after an error on the command
+    line, 130 after Ctrl-C, and 1 after any other failure. A `UserError` and Ctrl-C print one line.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -83,8 +65,8 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
             print((module.__doc__ or "").strip())
             print("\nFlags:", script_flags.module_help(module).split("\n", 2)[-1], sep="\n")
             sys.exit(0)
-        # Abseil's own flags, such as --verbosity, are flags of every script. Warnings of the
-        # libraries are left out by default: what users must know, the script says itself.
+        # Every command has Abseil's own flags, such as --verbosity. Warnings of the libraries are
+        # left out by default: what users must know, the command says itself.
         for name in flags.FLAGS:
             flag = flags.FLAGS[name]
             if flag.name not in script_flags:  # A flag with a short name comes twice.
@@ -103,7 +85,7 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
     def checked_main(argv: list[str]) -> None:
         if keras.config.backend() != "tensorflow":
             raise UserError(
-                "Scripts need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
+                "The commands need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
                 f"Received: {keras.config.backend()!r}"
             )
         main(argv)
@@ -119,25 +101,11 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
 
 
 def writable_directory(path: str | os.PathLike[str]) -> Path:
-    """Makes a folder where it does not exist, and checks that files can be made in it.
-
-    Args:
-        path: The folder; its parents are made as well.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: If it cannot be made or written to.
-
-    Example:
-        >>> writable_directory("report")  # doctest: +SKIP
-        PosixPath('report')
-    """
+    """Makes a folder and its parents if needed, and checks that files can be made in it."""
     path = Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell: the disk may be full or mounted read-only.
+        # Permissions are not enough: the disk may be full or mounted read-only.
         with tempfile.NamedTemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -150,30 +118,13 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
 def get_task(
     name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
 ) -> tasks.Task | tasks.Mixture:
-    """Returns a task, or a mixture of tasks, by its name; see `l2l_keras.tasks.get`.
-
-    Args:
-        name: Name of the task, or where to find one's own.
-        data_dir: Folder of data sets, for tasks that read one; None for the default folder.
-        download: Whether to download a data set that is missing.
-        options: Arguments of the task; see `parse_options`.
-
-    Returns:
-        The task.
-
-    Raises:
-        UserError: If there is no such task, or its data are missing.
-
-    Example:
-        >>> get_task("quadratic").size
-        1280
-    """
+    """Returns a task, or a mixture of tasks, by its name and `name=value` options."""
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
         raise UserError(f"{flag!r} is no option of a task, but a flag.", USAGE)
     try:
-        return tasks.get(name, data_dir=data_dir, download=download, **parsed)
+        return l2l_keras.tasks.get(name, data_dir=data_dir, download=download, **parsed)
     except ValueError as error:
         raise UserError(str(error), USAGE) from error
     except FileNotFoundError as error:
@@ -181,23 +132,7 @@ def get_task(
 
 
 def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
-    """Parses options of the form `name=value`.
-
-    Args:
-        flag: Name of the flag that they are given by, for messages.
-        options: The options; a value is written as in Python, and what is no Python value is a
-            string.
-
-    Returns:
-        The values by name.
-
-    Raises:
-        UserError: If an option is not as described.
-
-    Example:
-        >>> parse_options("rule_option", ["units=(20, 20)", "preprocessing=none"])
-        {'units': (20, 20), 'preprocessing': 'none'}
-    """
+    """Parses options `name=value` of a flag: Python values, and strings where they are none."""
     parsed = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -211,38 +146,13 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def split_label(preset: str) -> tuple[str, str]:
-    """Splits `NAME=PRESET` where a preset is given a name.
-
-    Args:
-        preset: Name of a shipped preset, or a folder; before it, a name and `=`, or not.
-
-    Returns:
-        `(name, preset)`; the name is empty where there is none. What is a folder as it stands is
-        taken as such, `=` or not.
-
-    Example:
-        >>> split_label("mine=my_rule/preset"), split_label("quadratic")
-        (('mine', 'my_rule/preset'), ('', 'quadratic'))
-    """
+    """Splits `NAME=PRESET`; the name is empty if there is none, or if all of it is a folder."""
     label, equals, place = preset.partition("=")
     return (label, place) if equals and not os.path.isdir(preset) else ("", preset)
 
 
 def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
-    """Loads a preset; see `l2l_keras.presets.load_preset`.
-
-    Args:
-        name: Name of a shipped preset, or a preset's folder.
-
-    Returns:
-        `(rule, card)`.
-
-    Raises:
-        UserError: If there is none, or it cannot be loaded.
-
-    Example:
-        >>> rule, card = load_preset("quadratic")
-    """
+    """Loads the rule and the card of a preset, by its name or folder."""
     try:
         return presets.load_preset(name)
     except (ValueError, TypeError) as error:  # TypeError: from Keras, of an unknown class.
@@ -250,18 +160,7 @@ def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
-
-    Args:
-        path: The file.
-        text: What it shall hold.
-
-    Raises:
-        UserError: If it cannot be written.
-
-    Example:
-        >>> write_text(Path("settings.json"), "{}")  # doctest: +SKIP
-    """
+    """Writes a file completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text)
@@ -272,26 +171,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Limits TensorFlow to a number of processor threads; call it before anything is computed.
+    """Limits TensorFlow, before it computes anything, to some processor threads; 0: no limit."""
+    import tensorflow as tf
 
-    Args:
-        threads: Threads within and between operations; 0 leaves TensorFlow its defaults.
-
-    Example:
-        >>> set_threads(1)  # doctest: +SKIP
-    """
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def peak_memory() -> int:
-    """Returns the largest resident set of this process so far, in bytes.
-
-    Example:
-        >>> peak_memory() > 0
-        True
-    """
+    """Returns the largest resident set of this process so far, in bytes."""
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,188 +1,118 @@
 r"""Measures how fast this machine meta-trains, or what using a learned optimizer costs.
 
   l2l-benchmark                        # meta-training, all processor cores
-  l2l-benchmark --threads=1            # one
+  l2l-benchmark --threads=1
   l2l-benchmark --json=speed.json
   l2l-benchmark --what=apply           # steps of a LearnedOptimizer
   l2l-benchmark --what=apply --preset=quadratic --coordinates=1_000_000 --variables=2
   l2l-benchmark --what=apply --backend=jax --rule=rnnprop --coordinates=100_000 --variables=10
+  l2l-benchmark --against=../other     # this l2l_keras and that in another folder, alternately
 
 Each case is measured in a process of its own. "Of sgemm" is the share of the speed of a plain
-matrix product (measured in turn with it) that the matrix products of the rule's arithmetic reach,
-and nothing else is counted: 2 operations a weight and coordinate forward, and in meta-training 4
-backward; "-" where a rule has none for coordinates.
+matrix product, measured in turn with it, that the matrix products of the rule reach: 2 operations
+per weight of the rule and element forward, and in meta-training 4 backward; 0 if it has none.
 
 --what=meta_train, the default: inner steps per second of meta-training the paper's 2x20 LSTM
 (windows of 20 steps, Adam on the rule's weights included), the time until the first window is done
-(tracing and compiling), and the process's peak memory. The problems are the ones by which learned
-optimizers have been compared before: `quadratic`, 128 functions of 10 dimensions at once, and
-`mnist_mlp`, a 784-20-10 sigmoid network with minibatches of 128 (of generated pixels: the speed
-does not depend on them, and nothing is downloaded).
+(tracing and compiling), and the process's peak memory. `quadratic` is 128 functions of 10
+dimensions at once, `mnist_mlp` a 784-20-10 sigmoid network with minibatches of 128 random images.
 
---what=apply: nanoseconds a coordinate of a step with given gradients, as the backend's training
-takes it (compiled; eager on PyTorch), Adam's on the same variables, how many times as long it takes
-(measured in turn), and how fast memory can be copied (bytes read and written). State is what the
-optimizer keeps a coordinate (Adam: 8 bytes). Scratch is the process's largest resident set in a
-step, less what it was before the first; "first" is that of the first three steps, in which
-compilers run. The first call is tracing, compiling and one step; building the optimizer comes
-before it. The defaults take about half an hour, and 7 GB of memory.
+--what=apply: nanoseconds per weight of the model of a step with given gradients, as the backend's
+training takes it (compiled; eager on PyTorch), Adam's on the same variables, their ratio, and how
+fast memory is copied (bytes read and written). State is what the optimizer keeps per weight (Adam:
+8 bytes). Scratch is the process's largest resident set in later steps, less that before the first;
+"first" is that of the first three steps, in which compilers run. The first call is tracing,
+compiling and one step. The defaults take about half an hour, and 7 GB of memory.
 """
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import ctypes
+import gc
 import importlib.util
 import itertools
 import json
+import math
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
-from l2l_keras import evaluation, meta, rules, tasks
-from l2l_keras.scripts import _benchmark_timing as timing
+import l2l_keras
 from l2l_keras.scripts import _console
 
 _BACKENDS = ("tensorflow", "jax", "torch")
-_UNROLL = 20
+_PROBLEMS = ("quadratic", "mnist_mlp")
+_UNROLL = 20  # The default of `MetaModel`.
+_SGEMM = (4096, 512, 512)
+_COPIED = 64_000_000  # float32: 256 MB, more than any cache holds.
 
 FLAGS = flags.FlagValues()
 _WHAT = flags.DEFINE_enum(
-    "what",
-    "meta_train",
-    ["meta_train", "apply"],
-    "What to measure: meta-training, or steps of a LearnedOptimizer.",
-    flag_values=FLAGS,
+    "what", "meta_train", ["meta_train", "apply"], "What to measure.", flag_values=FLAGS
 )
 _PROBLEM = flags.DEFINE_multi_enum(
-    "problem",
-    ["quadratic", "mnist_mlp"],
-    ["quadratic", "mnist_mlp"],
-    "What to meta-train on. Repeatable.",
-    flag_values=FLAGS,
+    "problem", _PROBLEMS, _PROBLEMS, "What to meta-train on. Repeatable.", flag_values=FLAGS
 )
 _BACKEND = flags.DEFINE_multi_enum(
-    "backend",
-    None,
-    _BACKENDS,
-    "Keras backend to apply a rule on; those that are installed by default. Repeatable.",
-    flag_values=FLAGS,
+    "backend", None, _BACKENDS, "Keras backend; all that are installed.", flag_values=FLAGS
 )
 _RULE = flags.DEFINE_multi_enum(
-    "rule",
-    ["coordinatewise_lstm"],
-    sorted(_console.RULES),
-    "Rule to apply. Repeatable.",
-    flag_values=FLAGS,
+    "rule", None, sorted(_console.RULES), "Rule to apply: coordinatewise_lstm.", flag_values=FLAGS
 )
-_PRESET = flags.DEFINE_multi_string(
-    "preset", None, "Preset to apply, instead of rules. Repeatable.", flag_values=FLAGS
-)
+_PRESET = flags.DEFINE_multi_string("preset", [], "Preset to apply. Repeatable.", flag_values=FLAGS)
 _COORDINATES = flags.DEFINE_multi_integer(
-    "coordinates",
-    [10_000, 1_000_000, 10_000_000],
-    "Number of coordinates to apply a rule to. Repeatable.",
-    lower_bound=1,
-    flag_values=FLAGS,
+    "coordinates", [10_000, 1_000_000, 10_000_000], "Weights of the model.", 1, flag_values=FLAGS
 )
 _VARIABLES = flags.DEFINE_multi_integer(
-    "variables",
-    [1, 40, 400],
-    "Number of variables that the coordinates are divided into. Repeatable.",
-    lower_bound=1,
-    flag_values=FLAGS,
+    "variables", [1, 40, 400], "Variables that these are divided into.", 1, flag_values=FLAGS
 )
 _COLUMNS = flags.DEFINE_integer(
-    "columns",
-    0,
-    "Columns of the variables, which are matrices then; vectors by default.",
-    lower_bound=0,
-    flag_values=FLAGS,
+    "columns", 0, "Columns of the variables; 0 for vectors.", 0, flag_values=FLAGS
 )
 _STATE_DTYPE = flags.DEFINE_enum(
-    "state_dtype",
-    "float32",
-    ["float32", "bfloat16"],
-    "What the state of an applied rule is kept in.",
-    flag_values=FLAGS,
+    "state_dtype", "float32", ["float32", "bfloat16"], "Type of a rule's state.", flag_values=FLAGS
 )
-_THREADS = flags.DEFINE_integer(
-    "threads", 0, "Processor threads; all by default.", lower_bound=0, flag_values=FLAGS
-)
+_THREADS = flags.DEFINE_integer("threads", 0, "Processor threads; 0: all.", 0, flag_values=FLAGS)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "Measurements of each kind; medians are shown.", lower_bound=1, flag_values=FLAGS
+    "rounds", 7, "Rounds of measurements; medians are shown.", 1, flag_values=FLAGS
 )
-_SECONDS = flags.DEFINE_float(
-    "seconds", 1.0, "Least seconds of a measurement.", lower_bound=0.0, flag_values=FLAGS
-)
-_JSON = flags.DEFINE_string("json", None, "File for the figures, as JSON.", flag_values=FLAGS)
-_WORKER = flags.DEFINE_boolean(
-    "worker",
-    False,
-    "Measure meta-training on one problem in this process, and print JSON.",
-    flag_values=FLAGS,
-)
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Least of a measurement.", 0.0, flag_values=FLAGS)
+_AGAINST = flags.DEFINE_string("against", None, "Folder of another l2l_keras.", flag_values=FLAGS)
+_JSON = flags.DEFINE_string("json", None, "File for the results, as JSON.", flag_values=FLAGS)
 
-# Flags that only one of the measurements has.
-_OF = {
-    "meta_train": (_PROBLEM,),
-    "apply": (_BACKEND, _RULE, _PRESET, _COORDINATES, _VARIABLES, _COLUMNS, _STATE_DTYPE),
+_TABLES = {
+    "meta_train": (
+        "problem|inner steps/s|of sgemm|GFLOP/s|first call, s|peak, B",
+        "{problem}|{steps_per_second:.0f}|{sgemm_share:.1%}|{sgemm_gflops:.1f}|"
+        "{first_call_seconds:.1f}|{peak_memory_bytes:.3g}",
+    ),
+    "apply": (
+        "backend|rule|weights|variables|ns/weight|(Adam)|times Adam|of sgemm|GFLOP/s|copy, B/s|"
+        "state, B|scratch, B|first, B|build, s|first call, s|(Adam)",
+        "{backend}|{rule}|{coordinates:,}|{variables}|{ns_per_coordinate:.1f}|"
+        "{adam_ns_per_coordinate:.1f}|{times_adam:.2f}|{sgemm_share:.1%}|{sgemm_gflops:.1f}|"
+        "{copy_bytes_per_second:.3g}|{state_bytes_per_coordinate:.0f}|{steady_scratch_bytes:.3g}|"
+        "{scratch_bytes:.3g}|{build_seconds:.2f}|{first_call_seconds:.2f}|"
+        "{adam_first_call_seconds:.2f}",
+    ),
 }
+"""Headings of the columns of tables, and their texts."""
 
-Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
-"""Heading and text of each column of a table, given a result."""
-
-_META_TRAIN_COLUMNS: Columns = {
-    "problem": lambda r: r["problem"],
-    "inner steps/s": lambda r: f"{r['steps_per_second']:.0f}",
-    "of sgemm": lambda r: f"{r['sgemm_share']:.1%}",
-    "(sgemm GFLOP/s)": lambda r: f"{r['sgemm_gflops']:.1f}",
-    "first call": lambda r: f"{r['first_call_seconds']:.1f} s",
-    "peak memory": lambda r: f"{r['peak_memory_bytes'] / 1e9:.2f} GB",
-}
-_APPLY_COLUMNS: Columns = {
-    "backend": lambda r: r["backend"],
-    "rule": lambda r: r.get("rule") or r["preset"],
-    "coordinates": lambda r: f"{r['coordinates']:,}",
-    "variables": lambda r: f"{r['variables']}",
-    "ns/coord.": lambda r: f"{r['ns_per_coordinate']:.1f}",
-    "(Adam)": lambda r: f"{r['adam_ns_per_coordinate']:.1f}",
-    "times Adam": lambda r: f"{r['times_adam']:.2f}",
-    "of sgemm": lambda r: f"{r['sgemm_share']:.1%}" if r["sgemm_share"] else "-",
-    "(sgemm GFLOP/s)": lambda r: f"{r['sgemm_gflops']:.1f}",
-    "(copy GB/s)": lambda r: f"{r['copy_bytes_per_second'] / 1e9:.1f}",
-    "state/coord.": lambda r: f"{r['state_bytes_per_coordinate']:.0f} B",
-    "scratch": lambda r: _megabytes(r["steady_scratch_bytes"]),
-    "first": lambda r: _megabytes(r["scratch_bytes"]),
-    "first/coord.": lambda r: _bytes(r["scratch_bytes_per_coordinate"]),
-    "build": lambda r: f"{r['build_seconds']:.2f} s",
-    "first call": lambda r: f"{r['first_call_seconds']:.2f} s",
-    "(Adam's)": lambda r: f"{r['adam_first_call_seconds']:.2f} s",
-}
-
-
-class _Case(NamedTuple):
-    """What one process measures.
-
-    Attributes:
-        settings: What tells it from others, by the names of flags.
-        worker: The module to run, and its arguments.
-        environment: Environment variables to set.
-    """
-
-    settings: dict[str, Any]
-    worker: list[str]
-    environment: dict[str, str] = {}
+Result = dict[str, Any]
+Call = Callable[[], Any]
+Optimizer: TypeAlias = keras.optimizers.Optimizer
 
 
 def main(argv: list[str]) -> None:
@@ -193,219 +123,325 @@ def main(argv: list[str]) -> None:
 
     Raises:
         UserError: If the flags do not fit together, or a measurement fails.
-
-    Example:
-        >>> FLAGS(["l2l-benchmark", "--threads=1"])  # doctest: +SKIP
-        >>> main(["l2l-benchmark"])  # doctest: +SKIP
     """
     del argv
-    if _WORKER.value:
-        _console.set_threads(_THREADS.value)
-        print(json.dumps(_measure_meta_training(_PROBLEM.value[0])))
-        return
-    _refuse_flags_of_others()
-    if _WHAT.value == "apply":
-        cases, columns = _apply_cases(), _APPLY_COLUMNS
-    else:
-        cases, columns = _meta_train_cases(), _META_TRAIN_COLUMNS
+    meta_training = [{"problem": problem} for problem in _PROBLEM.value]
+    cases = _apply_cases() if _WHAT.value == "apply" else meta_training
     if _JSON.value:
         _console.writable_directory(Path(_JSON.value).parent)
-    results = list(_results(cases))
-    applied_on = sorted(
-        {f"{r['backend']} {r['backend_version']}" for r in results if "backend" in r}
-    )
+    results = []
+    for number, case in enumerate(cases, start=1):
+        settings = " ".join(f"--{name}={value}" for name, value in case.items())
+        print(f"[{number}/{len(cases)}] {settings}", file=sys.stderr, flush=True)
+        results += _measure_alternately(case)
+    headings, texts = _TABLES[_WHAT.value]
+    if _AGAINST.value:
+        headings, texts = f"{headings}|speed|of", f"{texts}|{{speed:.3f}}|{{folder}}"
+    rows = [headings.split("|"), *(texts.format(**result).split("|") for result in results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    backends = sorted({f"{r['backend']} {r['backend_version']}" for r in results})
     print(
         f"{platform.processor() or platform.machine()}, threads: {_THREADS.value or 'all'}, "
-        f"{', '.join(applied_on) or f'TensorFlow {tf.__version__}'}, Keras {keras.__version__}, "
-        f"median of {_ROUNDS.value}\n"
+        f"{', '.join(backends)}, Keras {keras.__version__}, median of {_ROUNDS.value}\n"
     )
-    print(_table(results, columns))
+    for row in rows:
+        print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
     if _JSON.value:
-        settings = {
-            "what": _WHAT.value,
-            "threads": _THREADS.value,
-            "versions": evaluation.versions(),
-        }
-        _console.write_text(
-            Path(_JSON.value), json.dumps({**settings, "results": results}, indent=2)
+        evaluation = l2l_keras.evaluation  # Imports TensorFlow, which workers may not need.
+        content = {"what": _WHAT.value, "threads": _THREADS.value, "results": results}
+        content["versions"] = evaluation.versions()
+        _console.write_text(Path(_JSON.value), json.dumps(evaluation.finite(content), indent=2))
+
+
+def _apply_cases() -> list[Result]:
+    """Returns the settings of all combinations, by the names of flags."""
+    rows = [size / max(_COLUMNS.value, 1) for size in _COORDINATES.value]
+    if any(not count.is_integer() or count < max(_VARIABLES.value) for count in rows):
+        raise _console.UserError(
+            "Expected --coordinates to be a multiple of --columns, with a row for each of "
+            f"--variables. Received: --coordinates={_COORDINATES.value}, "
+            f"--columns={_COLUMNS.value}, --variables={_VARIABLES.value}",
+            _console.USAGE,
         )
-
-
-def _refuse_flags_of_others() -> None:
-    """Raises an error for a flag that the measurement would pass over."""
-    for what, holders in _OF.items():
-        for holder in holders:
-            if what != _WHAT.value and FLAGS[holder.name].present:
-                raise _console.UserError(
-                    f"--{holder.name} is a flag of --what={what}. Received: --what={_WHAT.value}",
-                    _console.USAGE,
-                )
-
-
-def _meta_train_cases() -> list[_Case]:
-    """Returns a case for each problem, measured by this script."""
-    flags_of_worker = ("threads", "rounds", "seconds")
-    command = ["l2l_keras.scripts.benchmark", "--worker"]
-    command += [f"--{name}={FLAGS[name].value}" for name in flags_of_worker]
-    return [
-        _Case({"problem": problem}, [*command, f"--problem={problem}"])
-        for problem in _PROBLEM.value
-    ]
-
-
-def _apply_cases() -> list[_Case]:
-    """Returns a case for each combination, measured by a script that needs no TensorFlow."""
     installed = [name for name in _BACKENDS if importlib.util.find_spec(name)]
     backends = _BACKEND.value or installed
-    if missing := [name for name in backends if name not in installed]:
-        raise _console.UserError(
-            f"Expected --backend to be one of those installed, {', '.join(installed)}. "
-            f"Received: {missing[0]}"
-        )
-    if FLAGS["rule"].present and _PRESET.value:
-        raise _console.UserError("Expected --rule or --preset. Received: both", _console.USAGE)
-    columns = _COLUMNS.value
-    if columns and (uneven := [count for count in _COORDINATES.value if count % columns]):
-        raise _console.UserError(
-            f"Expected --coordinates to be a multiple of --columns. Received: {uneven[0]} and "
-            f"{columns}",
-            _console.USAGE,
-        )
-    fewest = min(_COORDINATES.value) // max(columns, 1)
-    if max(_VARIABLES.value) > fewest:
-        raise _console.UserError(
-            "No variable may be empty: expected at least as many "
-            f"{'rows' if columns else '--coordinates'} as --variables. "
-            f"Received: {fewest} and {max(_VARIABLES.value)}",
-            _console.USAGE,
-        )
-    for preset in _PRESET.value or ():
-        rule, _ = _console.load_preset(preset)
-        if not isinstance(rule, rules.UpdateRule):
-            raise _console.UserError(
-                f"Expected a preset of one rule. Received: {preset}, which has one for each of "
-                f"{list(rule)}"
-            )
-    how = {"threads": _THREADS.value, "rounds": _ROUNDS.value, "seconds": _SECONDS.value}
-    cases = []
-    kind = "preset" if _PRESET.value else "rule"
-    for backend, rule, coordinates, variables in itertools.product(
-        backends, _PRESET.value or _RULE.value, _COORDINATES.value, _VARIABLES.value
-    ):
-        sizes = {"coordinates": coordinates, "variables": variables, "columns": columns}
-        stored = {"state_dtype": _STATE_DTYPE.value}
-        name = rule if _PRESET.value else _console.RULES[rule].__name__
-        arguments = {"rule": name, **sizes, **stored, **how}
-        environment = {"KERAS_BACKEND": backend}
-        if backend == "jax" and _THREADS.value == 1:
-            one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-            environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
-        cases.append(
-            _Case(
-                {"backend": backend, kind: rule, **sizes, **stored},
-                ["l2l_keras.scripts._benchmark_apply", json.dumps(arguments)],
-                environment,
-            )
-        )
-    return cases
+    rules = [*_PRESET.value, *(_RULE.value or ())] or ["coordinatewise_lstm"]
+    combinations = itertools.product(backends, rules, _COORDINATES.value, _VARIABLES.value)
+    shared = {"columns": _COLUMNS.value, "state_dtype": _STATE_DTYPE.value}
+    names = ("backend", "rule", "coordinates", "variables")
+    return [{**dict(zip(names, values, strict=True)), **shared} for values in combinations]
 
 
-def _results(cases: Sequence[_Case]) -> Iterator[dict[str, Any]]:
-    """Measures one case after the other, and says on standard error where it is."""
-    start = time.monotonic()
-    for done, case in enumerate(cases):
-        name = " ".join(f"--{flag}={value}" for flag, value in case.settings.items())
-        if len(cases) > 1:
-            left = ""
-            if done:
-                seconds = (time.monotonic() - start) / done * (len(cases) - done)
-                left = f"  (about {datetime.timedelta(seconds=round(seconds))} left)"
-            print(f"[{done + 1}/{len(cases)}] {name}{left}", file=sys.stderr, flush=True)
-        yield {**case.settings, **_in_a_process(name, case)}
+def _measure_alternately(case: Result) -> list[Result]:
+    """Measures a case with this l2l_keras, and with the other one if there is one."""
+    this = str(Path(l2l_keras.__file__).parents[1])
+    if not _AGAINST.value:
+        return [_measure(case, this)]
+    folders = (this, str(Path(_AGAINST.value).resolve()))
+    runs = [[_measure(case, folder) for folder in folders] for _ in range(min(_ROUNDS.value, 3))]
+    results = [_medians(own) for own in zip(*runs, strict=True)]
+    ratio = statistics.median(own["rate"] / other["rate"] for own, other in runs)
+    return [{**results[0], "speed": ratio}, {**results[1], "speed": 1.0}]
 
 
-def _in_a_process(name: str, case: _Case) -> dict[str, Any]:
-    """Measures a case in a fresh process, whose peak memory is its own."""
+def _measure(case: Result, folder: str) -> Result:
+    """Measures a case in a fresh process, with the l2l_keras in a folder."""
+    settings = {"case": case, "threads": _THREADS.value}
+    settings |= {"rounds": _ROUNDS.value, "seconds": _SECONDS.value}
+    environment = {"KERAS_BACKEND": case.get("backend", "tensorflow")}
+    path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+    if case.get("backend") == "jax" and _THREADS.value == 1:
+        one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
     worker = subprocess.run(
-        [sys.executable, "-m", *case.worker],
+        [sys.executable, __file__, "--worker", json.dumps(settings)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **case.environment},
+        env={**os.environ, **environment, "PYTHONPATH": path},
     )
     if worker.returncode:
         lines = worker.stderr.strip().splitlines() or ["no message"]
-        if worker.returncode < 0:  # As it does without a word where memory runs out.
+        if worker.returncode < 0:  # As it ends where memory runs out.
             lines.append(f"ended by {signal.Signals(-worker.returncode).name}")
-        raise _console.UserError(f"The measurement of {name} failed: {lines[-1]}")
-    return json.loads(worker.stdout.splitlines()[-1])
+        raise _console.UserError(f"The measurement of {case} failed: {lines[-1]}")
+    return {**case, **json.loads(worker.stdout.splitlines()[-1]), "folder": folder}
 
 
-def _table(results: Sequence[Mapping[str, Any]], columns: Columns) -> str:
-    """Returns results as a table, whose first column is aligned to the left."""
-    rows = [list(columns), *([text(result) for text in columns.values()] for result in results)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+def _work(case: Result, threads: int, rounds: int, seconds: float) -> Result:
+    """Measures a case in this process."""
+    backend = keras.backend.backend()
+    if threads:
+        if hasattr(os, "sched_setaffinity"):  # JAX counts the cores that it may use.
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        if backend == "tensorflow":
+            _console.set_threads(threads)
+        elif backend == "torch":
+            sys.modules["torch"].set_num_threads(threads)
+    measure = _meta_training if "problem" in case else _applying
+    result = measure(case, rounds, seconds)
+    return {**result, "backend": backend, "backend_version": sys.modules[backend].__version__}
 
 
-def _megabytes(count: float | None) -> str:
-    return "-" if count is None else f"{count / 1e6:.1f} MB"
-
-
-def _bytes(count: float | None) -> str:
-    return "-" if count is None else f"{count:,.0f} B"
-
-
-def _measure_meta_training(problem: str) -> dict[str, Any]:
-    """Measures one problem in this process."""
-    rule = rules.CoordinatewiseLSTM(
-        preprocessing="none" if problem == "quadratic" else "log_sign", seed=0
-    )
-    task = tasks.Quadratic() if problem == "quadratic" else _generated_mnist()
+def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
+    """Measures meta-training on one problem."""
+    preprocessing, task = "none", l2l_keras.tasks.get("quadratic")
+    if case["problem"] == "mnist_mlp":
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (2_000, 28, 28, 1), np.uint8)
+        labels = generator.integers(0, 10, (2_000,), np.int32)
+        data = dict.fromkeys(("train", "validation", "test"), (images, labels))
+        preprocessing, task = "log_sign", l2l_keras.tasks.image_mlp(data, name="mnist_mlp")
+    rule = l2l_keras.rules.CoordinatewiseLSTM(preprocessing=preprocessing, seed=0)
     start = time.perf_counter()
-    meta_model = meta.MetaModel(rule, task, horizon=5 * _UNROLL, unroll=_UNROLL)
+    meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=5 * _UNROLL)
     meta_model.compile(keras.optimizers.Adam(1e-4, global_clipnorm=1.0))
-    _windows(meta_model, 1)
+    meta_model.train_step(None)
     first_call = time.perf_counter() - start
-    # Before anything that only the comparison needs.
-    _windows(meta_model, 5)
-    peak_memory = _console.peak_memory()
 
-    # Whole episodes. Backward, there are two products for each one forward.
-    steps = 5 * _UNROLL
-    operations = 3 * timing.product_operations(rule) * task.size * steps
-    measured = timing.beside_sgemm(
-        lambda: _windows(meta_model, 5), operations, _ROUNDS.value, _SECONDS.value
-    )
+    def episode() -> None:
+        for _ in range(5):
+            meta_model.train_step(None)
+
+    episode()
+    peak_memory = _console.peak_memory()  # Before anything that is not meta-training.
+    # Backward, there are two matrix products for each one forward.
+    operations = 3 * _operations(rule) * task.size * 5 * _UNROLL
+    sgemm = _make_sgemm()
+    timing = _medians([_beside_sgemm(episode, operations, sgemm, seconds) for _ in range(rounds)])
     return {
         "coordinates": task.size,
-        "steps_per_second": measured.rate * steps,
-        "sgemm_share": measured.sgemm_share,
-        "sgemm_gflops": measured.sgemm_gflops,
+        "steps_per_second": timing["rate"] * 5 * _UNROLL,
         "first_call_seconds": first_call,
         "peak_memory_bytes": peak_memory,
+        **timing,
     }
 
 
-def _windows(meta_model: meta.MetaModel, count: int) -> None:
-    for _ in range(count):
-        meta_model.train_step(None)
+def _applying(case: Result, rounds: int, seconds: float) -> Result:
+    """Measures steps of a `LearnedOptimizer`, and of Adam; scratch is NaN where it is unknown."""
+    coordinates, variables = case["coordinates"], case["variables"]
+
+    def learned_optimizer() -> l2l_keras.LearnedOptimizer:
+        name, options = case["rule"], {"state_dtype": case["state_dtype"]}
+        if name in _console.RULES:
+            return l2l_keras.LearnedOptimizer(_console.RULES[name](seed=0), **options)
+        return l2l_keras.LearnedOptimizer.from_preset(name, **options)
+
+    # First a small problem, so that memory of libraries and compilers is not counted; of another
+    # size, because programs may be cached.
+    small = _problem(max(variables, min(coordinates, 10_000)) + 1, variables, 0)
+    step = _make_step(_built(learned_optimizer(), small[1])[0], *small)
+    step()
+    step()
+    del step, small
+
+    problem = _problem(coordinates, variables, case["columns"])
+    optimizer, build_seconds = _built(learned_optimizer(), problem[1])
+    step = _make_step(optimizer, *problem)
+    baseline = _reset_peak()
+    first_call = _seconds(step)
+    step()
+    step()
+    scratch = _peak() - baseline
+    _reset_peak()
+    step()
+    step()
+    steady_scratch = _peak() - baseline
+    adam, _ = _built(keras.optimizers.Adam(), problem[1])
+    adam_step = _make_step(adam, *problem)
+    adam_first_call = _seconds(adam_step)
+    operations = _operations(optimizer.rule) * coordinates
+    sgemm = _make_sgemm()
+    source = np.ones(_COPIED, "float32")
+    target = np.zeros_like(source)
+
+    def measure() -> Result:
+        timing = _beside_sgemm(step, operations, sgemm, seconds)
+        adam_rate = _rate(adam_step, seconds)
+        copies = _rate(lambda: np.copyto(target, source), seconds)
+        return {
+            "ns_per_coordinate": 1e9 / timing["rate"] / coordinates,
+            "adam_ns_per_coordinate": 1e9 / adam_rate / coordinates,
+            "times_adam": adam_rate / timing["rate"],
+            "copy_bytes_per_second": 2 * source.nbytes * copies,
+            **timing,
+        }
+
+    return {
+        **_medians([measure() for _ in range(rounds)]),
+        "state_bytes_per_coordinate": _state_bytes(optimizer) / coordinates,
+        "scratch_bytes": scratch,
+        "steady_scratch_bytes": steady_scratch,
+        "build_seconds": build_seconds,
+        "first_call_seconds": first_call,
+        "adam_first_call_seconds": adam_first_call,
+    }
 
 
-def _generated_mnist() -> tasks.Task:
-    """Returns the MNIST network on random pixels."""
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (2_000, 28, 28, 1), np.uint8)
-    labels = generator.integers(0, 10, (2_000,), np.int32)
-    data = dict.fromkeys(("train", "validation", "test"), (pixels, labels))
-    return tasks.image_mlp(data, name="mnist_mlp")
+def _problem(size: int, variables: int, columns: int) -> tuple[list[Any], list[keras.Variable]]:
+    """Returns gradients, and variables to update."""
+    numbers = np.random.default_rng(0).standard_normal(size, "float32")
+    parts = np.array_split(numbers.reshape(-1, columns) if columns else numbers, variables)
+    return [keras.ops.array(part) for part in parts], [keras.Variable(part) for part in parts]
+
+
+def _built(optimizer: Optimizer, variables: Sequence[keras.Variable]) -> tuple[Optimizer, float]:
+    """Builds an optimizer, and returns it with the seconds that this took."""
+    seconds = _seconds(lambda: optimizer.build(variables))
+    # Zeros that were never written to may not occupy memory yet.
+    for variable in optimizer.variables:
+        variable.assign(variable + 0)
+    return optimizer, seconds
+
+
+def _make_step(optimizer: Optimizer, gradients: list[Any], variables: list[keras.Variable]) -> Call:
+    """Returns a function that takes a step, as training with the backend does, and waits for it."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jitted = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
+        # A step takes over its arguments.
+        state = [variable.value for variable in optimizer.variables]
+        values = [keras.ops.copy(variable) for variable in variables]
+
+        def step() -> None:
+            values[:], state[:] = jax.block_until_ready(jitted(state, gradients, values))
+
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        apply = tf.function(lambda: optimizer.apply(gradients, variables), autograph=False)
+
+        def step() -> None:
+            apply()
+            tf.test.experimental.sync_devices()
+
+    else:
+        import torch
+
+        def step() -> None:
+            optimizer.apply(gradients, variables)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+
+    return step
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Returns the bytes of the state that a learned optimizer keeps."""
+    state = [v for v in optimizer.variables if "/state_" in v.path or "/tensor_state_" in v.path]
+    return sum(np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in state)
+
+
+def _operations(rule: Any) -> int:
+    """Returns the operations of a rule's matrix products per element and step; 0 if none."""
+    rules = l2l_keras.rules
+    if isinstance(rule, rules.TensorwiseRule) or not isinstance(rule, rules.UpdateRule):
+        return 0
+    return 2 * sum(math.prod(w.shape) for w in rule.weights if len(w.shape) == 2)
+
+
+def _make_sgemm() -> Call:
+    """Returns a function that computes a plain product of two float32 matrices."""
+    a, b = (keras.random.normal(shape, seed=0) for shape in (_SGEMM[:2], _SGEMM[1:]))
+    return lambda: keras.ops.convert_to_numpy(a @ b)  # Reading it waits for it.
+
+
+def _beside_sgemm(call: Call, operations: float, sgemm: Call, seconds: float) -> Result:
+    """Measures calls of so many operations, between two measurements of plain products."""
+    before = _rate(sgemm, seconds / 4)
+    rate = _rate(call, seconds)
+    gflops = (before + _rate(sgemm, seconds / 4)) * math.prod(_SGEMM) / 1e9
+    return {"rate": rate, "sgemm_gflops": gflops, "sgemm_share": rate * operations / 1e9 / gflops}
+
+
+def _medians(results: Sequence[Result]) -> Result:
+    """Returns the medians of numbers, and the first of other values."""
+    columns = {name: [result[name] for result in results] for name in results[0]}
+    return {k: v[0] if isinstance(v[0], str) else statistics.median(v) for k, v in columns.items()}
+
+
+def _rate(call: Call, seconds: float) -> float:
+    """Returns calls per second over at least so many seconds, and one call."""
+    start = time.perf_counter()
+    count = 0
+    while (elapsed := time.perf_counter() - start) < seconds or not count:
+        call()
+        count += 1
+    return count / elapsed
+
+
+def _seconds(call: Call) -> float:
+    """Returns the duration of a call."""
+    return 1.0 / _rate(call, 0.0)
+
+
+def _reset_peak() -> float:
+    """Resets the peak memory of this process, and returns its memory; NaN if this is impossible."""
+    gc.collect()
+    # The C library keeps freed memory, which would be counted; later needs would be met from it.
+    with contextlib.suppress(OSError, AttributeError):  # Other libraries than GNU's.
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return _peak()
+    return math.nan
+
+
+def _peak() -> float:
+    """Returns the largest resident set since `_reset_peak` in bytes; NaN if it is unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(s.split()[1]) for s in lines if s.startswith("VmHWM")), math.nan)
 
 
 def console() -> None:
-    """Entry point of `l2l-benchmark`."""
-    _console.run(main, FLAGS)
+    """Entry point of `l2l-benchmark`, and of its workers."""
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(_work(**json.loads(sys.argv[2]))))
+    else:
+        _console.run(main, FLAGS)
 
 
 if __name__ == "__main__":

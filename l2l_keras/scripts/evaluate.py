@@ -73,13 +73,13 @@ _OPTIONS = flags.DEFINE_multi_string(
     "Argument of the task as name=value, such as layers=(40,) of mnist_mlp. Repeatable.",
     flag_values=FLAGS,
 )
-_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", lower_bound=1, flag_values=FLAGS)
+_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", 1, flag_values=FLAGS)
 _SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
     "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
     "problem of the testbed or a mixture.",
-    lower_bound=1,
+    1,
     flag_values=FLAGS,
 )
 _TUNING_SEEDS = flags.DEFINE_integer(
@@ -87,15 +87,11 @@ _TUNING_SEEDS = flags.DEFINE_integer(
     None,
     "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 of "
     "each problem of the testbed or a mixture.",
-    lower_bound=1,
+    1,
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(
-    "seed",
-    0,
-    "First seed of test optimizees and of validation optimizees.",
-    lower_bound=0,
-    flag_values=FLAGS,
+    "seed", 0, "First seed of test and of validation optimizees.", 0, flag_values=FLAGS
 )
 _GUARD = flags.DEFINE_boolean(
     "guard", False, "Whether presets have a guard, which falls back to Adam.", flag_values=FLAGS
@@ -116,18 +112,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Makes the comparison that the flags describe, and prints its table.
-
-    Args:
-        argv: The command line without its flags.
-
-    Raises:
-        UserError: If a flag names something that does not exist or cannot be used.
-
-    Example:
-        >>> FLAGS(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
-        >>> main(["l2l-evaluate"])  # doctest: +SKIP
-    """
+    """Makes the comparison that the flags describe, and prints its table."""
     del argv
     # Checked before the long work, whose results would be lost.
     output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
@@ -146,12 +131,8 @@ def main(argv: list[str]) -> None:
         comparison = evaluation.compare(
             task,
             learned,
-            steps=_STEPS.value,
-            seeds=_seeds(_SEEDS.value or 10),
-            tuning_seeds=_seeds(_TUNING_SEEDS.value or 3),
             baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
-            guard=_GUARD.value,
-            progress=_show,
+            **_runs(seeds=10, tuning_seeds=3),
         )
         print(evaluation.table(comparison), end="")
         write = functools.partial(evaluation.write_report, comparison)
@@ -166,7 +147,7 @@ def main(argv: list[str]) -> None:
 
 
 def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the problems of the testbed."""
+    """Compares presets with baselines on the testbed."""
     options = _console.parse_options("task_option", _OPTIONS.value)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
         raise _console.UserError(
@@ -192,20 +173,11 @@ def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
             f"The testbed and mixtures have all baselines. Received: --baseline={_BASELINE.value}",
             _console.USAGE,
         )
+    arguments |= _runs(seeds=3, tuning_seeds=1)
+    data_dir = _DATA_DIR.value and os.path.expanduser(_DATA_DIR.value)
+    arguments |= {"data_dir": data_dir, "download": _DOWNLOAD.value}
     try:
-        return list(
-            evaluation.testbed.evaluate(
-                learned,
-                steps=_STEPS.value,
-                seeds=_seeds(_SEEDS.value or 3),
-                tuning_seeds=_seeds(_TUNING_SEEDS.value or 1),
-                guard=_GUARD.value,
-                data_dir=_DATA_DIR.value and os.path.expanduser(_DATA_DIR.value),
-                download=_DOWNLOAD.value,
-                progress=_show,
-                **arguments,
-            )
-        )
+        return list(evaluation.testbed.evaluate(learned, **arguments))
     except ValueError as error:
         raise _console.UserError(str(error), _console.USAGE) from error
     except FileNotFoundError as error:
@@ -214,12 +186,16 @@ def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
         raise _console.UserError(f"The cache cannot be used: {error}") from error
 
 
-def _seeds(count: int) -> range:
-    return range(_SEED.value, _SEED.value + count)
-
-
-def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _runs(seeds: int, tuning_seeds: int) -> dict[str, Any]:
+    """Returns the arguments of both sorts of comparisons, with default numbers of seeds."""
+    first = _SEED.value
+    return {
+        "steps": _STEPS.value,
+        "seeds": range(first, first + (_SEEDS.value or seeds)),
+        "tuning_seeds": range(first, first + (_TUNING_SEEDS.value or tuning_seeds)),
+        "guard": _GUARD.value,
+        "progress": functools.partial(print, file=sys.stderr, flush=True),
+    }
 
 
 def _load_presets(names: list[str]) -> tuple[dict, dict]:

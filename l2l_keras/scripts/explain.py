@@ -16,7 +16,7 @@ from absl import flags
 
 from l2l_keras import evaluation, parameter_groups
 from l2l_keras.reproduction import outputs
-from l2l_keras.rules import TensorwiseRule, UpdateRule
+from l2l_keras.rules import UpdateRule
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
@@ -24,14 +24,10 @@ _PRESET = flags.DEFINE_string(
     "preset", None, "Name of a shipped preset, or folder of one.", flag_values=FLAGS
 )
 _SCALE = flags.DEFINE_float(
-    "scale",
-    0.01,
-    "A typical gradient, for elementwise rules.",
-    lower_bound=1e-30,
-    flag_values=FLAGS,
+    "scale", 0.01, "A typical gradient, for elementwise rules.", 1e-30, flag_values=FLAGS
 )
 _STEPS = flags.DEFINE_integer(
-    "steps", 300, "Gradients that tensorwise rules are shown.", lower_bound=2, flag_values=FLAGS
+    "steps", 300, "Gradients that tensorwise rules are shown.", 2, flag_values=FLAGS
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "l2l_explained", "Where everything is written.", flag_values=FLAGS
@@ -39,18 +35,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Draws the responses of a preset's rules to gradients.
-
-    Args:
-        argv: The command line without its flags.
-
-    Raises:
-        UserError: If there is no such preset, or the folder cannot be written.
-
-    Example:
-        >>> FLAGS(["l2l-explain", "--preset=quadratic"])  # doctest: +SKIP
-        >>> main(["l2l-explain"])  # doctest: +SKIP
-    """
+    """Draws the responses of a preset's rules to gradients."""
     del argv
     if _PRESET.value is None:
         raise _console.UserError("Expected --preset=NAME. Received: none", _console.USAGE)
@@ -60,13 +45,13 @@ def main(argv: list[str]) -> None:
         _PRESET.value if isinstance(rule, UpdateRule) else f"{_PRESET.value}, {group!r}": own
         for group, own in parameter_groups.rules(rule).items()
     }
-    tensorwise = {k: r for k, r in rules.items() if isinstance(r, TensorwiseRule)}
-    others = {k: r for k, r in rules.items() if k not in tensorwise}
+    tensorwise = {name: own for name, own in rules.items() if own.scope == "tensor"}
+    others = {name: own for name, own in rules.items() if own.scope != "tensor"}
     explained = {}
     if others:
         scales = dict.fromkeys(others, _SCALE.value)
         titles = {name: f"{name}\ns = {_SCALE.value:g}" for name in others}
-        explained["update_maps"] = outputs.coordinate_rules(others, scales, titles)
+        explained["update_maps"] = outputs.elementwise_rules(others, scales, titles)
     if tensorwise:
         explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise, _STEPS.value)
     for name, output in explained.items():

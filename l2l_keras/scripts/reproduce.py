@@ -1,6 +1,6 @@
-r"""Makes the paper's figures again: meta-trains, evaluates against tuned baselines, and draws.
+"""Reproduces the paper's figures: meta-trains, evaluates against tuned baselines, and draws.
 
-A figure in seconds, which shows nothing but that all works, and the figure itself:
+A variant in seconds, which only shows that everything works, and the figure itself:
 
   l2l-reproduce --figure=quadratics --small
   l2l-reproduce --figure=quadratics
@@ -10,16 +10,16 @@ From the shipped presets, without meta-training; from a rule of your own:
   l2l-reproduce --figure=mnist_sweep --preset=shipped --data_dir=~/tensorflow_datasets
   l2l-reproduce --figure=mnist --preset=mnist_mlp=my_rule/preset
 
-What single techniques of meta-training and options of a general rule are worth:
+How much single techniques of meta-training and options of a general rule contribute:
 
   l2l-reproduce --figure=ablations --data_dir=~/tensorflow_datasets
 
 A figure is a list of stages, each of them an l2l-meta-train or l2l-evaluate that is printed and
-run, and a drawing of what they wrote. Stages whose output is there are not run again: after an
-interruption, the same command goes on. All figures share their stages in one folder.
+run, and a drawing of what they wrote. Stages whose output exists are not run again: after an
+interruption, the same command continues. All figures share their stages in one folder.
 
-The folder then holds FIGURE.png, FIGURE.csv (what it shows), FIGURE.json (settings, commands,
-final losses, tuned learning rates, versions), trainings/ and evaluations/.
+The folder then holds FIGURE.png, FIGURE.csv (its numbers), FIGURE.json (settings, commands, final
+losses, tuned learning rates, versions), trainings/ and evaluations/.
 """
 
 from __future__ import annotations
@@ -34,14 +34,8 @@ from l2l_keras import reproduction
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
-_ALL = "all"
-_SHIPPED = "shipped"
 _FIGURE = flags.DEFINE_enum(
-    "figure",
-    None,
-    [*reproduction.names(), _ALL],
-    "Which figure to make.",
-    flag_values=FLAGS,
+    "figure", None, [*reproduction.names(), "all"], "The figure to reproduce.", flag_values=FLAGS
 )
 _PRESET = flags.DEFINE_multi_string(
     "preset",
@@ -51,13 +45,13 @@ _PRESET = flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 _SMALL = flags.DEFINE_boolean(
-    "small", False, "Whether to make a small variant of the figure, in seconds.", flag_values=FLAGS
+    "small", False, "Whether to make a small variant, in seconds.", flag_values=FLAGS
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.", flag_values=FLAGS
 )
 _DOWNLOAD = flags.DEFINE_boolean(
-    "download", True, "Whether to download a data set that is not there.", flag_values=FLAGS
+    "download", True, "Whether to download a data set that is missing.", flag_values=FLAGS
 )
 _PICTURES = flags.DEFINE_string(
     "pictures_dir",
@@ -81,13 +75,13 @@ _PREPROCESSING = flags.DEFINE_enum(
     "preprocessing",
     "caffe",
     ["caffe", "torch"],
-    "What these weights were trained on: `caffe` for those that are downloaded.",
+    "How these weights expect pictures: `caffe` for those that are downloaded.",
     flag_values=FLAGS,
 )
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
-    "Where everything is written: l2l_reproduce by default, l2l_reproduce_small with --small.",
+    "Output folder: l2l_reproduce by default, l2l_reproduce_small with --small.",
     flag_values=FLAGS,
 )
 _JOBS = flags.DEFINE_integer(
@@ -107,13 +101,14 @@ _THREADS = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-    """Makes the figures that the flags name.
+    """Reproduces the figures that the flags name.
 
     Args:
         argv: The command line without its flags.
 
     Raises:
-        UserError: If a flag names something that is not there or cannot be used, or a stage fails.
+        UserError: If a flag names something that does not exist or cannot be used, or if a stage
+            fails.
 
     Example:
         >>> FLAGS(["l2l-reproduce", "--figure=quadratics", "--small"])  # doctest: +SKIP
@@ -122,10 +117,10 @@ def main(argv: list[str]) -> None:
     del argv
     if _FIGURE.value is None:
         raise _console.UserError(
-            f"Expected --figure={'|'.join([*reproduction.names(), _ALL])}. Received: none",
+            f"Expected --figure={'|'.join([*reproduction.names(), 'all'])}. Received: none",
             _console.USAGE,
         )
-    names = reproduction.names() if _FIGURE.value == _ALL else [_FIGURE.value]
+    names = reproduction.names() if _FIGURE.value == "all" else [_FIGURE.value]
     pictures = reproduction.Pictures(
         _PICTURES.value, _STYLE.value, _NEW_STYLE.value, _WEIGHTS.value, _PREPROCESSING.value
     )
@@ -133,26 +128,25 @@ def main(argv: list[str]) -> None:
     given = _given_presets(figures)
     default = "l2l_reproduce_small" if _SMALL.value else "l2l_reproduce"
     folder = _console.writable_directory(_OUTPUT_DIR.value or default)
-    workshop = reproduction.Workshop(
-        folder,
-        given,
-        data_arguments=_data_arguments(),
-        training_arguments=[f"--threads={_THREADS.value}"] if _THREADS.value else [],
-        write=functools.partial(print, flush=True),
-        jobs=_JOBS.value,
-    )
+    data_arguments = [f"--data_dir={_DATA_DIR.value}"] * bool(_DATA_DIR.value)
+    data_arguments += ["--nodownload"] * (not _DOWNLOAD.value)
+    training_arguments = [f"--threads={_THREADS.value}"] * bool(_THREADS.value)
+    workspace = reproduction.Workspace(folder, given, data_arguments, training_arguments)
+    runner = reproduction.CommandRunner(_JOBS.value, functools.partial(print, flush=True))
+    settings = {"small": _SMALL.value, "made_by": _own_command()}
     try:
-        with workshop:
+        with workspace.locked():
             for name, figure in figures.items():
-                settings = {"small": _SMALL.value, "made_by": _own_command()}
-                paths = reproduction.reproduce(name, figure, workshop, settings)
+                paths = reproduction.reproduce(name, figure, workspace, runner, settings)
                 print(f"{name}: wrote {', '.join(path.name for path in paths)} in {folder}")
     except reproduction.StageError as error:
-        raise _console.UserError(f"{error}; once that is put right, {_go_on()}") from error
+        raise _console.UserError(f"{error}; then continue with: {_own_command()}") from error
     except (OSError, ValueError) as error:
         raise _console.UserError(f"The figure could not be made: {error}") from error
     except KeyboardInterrupt:
-        raise _console.UserError(f"interrupted; {_go_on()}", _console.INTERRUPTED) from None
+        raise _console.UserError(
+            f"interrupted; continue with: {_own_command()}", _console.INTERRUPTED
+        ) from None
 
 
 def _own_command() -> str:
@@ -162,27 +156,19 @@ def _own_command() -> str:
     return shlex.join(["l2l-reproduce", *arguments])
 
 
-def _go_on() -> str:
-    return f"go on with: {_own_command()}"
-
-
 def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
     """Returns the presets to take instead of meta-training, by name of the training."""
-    shipped = {
-        training.name: training.preset
-        for figure in figures.values()
-        for training in figure.trainings
-    }
+    trainings = {t.name: t for figure in figures.values() for t in figure.trainings}
     given: dict[str, str] = {}
     for value in _PRESET.value:
-        if value == _SHIPPED:
-            given = {name: preset for name, preset in shipped.items() if preset} | given
+        if value == "shipped":
+            given = {name: t.preset for name, t in trainings.items() if t.preset} | given
             continue
         name, equals, preset = value.partition("=")
-        if not equals or name not in shipped:
+        if not equals or name not in trainings:
             raise _console.UserError(
-                f"Expected --preset={_SHIPPED}, or --preset=NAME=PRESET with one of "
-                f"{', '.join(shipped)} as NAME. Received: --preset={value}",
+                "Expected --preset=shipped, or --preset=NAME=PRESET with one of "
+                f"{', '.join(trainings)} as NAME. Received: --preset={value}",
                 _console.USAGE,
             )
         _console.load_preset(preset)  # Before the long work.
@@ -190,16 +176,12 @@ def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
     return given
 
 
-def _data_arguments() -> list[str]:
-    """Returns the flags of stages that read data."""
-    arguments = [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
-    return arguments + ["--nodownload"] * (not _DOWNLOAD.value)
-
-
 def console() -> None:
     """Entry point of `l2l-reproduce`."""
-    # Like Ctrl-C, so that the stage that runs is ended too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # As nohup sets it.
+            # Like Ctrl-C, so that the stages that run are ended too.
+            signal.signal(ending, signal.default_int_handler)
     _console.run(main, FLAGS)
 
 

@@ -89,22 +89,14 @@ class Task(abc.ABC):
         """
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """Splits a vector into the arrays of `layout`.
-
-        Args:
-            vector: `[size]`, such as the parameters or their gradient.
-        """
+        """Splits a vector `[size]`, such as a gradient, into the arrays of `layout`."""
         parts = tf.split(vector, [math.prod(weight.shape) for weight in self.layout])
         return [tf.reshape(p, weight.shape) for p, weight in zip(parts, self.layout, strict=True)]
 
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest
     ) -> tuple[Tensor, Tensor, Nest]:
-        """Computes the loss of every function, and its gradient; arguments as for `loss`.
-
-        Returns:
-            `(losses, gradient, state)`: float32 `[functions]`, float32 `[size]`, the next state.
-        """
+        """Computes what `loss` does, and the gradient `[size]`: `(losses, gradient, state)`."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             losses, state = self.loss(parameters, state, batch)

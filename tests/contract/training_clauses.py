@@ -29,7 +29,7 @@ def graph_modes() -> list[dict[str, bool]]:
     return [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
 
 
-@clause(arithmetic=True)
+@clause()
 def eager_graph_and_xla_agree(make: Make) -> None:
     results = []
     for arguments in graph_modes():
@@ -86,7 +86,7 @@ class _Product(keras.layers.Layer):
         return x @ self.table
 
 
-@clause(arithmetic=True)
+@clause()
 def an_embedding_is_trained_as_the_product_that_it_stands_for(make: Make) -> None:
     """A sparse gradient with repeated rows, and rows that have none."""
     tokens = np.array([[0, 2], [2, 2], [4, 0]])

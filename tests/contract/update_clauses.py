@@ -35,7 +35,7 @@ def updates_and_states_are_the_rule_s(make: Make) -> None:
     assert_moved(numpy(variables), [np.ones(shape) for shape in SHAPES])
 
 
-@clause(arithmetic=True)
+@clause()
 def variables_may_be_empty(make: Make) -> None:
     for shapes in ([(2,), (0, 3), ()], [(0, 3)]):
         optimizer, variables = make(), make_variables(shapes=shapes)
@@ -265,7 +265,7 @@ def nothing_of_the_optimizer_is_trainable(make: Make) -> None:
     assert {id(w) for w in optimizer.rule.weights} <= {id(v) for v in optimizer.variables}
 
 
-@clause(arithmetic=True)
+@clause()
 def steps_are_computed_in_float32(make: Make) -> None:
     precision = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-6}
     for dtype in ("float16", "bfloat16", "float64"):

@@ -3,20 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from l2l_keras.meta import Backup, Curriculum, KeepBest, MetaModel, Progress
+from l2l_keras.meta import Backup, Curriculum, KeepBest, MetaModel, Progress, Windows
 from l2l_keras.meta.callbacks import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
 
-
-@pytest.fixture(autouse=True)
-def eagerly():
-    """Without compilation, which would take most of the time."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 class Spoil(keras.callbacks.Callback):
@@ -50,9 +43,9 @@ class Notes(keras.callbacks.Callback):
         self.validated.append(self.model.rule.get_weights())
 
 
-def make_model():
+def make_model(horizon=6):
     rule = CoordinatewiseLSTM((3,), "none", seed=0)
-    model = MetaModel(rule, Quadratic(2, 3), horizon=6, unroll=3)
+    model = MetaModel(rule, Quadratic(2, 3), horizon=horizon, windows=Windows(unroll=3))
     model.compile(keras.optimizers.Adam(1e-2))
     return model
 
@@ -69,36 +62,33 @@ def equal(first, second):
 class TestKeepBest:
     @pytest.mark.parametrize("monitor", ["val_final_loss", "val_loss"])
     def test_the_rule_ends_with_the_weights_of_its_best_epoch(self, monitor):
-        model, spoil = make_model(), Spoil(epoch=2)
-        values = fit(model, KeepBest(monitor), spoil, epochs=4)[monitor]
+        model, keep_best, spoil = make_model(), KeepBest(monitor), Spoil(epoch=2)
+        values = fit(model, keep_best, spoil, epochs=4)[monitor]
         best = int(np.argmin(values))
         # It got better, and then it was spoiled.
         assert best == 1
         assert equal(model.rule.get_weights(), spoil.weights[best])
-        assert equal([w.numpy() for w in model.best_weights], spoil.weights[best])
-        assert float(model.best_value) == pytest.approx(values[best], rel=1e-6)
+        assert keep_best.best_value == pytest.approx(values[best], rel=1e-6)
 
-    def test_it_goes_on_from_an_earlier_fit(self):
-        model = make_model()
-        first = fit(model, KeepBest())["val_final_loss"]
+    def test_the_best_weights_outlast_a_call_of_fit(self):
+        model, keep_best = make_model(), KeepBest()
+        first = fit(model, keep_best)["val_final_loss"]
         best = model.rule.get_weights()
-        second = fit(model, KeepBest(), Spoil(epoch=0), epochs=1)["val_final_loss"]
+        second = fit(model, keep_best, Spoil(epoch=0), epochs=1)["val_final_loss"]
         assert min(second) > min(first)
         assert equal(model.rule.get_weights(), best)
 
-    def test_values_that_are_not_finite_are_never_the_best(self):
-        model = make_model()
-        start = model.rule.get_weights()
-        assert not model.keep_best(float("nan"))
-        assert not model.keep_best(float("inf"))
-        model.rule.set_weights([w + 1.0 for w in start])
-        model.restore_best()  # There is nothing to restore.
-        assert equal(model.rule.get_weights(), [w + 1.0 for w in start])
-        assert model.keep_best(2.0)
-        assert not model.keep_best(2.0)
-        assert model.keep_best(1.0)
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_values_that_are_not_finite_are_never_the_best(self, value):
+        model, keep_best = make_model(), KeepBest()
+        keep_best.set_model(model)
+        keep_best.on_test_end({"final_loss": value})
+        model.rule.set_weights([w + 1.0 for w in model.rule.get_weights()])
+        expected = model.rule.get_weights()
+        keep_best.restore()  # There is nothing to restore.
+        assert equal(model.rule.get_weights(), expected)
 
-    def test_averaged_weights_are_kept_where_those_are_validated(self):
+    def test_averaged_weights_are_kept_if_those_are_validated(self):
         model, notes = make_model(), Notes()
         model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.8))
         averaging = keras.callbacks.SwapEMAWeights()
@@ -115,56 +105,47 @@ class TestKeepBest:
         assert equal(model.rule.get_weights(), notes.validated[int(np.argmin(values))])
 
     @pytest.mark.parametrize(("monitor", "episodes"), [("val_final_loss", 0), ("val_accuracy", 1)])
-    def test_what_is_not_logged_cannot_be_monitored(self, monitor, episodes):
+    def test_the_monitored_quantity_must_be_logged(self, monitor, episodes):
         with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
             fit(make_model(), KeepBest(monitor), validation_episodes=episodes)
 
 
 class TestCurriculum:
-    def run(self, values, **arguments):
-        """The longest horizon and the weights after every epoch, given validation losses."""
-        model = MetaModel(
-            CoordinatewiseLSTM((3,), "none", seed=0), Quadratic(2, 3), horizon=(3, 12), unroll=3
-        )
-        model.compile(keras.optimizers.Adam(1e-2))
-        curriculum = Curriculum([3, 6, 12], **arguments)
+    def run(self, values):
+        """The model, and the longest horizon and the weights after epochs of given losses."""
+        model = make_model(horizon=(3, 12))
+        keep_best = KeepBest()
+        curriculum = Curriculum([3, 6, 12], keep_best)
+        keep_best.set_model(model)
         curriculum.set_model(model)
         curriculum.on_train_begin()
         model.optimizer.iterations.assign(1)
         horizons, weights = [int(model.longest_horizon)], []
         for epoch, value in enumerate(values):
             model.rule.set_weights([w + 1.0 for w in model.rule.get_weights()])
-            model.keep_best(value)
+            keep_best.on_test_end({"final_loss": value})
             curriculum.on_epoch_end(epoch, {"val_final_loss": value})
             horizons.append(int(model.longest_horizon))
             weights.append(model.rule.get_weights()[0][0, 0])
         return model, horizons, np.array(weights) - (weights[0] if weights else 0.0)
 
-    def test_horizons_become_longer_when_nothing_is_learned_any_more(self):
+    def test_horizons_become_longer_when_the_rule_stops_improving(self):
         _, horizons, weights = self.run([3.0, 2.0, 2.1, 1.9, 2.0, 2.1, 1.8, 1.9, 1.9, 1.9, 1.9])
         assert horizons == [3, 3, 3, 3, 3, 3, 6, 6, 6, 12, 12, 12]
         np.testing.assert_allclose(weights, np.arange(11), rtol=1e-5)
 
     @pytest.mark.parametrize("bad", [3.1, float("nan"), float("inf")])
-    def test_weights_that_have_become_much_worse_are_given_up(self, bad):
+    def test_much_worse_weights_are_replaced_by_the_best(self, bad):
         _, horizons, weights = self.run([3.0, 2.0, bad, 2.9])
         np.testing.assert_allclose(weights, [0, 1, 1, 2], rtol=1e-5)
         assert horizons == [3, 3, 3, 3, 6]
 
-    def test_what_resumes_does_not_begin_anew(self):
+    def test_a_resumed_run_keeps_its_horizons(self):
         model, _, _ = self.run([1.0, 1.0, 1.1, 1.1])
-        again = Curriculum([3, 6, 12])
+        again = Curriculum([3, 6, 12], KeepBest())
         again.set_model(model)
         again.on_train_begin()
         assert int(model.longest_horizon) == 6
-
-    def test_episodes_are_no_longer_than_it_says(self):
-        model, _, _ = self.run([])
-        horizons = []
-        for _ in range(20):
-            model._begin(model._episodes[0])
-            horizons.append(int(model._episodes[0]._horizon))
-        assert set(horizons) == {3}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -177,79 +158,78 @@ class TestCurriculum:
     )
     def test_wrong_arguments_are_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            Curriculum(**arguments)
+            Curriculum(**arguments, keep_best=KeepBest())
 
 
 class TestBackup:
-    def test_an_interrupted_backup_leaves_the_one_before(self, tmp_path, monkeypatch):
-        model = make_model()
-        backup = Backup(tmp_path)
-        fit(model, backup, epochs=2)
-        expected = model.rule.get_weights()
+    def test_a_run_resumes_with_the_state_of_its_callbacks(self, tmp_path):
+        """To every bit, and also if the process ends while a backup is written."""
 
-        def half_written(path):
-            path.write_bytes(b"half")
-            raise KeyboardInterrupt
+        def run(folder, model, epochs, spoil=None):
+            keep_best, progress = KeepBest(), Progress(lambda line: None)
+            curriculum = Curriculum([3, 6, 12], keep_best, patience=1)
+            backup = Backup(folder, keep_best=keep_best, curriculum=curriculum, progress=progress)
+            done = backup.restore(model)
+            seconds = progress.seconds
+            last = Spoil(spoil)
+            callbacks = (last, keep_best, curriculum, progress, backup)
+            fit(model, *callbacks, epochs=epochs, initial_epoch=done)
+            assert progress.seconds > seconds
+            weights = [*last.weights[-1], *model.rule.get_weights()]
+            return done, seconds, [*weights, keep_best.best_value, curriculum.state["waited"]]
 
-        monkeypatch.setattr(model, "save_weights", half_written)
-        with pytest.raises(KeyboardInterrupt):
-            fit(model, backup, initial_epoch=2)
-        other = make_model()
-        assert not equal(other.rule.get_weights(), expected)
-        assert Backup(tmp_path).restore(other) == 2
-        assert equal(other.rule.get_weights(), expected)
+        assert run(tmp_path / "a", make_model((3, 12)), epochs=2)[:2] == (0, 0.0)
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["000000002.weights.h5"]
+        (tmp_path / "a" / "unfinished.weights.h5").write_bytes(b"half")
+        done, seconds, resumed = run(tmp_path / "a", make_model((3, 12)), epochs=5, spoil=2)
+        assert done == 2
+        assert seconds > 0.0
+        _, _, whole = run(tmp_path / "b", make_model((3, 12)), epochs=5, spoil=2)
+        assert equal(resumed, whole)
+        # The best weights are those of before the interruption.
+        assert not np.array_equal(whole[0], whole[3])
 
-    def test_without_one_there_is_nothing_done(self, tmp_path):
+    def test_without_a_backup_nothing_is_done(self, tmp_path):
         model = make_model()
         before = model.rule.get_weights()
         (tmp_path / "unfinished.weights.h5").write_bytes(b"half")
         assert Backup(tmp_path).restore(model) == 0
         assert equal(model.rule.get_weights(), before)
 
-    def test_only_the_last_one_is_kept(self, tmp_path):
-        fit(make_model(), Backup(tmp_path))
-        assert [path.name for path in tmp_path.iterdir()] == ["000000003.weights.h5"]
+    def test_a_backup_must_hold_all_callbacks(self, tmp_path):
+        model = make_model()
+        fit(model, Backup(tmp_path), epochs=1, windows=1, validation_episodes=0)
+        with pytest.raises(ValueError, match=r"Received: a backup of \[\], which lacks \['best'\]"):
+            Backup(tmp_path, best=KeepBest()).restore(model)
 
 
 class TestProgress:
     def test_every_epoch_has_a_line_with_the_time_left(self):
         model, lines = make_model(), []
-        history = fit(model, Progress(lines.append))
-        assert len(lines) == 3
+        history = fit(model, Progress(lines.append), epochs=2)
         for epoch, line in enumerate(lines):
             position, loss, mean, final, times = line.split("  ")
-            assert position == f"epoch {epoch + 1}/3"
+            assert position == f"epoch {epoch + 1}/2"
             assert loss == f"meta-loss {history['loss'][epoch]:.4g}"
             assert mean == f"validation: mean loss {history['val_loss'][epoch]:.4g}"
             assert final == f"final loss {history['val_final_loss'][epoch]:.4g}"
             assert times.endswith(" left")
-        assert lines[-1].endswith(", 0 s left")
-
-    def test_without_validation_there_are_no_validation_losses(self):
-        lines = []
-        fit(make_model(), Progress(lines.append), epochs=1, validation_episodes=0)
-        assert "meta-loss" in lines[0]
-        assert "validation" not in lines[0]
-        assert "final" not in lines[0]
-
-    def test_skipped_windows_are_said(self):
-        model, lines = make_model(), []
+        assert lines[1].endswith(", 0 s left")
+        # Without validation, and with skipped windows.
         model.skipped.assign(7)
-        fit(model, Progress(lines.append), epochs=1)
-        assert "  7 windows skipped  " in lines[0]
+        fit(model, Progress(lines.append), epochs=1, validation_episodes=0)
+        position, loss, skipped, _ = lines[2].split("  ")
+        assert (position, skipped) == ("epoch 1/1", "7 windows skipped")
 
-    def test_it_keeps_the_clock_over_all_parts_of_a_run(self):
-        model, lines = make_model(), []
-        fit(model, Progress(lines.append), epochs=1)
-        first = float(model.seconds)
+    def test_it_measures_the_time_of_all_parts_of_a_run(self, capsys):
+        model, progress = make_model(), Progress()
+        fit(model, progress, epochs=1)
+        first = progress.seconds
         assert first > 0
-        fit(model, Progress(lines.append), epochs=3, initial_epoch=1)
-        assert float(model.seconds) > first
-        assert [line.split("  ")[0] for line in lines] == ["epoch 1/1", "epoch 2/3", "epoch 3/3"]
-
-    def test_lines_are_printed_by_default(self, capsys):
-        fit(make_model(), Progress(), epochs=1)
-        assert capsys.readouterr().out.startswith("epoch 1/1  meta-loss ")
+        fit(model, progress, epochs=3, initial_epoch=1)
+        assert progress.seconds > first
+        starts = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+        assert starts == ["epoch 1/1", "epoch 2/3", "epoch 3/3"]
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
@@ -262,7 +242,7 @@ class TestProgress:
             (7500, "2 h 05 min"),
         ],
     )
-    def test_times_are_written_as_people_say_them(self, seconds, text):
+    def test_durations_have_two_units(self, seconds, text):
         assert duration(seconds) == text
 
 

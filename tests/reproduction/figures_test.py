@@ -1,11 +1,15 @@
-"""Tests of the table of figures: its commands can be typed, and its stages belong together."""
+"""Tests of the figures as data: their commands can be typed, and their stages belong together."""
+
+import shlex
 
 import pytest
 
-from l2l_keras import reproduction
+from l2l_keras import presets, reproduction
 from l2l_keras.scripts import evaluate, meta_train
 
+SCRIPTS = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}
 ALL = [(name, small) for name in reproduction.names() for small in (False, True)]
+every_figure = pytest.mark.parametrize("name, small", ALL)
 
 
 def parse(script, arguments):
@@ -16,23 +20,24 @@ def parse(script, arguments):
     return {name: script.FLAGS[name].value for name in script.FLAGS}
 
 
-@pytest.mark.parametrize("name, small", ALL)
-def test_commands_can_be_parsed(name, small, tmp_path):
+def stages_of(name, small=False):
     figure = reproduction.get(name, small)
-    workshop = reproduction.Workshop(tmp_path, {}, ["--nodownload"], ["--threads=1"])
-    for stage in (*figure.trainings, *figure.evaluations):
-        command, *arguments = workshop.command(stage)
-        script = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}[command]
-        values = parse(script, arguments)
-        assert values["output_dir"] == str(workshop.place(stage))
-        # Without it, the default folder would be read, or data downloaded.
+    return [*figure.trainings, *figure.evaluations]
+
+
+@every_figure
+def test_commands_can_be_parsed(name, small, tmp_path):
+    workspace = reproduction.Workspace(tmp_path, {}, ["--nodownload"], ["--threads=1"])
+    for stage in stages_of(name, small):
+        command, *arguments = workspace.command(stage)
+        values = parse(SCRIPTS[command], arguments)
+        assert values["output_dir"] == str(workspace.path(stage))
+        assert values["download"] is False
         # The small variant's part of the general mixture is generated.
-        stored = {"cifar_convnet", "mnist_mlp"} | (set() if small else {"general"})
-        assert stage.reads_data == (values["task"] in stored)
-        assert not (small and stage.reads_data)
+        assert not (small and values["task"] in ("cifar_convnet", "mnist_mlp"))
 
 
-@pytest.mark.parametrize("name, small", ALL)
+@every_figure
 def test_evaluations_are_of_the_figures_own_trainings(name, small):
     figure = reproduction.get(name, small)
     names = {training.name for training in figure.trainings}
@@ -43,44 +48,85 @@ def test_evaluations_are_of_the_figures_own_trainings(name, small):
 def test_stages_of_one_name_are_the_same(small):
     stages = {}
     for name in reproduction.names():
-        figure = reproduction.get(name, small)
-        for stage in (*figure.trainings, *figure.evaluations):
+        for stage in stages_of(name, small):
             assert stages.setdefault((type(stage), stage.name), stage) == stage
     assert all("/" not in name for _, name in stages)
 
 
-def test_architectures_are_those_named():
-    stages = {
-        stage.name: parse(evaluate, stage.arguments)
-        for name in ("mnist", "mnist_transfer", "mnist_sweep")
-        for stage in reproduction.get(name).evaluations
+def test_rules_are_trained_by_the_commands_on_the_cards_of_their_presets():
+    trainings = {
+        t.name: t for name in reproduction.names() for t in reproduction.get(name).trainings
     }
-    options = {name: values["task_option"] for name, values in stages.items()}
+    shipped = {training.preset: training for training in trainings.values() if training.preset}
+    assert set(shipped) == set(presets.list_presets()) - {"general", "general-fast"}
+    for preset, training in shipped.items():
+        command, *arguments = shlex.split(presets.list_presets()[preset]["command"])
+        assert command == "l2l-meta-train"
+        if preset != "neural_art":  # Where pictures and weights are differs between machines.
+            assert list(training.arguments) == arguments
+
+
+def test_paintings_are_made_from_the_pictures_that_are_named():
+    pictures = reproduction.Pictures("photographs", "a.jpg", "b.jpg", "vgg16.h5", "torch")
+    figure = reproduction.get("neural_art", pictures=pictures)
+    content, style = "content_dir=photographs/content", "style=photographs/style/{}.jpg"
+    vgg16 = ["weights=vgg16.h5", "preprocessing=torch"]
+    training = parse(meta_train, figure.trainings[0].arguments)
+    assert training["task_option"] == [content, style.format("a"), *vgg16, "size=64"]
+    options = [parse(evaluate, stage.arguments)["task_option"] for stage in figure.evaluations]
+    assert options == [
+        [content, style.format(name), *vgg16, f"size={size}"]
+        for name, size in (("a", 64), ("a", 128), ("b", 64))
+    ]
+
+
+def test_lstm_sub_never_sees_the_labels_that_it_is_tested_on():
+    (_, sub), evaluations = (
+        reproduction.get("cifar").trainings,
+        reproduction.get("cifar").evaluations,
+    )
+    assert "--task_option=labels=(5, 6, 7, 8, 9)" in sub.arguments
+    tested = [flag for stage in evaluations for flag in stage.arguments if "labels" in flag]
+    assert len(tested) == 2 and not set("".join(tested)) & set("56789")
+
+
+def test_architectures_are_those_named():
+    names = ("mnist", "mnist_transfer", "mnist_sweep")
+    stages = {stage.name: stage for name in names for stage in reproduction.get(name).evaluations}
+    values = {name: parse(evaluate, stage.arguments) for name, stage in stages.items()}
+    options = {name: own["task_option"] for name, own in values.items()}
     assert options["mnist-1x20-sigmoid-100"] == []
     assert options["mnist-1x40-sigmoid-100"] == ["layers=(40,)"]
     assert options["mnist-2x20-sigmoid-100"] == ["layers=(20, 20)"]
     assert options["mnist-3x100-sigmoid-100"] == ["layers=(100, 100, 100)"]
     assert options["mnist-1x20-relu-100"] == ["activation=relu"]
-    assert stages["mnist-1x20-sigmoid-200"]["steps"] == 200
-    assert stages["mnist-1x20-sigmoid-100"]["steps"] == 100
+    assert values["mnist-1x20-sigmoid-200"]["steps"] == 200
+    assert values["mnist-1x20-sigmoid-100"]["steps"] == 100
 
 
 def test_techniques_are_tried_one_at_a_time():
     first, *others = reproduction.get("ablations").trainings
-    usual = parse(meta_train, first.arguments)
-    assert usual["second_derivatives"] and usual["staggered"] and usual["random_scale"] > 0.0
+    common = parse(meta_train, first.arguments)
+    assert common["second_derivatives"] and common["staggered"] and common["random_scale"] > 0.0
     changes = {}
     for training in others:
         values = parse(meta_train, training.arguments)
-        changes[training.name] = {name for name in values if values[name] != usual[name]}
+        changes[training.name] = {name for name in values if values[name] != common[name]}
     assert changes["not_staggered"] == {"staggered"}
-    assert changes["weight_decay"] == {"rule_option"}
+    assert changes["no_fan_in"] == {"rule_option"}
     # Of back-propagation, which evolution strategies do without.
     of_gradients = {"second_derivatives", "clip_through_time", "window_clip"}
     assert changes["pes"] == {"pes_pairs", *of_gradients}
     assert all(changes.values())
     assert all(len(own - of_gradients) in (1, 2) or own < of_gradients for own in changes.values())
     assert len({training.arguments for training in others}) == len(others)
+
+
+def test_rule_options_of_ablations_exist():
+    for training in reproduction.get("ablations").trainings:
+        values = parse(meta_train, training.arguments)
+        options = meta_train._console.parse_options("rule_option", values["rule_option"])
+        meta_train._console.RULES[values["rule"]](seed=0, **options)
 
 
 def test_an_unknown_figure_is_refused():

@@ -1,16 +1,16 @@
-"""Tests of what a figure consists of, from handmade files of its stages."""
+"""Tests of the content of figures, from handmade files of their stages."""
 
 import csv
 import io
 import json
-import math
 
 import numpy as np
 import pytest
 
 from l2l_keras import evaluation
-from l2l_keras.reproduction import Evaluation, Workshop, outputs
+from l2l_keras.reproduction import Evaluation, Workspace, outputs
 from l2l_keras.reproduction.outputs import Cell
+from l2l_keras.rules import TensorwiseLSTM
 
 
 def write_stage(folder, adam):
@@ -20,7 +20,7 @@ def write_stage(folder, adam):
     lines += ["Adam,0,4,0.5", f"Adam,1,{adam},nan"]
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
     tuning = {"learning_rates": [0.1], "mean_final_losses": [2.0], "on_edge": True}
-    shared = {"interval_half_width": 0.1, "area": 1.0, "runs": 3, "final_losses": [1.0] * 3}
+    shared = {"interval_half_width": 0.1, "runs": 3, "final_losses": [1.0] * 3}
     results = [
         {"name": "lstm", "learned": True, "learning_rate": 1.0, "mean_final_loss": 1.0}
         | {"ratio_to_best_baseline": 1 / adam, "tuning": None, **shared},
@@ -33,23 +33,23 @@ def write_stage(folder, adam):
     (folder / "stage.json").write_text(json.dumps({"seconds": 12.5}))
 
 
-@pytest.fixture(name="workshop")
-def workshop_fixture(tmp_path):
-    return Workshop(tmp_path, {"lstm": "quadratic"})
+@pytest.fixture(name="workspace")
+def workspace_fixture(tmp_path):
+    return Workspace(tmp_path, {"lstm": "quadratic"})
 
 
 @pytest.fixture(name="cells")
-def cells_fixture(workshop):
+def cells_fixture(workspace):
     cells = []
     for units, adam in ((10, 2.0), (40, 4.0)):
         stage = Evaluation(f"u{units}", ("lstm",), (f"--task_option=layers=({units},)",))
-        write_stage(workshop.place(stage), adam)
+        write_stage(workspace.path(stage), adam)
         cells.append(Cell(f"{units} units", stage, "1 layer", units))
     return cells
 
 
-def test_curves(cells, workshop):
-    output = outputs.curves(cells, workshop)
+def test_curves(cells, workspace):
+    output = outputs.curves(cells, workspace)
     assert output.picture().startswith(b"\x89PNG")
     assert [axes.get_title() for axes in output.figure.axes] == ["10 units", "40 units"]
     legend = [text.get_text() for text in output.figure.legends[0].get_texts()]
@@ -68,7 +68,7 @@ def test_curves(cells, workshop):
     first, second = output.summary["panels"]
     assert first["command"] == (
         "l2l-evaluate --preset=lstm=quadratic '--task_option=layers=(10,)' "
-        f"--output_dir={workshop.folder}/evaluations/u10"
+        f"--output_dir={workspace.folder}/evaluations/u10"
     )
     assert (first["task"], first["steps"], first["wall_seconds"]) == ("t", 1, 12.5)
     lstm, adam = second["results"]
@@ -77,54 +77,76 @@ def test_curves(cells, workshop):
     assert adam["learning_rate"] == 0.1
 
 
-def test_finals(cells, workshop):
-    output = outputs.finals(cells, "units", workshop)
+def test_finals(cells, workspace):
+    output = outputs.finals(cells, "units", workspace)
     assert output.picture().startswith(b"\x89PNG")
     (axes,) = output.figure.axes
     assert axes.get_title() == "1 layer"
     lines = [container.lines[0].get_ydata().astype(float) for container in axes.containers]
     np.testing.assert_array_equal(lines, [[1.0, 1.0], [2.0, 4.0]])
-    assert output.table() == outputs.curves(cells, workshop).table()
-    assert output.summary == outputs.curves(cells, workshop).summary
+    assert output.table() == outputs.curves(cells, workspace).table()
+    assert output.summary == outputs.curves(cells, workspace).summary
 
 
-def test_ablations(workshop):
-    workshop = Workshop(workshop.folder, {"all": "digits_mlp", "without": "digits_mlp"})
+def test_ablations(workspace):
+    workspace = Workspace(workspace.folder, {"all": "digits_mlp", "without": "digits_mlp"})
     stage = Evaluation("ablations", ("all", "without"), ("--task=general",))
-    ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": math.inf}}
-    ends = (math.nan, math.nan)
-    scores = [
-        evaluation.testbed.Score(
-            *(task, name, 10, "NAG", 0.1, False, 2.0, ratio, 1.0),
-            *(evaluation.testbed.Ratio(ratio, *ends), evaluation.testbed.Ratio(1.0, *ends)),
-            *(0.7, None, None),
-        )
-        for name, own in ratios.items()
-        for task, ratio in own.items()
-    ]
-    evaluation.testbed.write_report(scores, workshop.place(stage), {})
-    output = outputs.ablations(stage, workshop)
+    ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": None}}
+    report = {
+        "scores": [
+            {
+                "optimizer": name,
+                "problem": task,
+                "mean_loss_ratio": 0.7,
+                "ratio": [ratio, None, None],
+            }
+            for name, own in ratios.items()
+            for task, ratio in own.items()
+        ],
+        "summaries": [{"optimizer": "all"}, {"optimizer": "without"}],
+    }
+    with pytest.raises(ValueError, match="Expected a report. Received: .*testbed.json"):
+        outputs.ablations(stage, workspace)
+    workspace.path(stage).mkdir(parents=True)
+    (workspace.path(stage) / "testbed.json").write_text(json.dumps(report))
+    output = outputs.ablations(stage, workspace)
     assert output.picture().startswith(b"\x89PNG")
-    assert output.table().decode().splitlines()[:2] == [
-        "rule,task,ratio,low,high,area_ratio",
-        "all,a,0.5,nan,nan,0.7",
-    ]
-    (axes,) = output.figure.axes
-    assert [text.get_text() for text in axes.texts] == ["0.632", "inf"]
-    # What is beyond the axis is at its edge.
+    header, *rows = output.table().decode().splitlines()
+    assert header == "rule,task,ratio,low,high,mean_loss_ratio"
+    assert (rows[0], rows[-1]) == ("all,a,0.5,nan,nan,0.7", "without,b,inf,nan,nan,0.7")
+    (axes,) = output.figure.subfigs[0].axes
+    assert [text.get_text() for text in axes.texts] == ["0.632", "inf"]  # Geometric means.
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["all", "without"]
+    # Ratios beyond the axis are at its edge.
     assert axes.lines[1].get_xdata().tolist() == [0.9, 10.0]
-    assert [result["worst_problem"] for result in output.summary["results"]] == ["b", "b"]
+    assert output.summary["results"] == report["summaries"]
     assert output.summary["command"].startswith("l2l-evaluate --preset=all=digits_mlp")
 
 
-def test_a_missing_report_is_said(cells, workshop):
-    (workshop.place(cells[1].evaluation) / "curves.csv").unlink()
+def test_a_missing_report_is_said(cells, workspace):
+    (workspace.path(cells[1].evaluation) / "curves.csv").unlink()
     with pytest.raises(ValueError, match="Expected the folder of a report.*u40"):
-        outputs.curves(cells, workshop)
+        outputs.curves(cells, workspace)
 
 
-def test_update_maps(workshop):
-    output = outputs.update_maps({"lstm": 2.0}, workshop)
+def test_tensor_responses_of_rules():
+    output = outputs.tensorwise_rules({"untrained": TensorwiseLSTM(seed=0)}, steps=3)
+    assert output.picture().startswith(b"\x89PNG")
+    header, first, *rest = csv.reader(io.StringIO(output.table().decode()))
+    assert header == ["rule", "gradients", "step", "step_sizes", "sizes", "cosines"]
+    assert (first[0], first[2]) == ("untrained", "1") and len(rest) % 3 == 2
+    assert all(-1.01 <= float(row[-1]) <= 1.01 for row in (first, *rest))
+    axes = output.figure.subfigs[0].axes
+    assert [a.get_yscale() for a in axes] == ["log", "log", "linear"]
+    assert [a.get_title() for a in axes] == [
+        "step size",
+        "RMS of the update",
+        "cosine with descent",
+    ]
+
+
+def test_update_maps(workspace):
+    output = outputs.update_maps({"lstm": 2.0}, workspace)
     assert output.picture().startswith(b"\x89PNG")
     title = output.figure.subfigs[0].axes[0].get_title()
     assert title == "lstm (CoordinatewiseLSTM)\ns = 2"
@@ -139,14 +161,14 @@ def test_update_maps(workshop):
     first = values("map", "first step")
     assert (first[0][0], first[-1][0]) == (-6.0, 6.0)
     gradients = np.float32([x for x, _ in first])
-    expected = evaluation.updates_after(workshop.rule("lstm"), [], gradients)
+    expected = evaluation.updates_after(workspace.load("lstm")[0], [], gradients)
     np.testing.assert_allclose([y for _, y in first], expected, rtol=1e-4, atol=1e-6)
     after = values("map", "after 10 of s and -s in turn")
-    expected = evaluation.updates_after(workshop.rule("lstm"), [2.0, -2.0] * 5, gradients)
+    expected = evaluation.updates_after(workspace.load("lstm")[0], [2.0, -2.0] * 5, gradients)
     np.testing.assert_allclose([y for _, y in after], expected, rtol=1e-4, atol=1e-6)
     response = values("response", "gradient 3 s")
     assert [x for x, _ in response] == list(range(31))
-    expected = evaluation.impulse_responses(workshop.rule("lstm"), [6.0], 30)[0]
+    expected = evaluation.impulse_responses(workspace.load("lstm")[0], [6.0], 30)[0]
     np.testing.assert_allclose([y for _, y in response], expected, rtol=1e-3, atol=1e-6)
 
 

@@ -1,13 +1,22 @@
-"""Tests of how the stages of a figure are run: one by one or several at a time."""
+"""Tests of how the stages of a figure are run: in turn or several at a time."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
-from l2l_keras import reproduction
-from l2l_keras.reproduction import Evaluation, Figure, StageError, Training, Workshop, child
+from l2l_keras import presets
+from l2l_keras.reproduction import (
+    CommandRunner,
+    Evaluation,
+    Figure,
+    StageError,
+    Training,
+    Workspace,
+    reproduce,
+)
 from l2l_keras.reproduction.outputs import Output
-from tests.reproduction.commands import Commands
+from l2l_keras.rules import CoordinatewiseLSTM
 
 RULES = tuple(Training(name, ("--task=quadratic",)) for name in ("first", "second"))
 STAGES = tuple(Evaluation(f"panel-{k}", ("first", "second"), (f"--seeds={k}",)) for k in range(4))
@@ -20,68 +29,73 @@ class Drawing:
         image.write(b"picture")
 
 
-def make(folder, monkeypatch, jobs, commands):
-    """Makes a figure of two rules and four comparisons, and returns the lines shown."""
-    monkeypatch.setattr(child.Children, "run", commands)
-    figure = Figure(RULES, STAGES, lambda workshop: Output(Drawing(), [("step",)], {}))
-    lines = []
-    with Workshop(folder, write=lines.append, jobs=jobs) as workshop:
-        reproduction.reproduce("figure", figure, workshop, {})
-    return lines
+class FakeRunner(CommandRunner):
+    """Leaves the files that commands would; `meanwhile` is called with the name of each stage."""
+
+    def __init__(self, jobs=1, meanwhile=lambda name: None):
+        self.lines, self.begun = [], []
+        self.meanwhile = meanwhile
+        super().__init__(jobs, self.lines.append)
+
+    def run(self, command, label=""):
+        self.write("at work", label)
+        self.begun.append(label)
+        self.meanwhile(label)
+        (folder,) = (a.partition("=")[2] for a in command if a.startswith("--output_dir="))
+        if command[0] == "l2l-meta-train":
+            rule = CoordinatewiseLSTM(units=(2,), seed=0)
+            presets.save_preset(rule, Path(folder) / "preset", {"wall_seconds": 7})
+        else:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / "results.json").write_text("{}")
 
 
-def names(commands):
-    """Returns the names of the stages that commands were run for."""
-    return [
-        argument.rpartition("/")[2]
-        for command in commands.begun
-        for argument in command
-        if argument.startswith("--output_dir=")
-    ]
+def make(folder, runner):
+    figure = Figure(RULES, STAGES, lambda workspace: Output(Drawing(), [("step",)], {}))
+    return reproduce("figure", figure, Workspace(folder), runner, {})
 
 
-def test_stages_run_in_turn_by_default(tmp_path, monkeypatch):
-    commands = Commands()
-    lines = make(tmp_path, monkeypatch, 1, commands)
-    assert names(commands) == ["first", "second", *(f"panel-{k}" for k in range(4))]
-    assert lines[:2] == ["figure, stage 1 of 6: trainings/first", "at work"]
-    assert "left" not in lines[2] and lines[-1].endswith(", about 0 s left")
+def test_stages_run_in_turn_and_once(tmp_path):
+    runner = FakeRunner()
+    paths = make(tmp_path, runner)
+    assert runner.begun == ["first", "second", *(f"panel-{k}" for k in range(4))]
+    assert runner.lines[:2] == ["figure, stage 1 of 6: trainings/first", "at work"]
+    assert runner.lines[2].startswith("done in ")
+    assert sorted(path.name for path in paths) == ["figure.csv", "figure.json", "figure.png"]
     assert (tmp_path / "figure.png").read_bytes() == b"picture"
+    again = FakeRunner()
+    make(tmp_path, again)
+    assert again.begun == [] and again.lines.count("exists already") == 6
 
 
-def test_several_run_at_a_time(tmp_path, monkeypatch):
-    # Each waits for another one: in turn, none would come to its end.
+def test_several_run_at_a_time(tmp_path):
+    # Each waits for another one: in turn, none would end.
     meeting = threading.Barrier(2)
-    commands = Commands(meanwhile=lambda: meeting.wait(timeout=60))
-    lines = make(tmp_path, monkeypatch, 2, commands)
-    # Comparisons begin when all rules are there.
-    assert sorted(names(commands)[:2]) == ["first", "second"]
-    assert sorted(names(commands)[2:]) == [f"panel-{k}" for k in range(4)]
-    assert {"first: at work", "panel-3: at work"} <= set(lines)
-    assert (tmp_path / "figure.png").exists()
+    runner = FakeRunner(2, lambda name: meeting.wait(timeout=60))
+    make(tmp_path, runner)
+    # Evaluations begin when all rules exist.
+    assert sorted(runner.begun[:2]) == ["first", "second"]
+    assert sorted(runner.begun[2:]) == [f"panel-{k}" for k in range(4)]
+    assert {"first: at work", "panel-3: at work"} <= set(runner.lines)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StageError])
-def test_if_one_is_interrupted_or_fails_the_others_are_ended(tmp_path, monkeypatch, error):
-    ended = threading.Event()
-    begun = threading.Barrier(2)
+def test_an_interrupt_or_a_failure_ends_the_other_stages(tmp_path, error):
+    stopped, begun = threading.Event(), threading.Barrier(2)
 
-    def run(self, command, arguments, write, keep_open):
+    def meanwhile(name):
         begun.wait(timeout=60)
-        if "second" in arguments[1]:
+        if name == "second":
             raise error("why")
-        assert ended.wait(timeout=60)
+        assert stopped.wait(timeout=60)
         raise StageError("l2l-meta-train was ended by SIGINT")
 
-    monkeypatch.setattr(child.Children, "run", run)
-    monkeypatch.setattr(child.Children, "stop", lambda self: ended.set())
-    figure = Figure(RULES, STAGES, lambda workshop: pytest.fail("drawn"))
-    with (
-        Workshop(tmp_path, write=lambda line: None, jobs=2) as workshop,
-        pytest.raises(error, match="why"),
-    ):
-        reproduction.reproduce("figure", figure, workshop, {})
+    runner = FakeRunner(2, meanwhile)
+    runner.stop = stopped.set
+    with pytest.raises(error, match="why"):
+        make(tmp_path, runner)
     assert not (tmp_path / "evaluations").exists()
+    assert not (tmp_path / "figure.png").exists()
 
 
 if __name__ == "__main__":

@@ -17,19 +17,13 @@ from l2l_keras.rules import (
 )
 
 _LSTM = {"units": [4, 3], "forget_bias": 2.0, "seed": 3, "name": "mine"}
+_ADAM = {**_LSTM, "beta_2": 0.7, "epsilon": 0.1}
 _PREPROCESSED = {**_LSTM, "preprocessing": "none", "output_scale": 0.5}
 ARGUMENTS = {
     CoordinatewiseLSTM: _PREPROCESSED,
     GlobalAveragingLSTM: {**_PREPROCESSED, "averaged_units": 2},
-    MomentumLSTM: {
-        **_LSTM,
-        "rate": 0.3,
-        "adaptive_rate": 0.2,
-        "momentum": 0.8,
-        "beta_2": 0.7,
-        "epsilon": 0.1,
-    },
-    RNNprop: {**_LSTM, "output_scale": 0.5, "beta_1": 0.8, "beta_2": 0.7, "epsilon": 0.1},
+    MomentumLSTM: {**_ADAM, "rate": 0.3, "adaptive_rate": 0.2, "momentum": 0.8},
+    RNNprop: {**_ADAM, "output_scale": 0.5, "beta_1": 0.8},
     NTMBFGS: {**_PREPROCESSED, "averaged_units": 2, "memory_rank": 3},
     TensorwiseLSTM: {
         "units": 5,
@@ -104,58 +98,50 @@ def test_a_step_uses_the_weights_that_it_is_given(cls):
 
 
 def test_scopes():
-    scopes = {cls.__name__: cls.scope for cls in ARGUMENTS}
-    assert scopes == {
-        "CoordinatewiseLSTM": "element",
-        "GlobalAveragingLSTM": "model",
-        "MomentumLSTM": "element",
-        "RNNprop": "element",
-        "NTMBFGS": "model",
-        "TensorwiseLSTM": "tensor",
-    }
+    assert {cls.scope for cls in (CoordinatewiseLSTM, MomentumLSTM, RNNprop)} == {"element"}
+    assert {cls.scope for cls in (GlobalAveragingLSTM, NTMBFGS)} == {"model"}
+    assert TensorwiseLSTM.scope == "tensor"
+
+
+_SEQUENCE = "a non-empty sequence of positive integers"
+_PREPROCESSING = r"one of \['log_sign', 'none'\]"
 
 
 @pytest.mark.parametrize(
-    ("cls", "name", "value", "expected"),
+    ("cls", "expected", "arguments"),
     [
-        (CoordinatewiseLSTM, "units", (), "a non-empty sequence of positive integers"),
-        (RNNprop, "units", (3, 0), "a non-empty sequence of positive integers"),
-        (NTMBFGS, "units", (2.5,), "a non-empty sequence of positive integers"),
-        (TensorwiseLSTM, "units", 0, "a non-empty sequence of positive integers"),
-        (CoordinatewiseLSTM, "preprocessing", "log", r"one of \['log_sign', 'none'\]"),
-        (NTMBFGS, "preprocessing", "log", r"one of \['log_sign', 'none'\]"),
-        (MomentumLSTM, "momentum", 1.0, r"in \[0, 1\)"),
-        (MomentumLSTM, "beta_2", -0.1, r"in \[0, 1\)"),
-        (RNNprop, "beta_1", -0.1, r"in \[0, 1\)"),
-        (RNNprop, "beta_2", 1.0, r"in \[0, 1\)"),
-        (GlobalAveragingLSTM, "averaged_units", -1, r"an integer from 0 to 20"),
-        (GlobalAveragingLSTM, "averaged_units", 21, r"an integer from 0 to 20"),
-        (GlobalAveragingLSTM, "averaged_units", None, r"an integer from 0 to 20"),
-        (NTMBFGS, "averaged_units", 1.0, r"an integer from 0 to 20"),
-        (NTMBFGS, "memory_rank", 0, "a positive integer or None"),
-        (NTMBFGS, "memory_rank", 2.0, "a positive integer or None"),
-        (TensorwiseLSTM, "momenta", (), "pairs"),
-        (TensorwiseLSTM, "momenta", ((0.9,),), "pairs"),
-        (TensorwiseLSTM, "momenta", ((0.999, 0.99),), "pairs .* the first at most the root"),
-        (TensorwiseLSTM, "momenta", ((1.0, 0.999),), "pairs"),
-        (TensorwiseLSTM, "orthogonal", (3,), "indices of the 3 momenta"),
-        (TensorwiseLSTM, "whitened_rows", -1, "an integer, 0 or more"),
-        (TensorwiseLSTM, "whitened_rows", 0.5, "an integer, 0 or more"),
-        (TensorwiseLSTM, "whitened_rows", np.inf, "an integer, 0 or more"),
-        (TensorwiseLSTM, "half_whitened_rows", 0.0, "positive"),
-        (TensorwiseLSTM, "largest_step", 0.0, "positive or None"),
-        (TensorwiseLSTM, "size_offset", np.nan, "positive"),
-        (TensorwiseLSTM, "largest_rise", 0.0, "positive"),
-        (TensorwiseLSTM, "fan_in_exponent", -0.5, "zero or positive"),
-        (TensorwiseLSTM, "wide_fan_in", 0.0, "positive or None"),
-        (TensorwiseLSTM, "size_exponent", -0.5, "zero or positive"),
-        (TensorwiseLSTM, "decay_exponent", -0.5, "zero or positive"),
-        (TensorwiseLSTM, "decay_steps", 0.0, "positive"),
+        (CoordinatewiseLSTM, _SEQUENCE, {"units": ()}),
+        (RNNprop, _SEQUENCE, {"units": (3, 0)}),
+        (NTMBFGS, _SEQUENCE, {"units": (2.5,)}),
+        (TensorwiseLSTM, _SEQUENCE, {"units": 0}),
+        (CoordinatewiseLSTM, _PREPROCESSING, {"preprocessing": "log"}),
+        (NTMBFGS, _PREPROCESSING, {"preprocessing": "log"}),
+        (MomentumLSTM, r"in \[0, 1\)", {"momentum": 1.0, "beta_2": -0.1}),
+        (RNNprop, r"in \[0, 1\)", {"beta_1": -0.1, "beta_2": 1.0}),
+        (GlobalAveragingLSTM, "an integer from 0 to 20", {"averaged_units": -1}),
+        (GlobalAveragingLSTM, "an integer from 0 to 20", {"averaged_units": 21}),
+        (NTMBFGS, "an integer from 0 to 20", {"averaged_units": 1.0}),
+        (NTMBFGS, "a positive integer or None", {"memory_rank": 0}),
+        (NTMBFGS, "a positive integer or None", {"memory_rank": 2.0}),
+        (TensorwiseLSTM, "pairs", {"momenta": ()}),
+        (TensorwiseLSTM, "pairs", {"momenta": ((0.9,),)}),
+        (TensorwiseLSTM, "pairs .* the first at most the root", {"momenta": ((0.999, 0.99),)}),
+        (TensorwiseLSTM, "pairs", {"momenta": ((1.0, 0.999),)}),
+        (TensorwiseLSTM, "indices of the 3 momenta", {"orthogonal": (3,)}),
+        (TensorwiseLSTM, "an integer, 0 or more", {"whitened_rows": -1}),
+        (TensorwiseLSTM, "an integer, 0 or more", {"whitened_rows": 0.5}),
+        (TensorwiseLSTM, "an integer, 0 or more", {"whitened_rows": np.inf}),
+        (TensorwiseLSTM, "positive", {"half_whitened_rows": 0.0, "size_offset": np.nan}),
+        (TensorwiseLSTM, "positive", {"largest_rise": 0.0, "decay_steps": 0.0}),
+        (TensorwiseLSTM, "positive or None", {"largest_step": 0.0, "wide_fan_in": 0.0}),
+        (TensorwiseLSTM, "zero or positive", {"fan_in_exponent": -0.5, "size_exponent": -0.5}),
+        (TensorwiseLSTM, "zero or positive", {"decay_exponent": -0.5}),
     ],
 )
-def test_wrong_arguments_are_refused(cls, name, value, expected):
-    with pytest.raises(ValueError, match=rf"`{name}` must be {expected}.*\. Received: {name}="):
-        cls(**{name: value})
+def test_wrong_arguments_are_refused(cls, expected, arguments):
+    for name, value in arguments.items():
+        with pytest.raises(ValueError, match=rf"`{name}` must be {expected}.*\. Received: {name}="):
+            cls(**{name: value})
 
 
 def test_a_configuration_of_an_earlier_version_makes_the_same_rule():

@@ -1,6 +1,8 @@
 """Tests of `l2l-meta-train`."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -61,30 +63,17 @@ def diverging():
     )
     return task
 """
-DRIVER = """
-import json, sys, traceback
-from l2l_keras.scripts import meta_train
 
-for case, arguments in json.load(sys.stdin).items():
-    sys.argv[:] = ["l2l-meta-train", *arguments]
+
+def reset_flags():
     for name in meta_train.FLAGS:
         meta_train.FLAGS[name].unparse()
-    for stream in (sys.stdout, sys.stderr):
-        print("case", case, file=stream, flush=True)
-    try:
-        meta_train.console()
-    except SystemExit as stop:
-        print("status", stop.code, flush=True)
-    except Exception:
-        traceback.print_exc()
-"""
+    meta_train.FLAGS.unparse_flags()
 
 
 def train_here(*arguments):
     """Runs the script in this process."""
-    for name in meta_train.FLAGS:
-        meta_train.FLAGS[name].unparse()
-    meta_train.FLAGS.unparse_flags()
+    reset_flags()
     meta_train.main(meta_train.FLAGS(["l2l-meta-train", *arguments]))
 
 
@@ -112,7 +101,7 @@ def weights(folder):
 
 
 def card(folder):
-    """What the card says that does not depend on the time and the process."""
+    """The entries of the card that do not depend on the time and the process."""
     content = json.loads((folder / "preset" / "card.json").read_text())
     for name in ("wall_seconds", "peak_memory_mb", "date"):
         del content[name]
@@ -120,7 +109,7 @@ def card(folder):
 
 
 def assert_same_run(folder, other):
-    """Two runs came to the same rule, to every bit, by the same way."""
+    """Two runs have the same rule, to every bit, and the same history."""
     for a, b in zip(weights(folder), weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (folder / "history.csv").read_text() == (other / "history.csv").read_text()
@@ -138,18 +127,18 @@ def task_fixture(tmp_path_factory):
 def finished_fixture(task, tmp_path_factory):
     """A whole run: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "new" / "run"
-    finished = run(
-        task,
-        "--task_option=functions=2",
-        "--epochs=2",
-        "--episodes=2",
-        "--seed=3",
-        "--description=a small rule",
-        f"--output_dir={folder}",
-        *SMALL,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return folder, finished
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        train_here(
+            task,
+            "--task_option=functions=2",
+            "--epochs=2",
+            "--episodes=2",
+            "--seed=3",
+            "--description=a small rule",
+            f"--output_dir={folder}",
+            *SMALL,
+        )
+    return folder, out.getvalue()
 
 
 class TestRun:
@@ -169,20 +158,18 @@ class TestRun:
         assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
         assert list(folder.glob("tensorboard/*/events.*"))
 
-    def test_it_prints_progress_table_and_places(self, finished):
-        folder, process = finished
-        lines = process.stdout.splitlines()
+    def test_it_prints_progress_the_table_and_where_files_are(self, finished):
+        folder, out = finished
+        lines = out.splitlines()
         assert lines[0] == (
-            "Meta-training CoordinatewiseLSTM (76 weights) on quadratic (6 coordinates): "
+            "Meta-training CoordinatewiseLSTM (76 weights) on quadratic (6 parameters): "
             "2 epochs of 2 episodes of 10 steps"
         )
         assert lines[1].startswith("epoch 1/2  meta-loss ")
         assert lines[2].startswith("epoch 2/2  meta-loss ")
         assert lines[2].endswith(" 0 s left")
-        assert (folder / "table.txt").read_text() in process.stdout
+        assert (folder / "table.txt").read_text() in out
         assert lines[-2:] == [f"The rule:   {folder / 'preset'}", f"All files:  {folder}"]
-        assert "Traceback" not in process.stderr
-        assert not messages(process.stderr)
 
     def test_the_preset_can_be_used(self, finished):
         folder, _ = finished
@@ -190,7 +177,7 @@ class TestRun:
         assert optimizer.rule.units == (3,)
         assert optimizer.rule.count_params() == 76
 
-    def test_the_card_tells_how_it_was_made(self, finished):
+    def test_the_card_says_how_the_rule_was_made(self, finished):
         folder, _ = finished
         content = json.loads((folder / "preset" / "card.json").read_text())
         assert content["description"] == "a small rule"
@@ -205,8 +192,7 @@ class TestRun:
         assert "--task_option=functions=2" in arguments
         assert "--description=a small rule" in arguments
         settings = json.loads((folder / "settings.json").read_text())
-        for name in meta_train.FLAGS:
-            meta_train.FLAGS[name].unparse()
+        reset_flags()
         meta_train.FLAGS(["l2l-meta-train", *arguments])
         assert {name: meta_train.FLAGS[name].value for name in settings} == settings
 
@@ -216,7 +202,9 @@ class TestRun:
         of_files = {"data_dir", "download", "output_dir", "resume"}
         of_reports = {"evaluate", "seeds", "description"}
         of_the_machine = {"cache_mb", "threads"}
-        assert set(meta_train.FLAGS) - set(settings) == {*of_files, *of_reports, *of_the_machine}
+        own = meta_train.FLAGS.flags_by_module_dict()[meta_train.__name__]
+        others = {flag.name for flag in own} - set(settings)
+        assert others == {*of_files, *of_reports, *of_the_machine}
 
     def test_the_history_has_a_row_for_every_epoch(self, finished):
         folder, _ = finished
@@ -278,7 +266,7 @@ class TestGroups:
         train_here(*self.FLAGS, f"--output_dir={tmp_path / 'run'}")
         assert capsys.readouterr().out.startswith(
             "Meta-training CoordinatewiseLSTM (35 weights) for 'bias' and CoordinatewiseLSTM "
-            "(35 weights) for '.*' on digits_mlp (160 coordinates): 1 epochs of 1 episodes"
+            "(35 weights) for '.*' on digits_mlp (160 parameters): 1 epochs of 1 episodes"
         )
         rules, content = presets.load_preset(tmp_path / "run" / "preset")
         assert list(rules) == ["bias", ".*"]
@@ -316,9 +304,7 @@ class TestMixture:
             f"--output_dir={tmp_path / 'run'}",
         )
         out = capsys.readouterr().out
-        assert (
-            "on several (2 tasks of up to 3 coordinates): 1 epochs of 4 episodes of 4 to 8" in out
-        )
+        assert "on several (2 tasks of up to 3 parameters): 1 epochs of 4 episodes of 4 to 8" in out
         assert f"l2l-evaluate --preset={tmp_path / 'run' / 'preset'} --task=testbed" in out
         content = card(tmp_path / "run")
         assert (content["task"], content["horizon"]) == ("several", 8)
@@ -346,7 +332,7 @@ class TestResume:
         assert "epoch 2/4" in interrupted.stdout
         assert "epoch 3/4" not in interrupted.stdout
         (line,) = messages(interrupted.stderr)
-        start, _, command = line.partition("go on with: l2l-meta-train ")
+        start, _, command = line.partition("resume with: l2l-meta-train ")
         assert start == "meta_train: interrupted; "
         assert "Traceback" not in interrupted.stderr
         assert not (folder / "preset").exists()
@@ -381,149 +367,129 @@ class TestResume:
             np.testing.assert_array_equal(a, b)
 
 
-# Arguments, exit status and what is said; {…} are places that the fixture below makes.
-MISTAKES = {
-    "unknown flag": (["--unrol=5"], 2, "Unknown command line flag 'unrol'.*--help"),
-    "wrong type": (["--epochs=many"], 2, "flag --epochs=many: "),
-    "out of range": (["--epochs=0"], 2, "flag --epochs=0: "),
-    "an average that stands still": (["--ema_momentum=1"], 2, "flag --ema_momentum=1: "),
-    "large seed": (["--seed=99999999999"], 2, "flag --seed=99999999999: "),
-    "not a flag": (["quadratic"], 2, "Expected flags only. Received: 'quadratic'"),
-    "unknown task": (["--task=nothing", "{new}"], 2, "Unknown task.*Received: 'nothing'"),
-    "unknown rule": (["{task}", "--rule=nothing", "{new}"], 2, "Received: 'nothing'"),
-    "units": (["{task}", "--rule_option=units=(3,0)", "{new}"], 2, r"`units` must .*\(3, 0\)"),
-    "unknown rule option": (
-        ["{task}", "--rule_option=unit=3", "{new}"],
-        2,
-        "--rule_option: .*unit",
-    ),
-    "option of a preset": (
-        ["{task}", "--rule=quadratic", "--rule_option=units=(3,)", "{new}"],
+# Arguments, exit status and a pattern of the message; {…} are paths that the fixture below makes.
+MISTAKES = [
+    ("--unrol=5", 2, "Unknown command line flag 'unrol'.*--help"),
+    ("--epochs=many", 2, "flag --epochs=many: "),
+    ("--epochs=0", 2, "flag --epochs=0: "),
+    ("--ema_momentum=1", 2, "flag --ema_momentum=1: "),
+    ("--seed=99999999999", 2, "flag --seed=99999999999: "),
+    ("quadratic", 2, "Expected flags only. Received: 'quadratic'"),
+    ("--task=nothing {new}", 2, "Unknown task.*Received: 'nothing'"),
+    ("{task} --rule=nothing {new}", 2, "Received: 'nothing'"),
+    ("{task} --rule_option=units=(3,0) {new}", 2, r"`units` must .*\(3, 0\)"),
+    ("{task} --rule_option=unit=3 {new}", 2, "--rule_option: .*unit"),
+    (
+        "{task} --rule=quadratic --rule_option=units=(3,) {new}",
         2,
         "Received: --rule=quadratic and --rule_option",
     ),
-    "groups of a preset": (
-        ["{task}", "--rule=quadratic", "--group=.*", "{new}"],
+    (
+        "{task} --rule=quadratic --group=.* {new}",
         2,
         "no options or groups left to choose. Received: --rule=quadratic and --rule_option or",
     ),
-    "empty group": (
-        ["--task=digits_mlp", "--group=conv", "--group=.*", "{new}"],
+    (
+        "--task=digits_mlp --group=conv --group=.* {new}",
         2,
         "Every group must have variables of the task. Received: 'conv', which has none of .*kernel",
     ),
-    "no group": (
-        ["--task=digits_mlp", "--group=kernel", "{new}"],
+    (
+        "--task=digits_mlp --group=kernel {new}",
         2,
         r"must match one of the patterns \['kernel'\].*bias', which matches none",
     ),
-    "groups of functions": (
-        ["{task}", "--group=para", "--group=.*", "{new}"],
+    (
+        "{task} --group=para --group=.* {new}",
         2,
         "Parameter groups need a task of one function. Received: 3 functions",
     ),
-    "pattern": (
-        ["--task=digits_mlp", "--group=(", "{new}"],
+    (
+        "--task=digits_mlp --group=( {new}",
         2,
         r"must be a regular expression.*Received: '\(' \(missing \)",
     ),
-    "unroll": (["{task}", "--unroll=30", "{new}"], 2, "horizon=100, unroll=30"),
-    "option": (
-        ["{task}", "--task_option=functions", "{new}"],
+    ("{task} --unroll=30 {new}", 2, "horizon=100, unroll=30"),
+    (
+        "{task} --pes_pairs=1 --second_derivatives {new}",
         2,
-        "=name=value. Received: .*functions",
+        "Expected one of .*Received: --second_derivatives and --pes_pairs",
     ),
-    "unknown option": (["{task}", "--task_option=f=1", "{new}"], 2, "does not take these.*'f'"),
-    "flag as an option": (
-        ["{task}", "--task_option=data_dir=x", "{new}"],
-        2,
-        "'data_dir' is no option of a task, but a flag",
-    ),
-    "value of an option": (["{task}", "--task_option=functions=0", "{new}"], 2, "functions=0"),
-    "type of an option": (
-        ["--task=digits_mlp", "--task_option=layers=40", "{new}"],
-        2,
-        "layers.*Received: 40",
-    ),
-    "a file in the way": (["{task}", "--output_dir={file}"], 1, "folder that can be written to"),
-    "missing data": (
-        ["--task=mnist_mlp", "--nodownload", "--data_dir={folder}", "{new}"],
+    ("{task} --pes_reuse_noise {new}", 2, "needs --pes_pairs"),
+    ("{task} --clip_through_time {new}", 2, "`second_derivatives`"),
+    ("{task} --curriculum=3,x {new}", 2, "--curriculum: .*'x'"),
+    ("{task} --task_option=functions {new}", 2, "=name=value. Received: .*functions"),
+    ("{task} --task_option=f=1 {new}", 2, "does not take these.*'f'"),
+    ("{task} --task_option=data_dir=x {new}", 2, "'data_dir' is no option of a task, but a flag"),
+    ("{task} --task_option=functions=0 {new}", 2, "functions=0"),
+    ("--task=digits_mlp --task_option=layers=40 {new}", 2, "layers.*Received: 40"),
+    ("{task} --output_dir={file}", 1, "folder that can be written to"),
+    (
+        "--task=mnist_mlp --nodownload --data_dir={folder} {new}",
         1,
         "Data set 'mnist' could not be read from '?{folder}",
     ),
-    "existing run": (["{task}", "--output_dir={finished}"], 1, "holds a run already.*--resume"),
-    "nothing named": (["--resume"], 2, "--resume needs --output_dir"),
-    "nothing to resume": (["--resume", "{new}"], 1, "No run to go on with in '{folder}/new'"),
-    "finished": (["--resume", "--output_dir={finished}"], 1, "is finished"),
-    "other version": (["--resume", "--output_dir={older}"], 1, "begun by another version"),
-    "other flags": (
-        ["--resume", "--output_dir={started}", "--seed=4"],
+    ("{task} --output_dir={finished}", 1, "holds a run already.*--resume"),
+    ("--resume", 2, "--resume needs --output_dir"),
+    ("--resume {new}", 1, "No run to resume in '{folder}/new'"),
+    ("--resume --output_dir={finished}", 1, "is finished"),
+    ("--resume --output_dir={older}", 1, "begun by another version"),
+    (
+        "--resume --output_dir={started} --seed=4",
         2,
         "keeps its flags. Expected --seed=3. Received: --seed=4",
     ),
-}
+]
 
 
-@pytest.fixture(name="outcomes", scope="module")
-def outcomes_fixture(finished, task, tmp_path_factory):
-    """Output and error of all mistakes, made one after another: every start takes seconds."""
+@pytest.fixture(name="paths", scope="module")
+def paths_fixture(finished, task, tmp_path_factory):
+    """The paths that mistakes name."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "file").write_text("")
-    (folder / "started").mkdir()
-    settings = (finished[0] / "settings.json").read_text()
-    (folder / "started" / "settings.json").write_text(settings)
-    (folder / "older").mkdir()
-    (folder / "older" / "settings.json").write_text('{"seed": 0}')
-    places = {
+    for name, settings in (
+        ("started", (finished[0] / "settings.json").read_text()),
+        ("older", '{"seed": 0}'),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "settings.json").write_text(settings)
+    names = ("file", "started", "older")
+    return {
         "task": task,
         "folder": folder,
-        "file": folder / "file",
-        "started": folder / "started",
-        "older": folder / "older",
+        **{name: folder / name for name in names},
         "finished": finished[0],
         "new": f"--output_dir={folder / 'new'}",
     }
-    cases = {
-        case: [argument.format(**places) for argument in arguments]
-        for case, (arguments, _, _) in MISTAKES.items()
-    }
-    driver = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps({**cases, "help": ["--help"]}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=ENVIRONMENT,
-    )
-    assert driver.returncode == 0, driver.stderr
-
-    def by_case(text):
-        parts = (part.partition("\n") for part in text.split("case ")[1:])
-        return {case: content for case, _, content in parts}
-
-    assert not (folder / "new" / "settings.json").exists()
-    return by_case(driver.stdout), by_case(driver.stderr), folder
 
 
-class TestMistakes:
-    @pytest.mark.parametrize("case", MISTAKES)
-    def test_a_mistake_ends_with_one_line_and_a_status(self, case, outcomes):
-        output, error, folder = outcomes
-        _, status, message = MISTAKES[case]
-        assert output[case].strip() == f"status {status}"
-        assert "Traceback" not in error[case]
-        (line,) = messages(error[case], "l2l-meta-train")
-        assert re.search(message.replace("{folder}", str(folder)), line)
+def run_console(monkeypatch, capsys, *arguments):
+    """The exit status of the command, its output and its own lines on standard error."""
+    reset_flags()
+    monkeypatch.setattr(sys, "argv", ["l2l-meta-train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        meta_train.console()
+    out, error = capsys.readouterr()
+    return stop.value.code, out, messages(error, "l2l-meta-train")
 
-    def test_help_shows_how_to_start_and_all_flags(self, outcomes):
-        output, error, _ = outcomes
-        text = output["help"]
-        assert text.startswith("Meta-trains an update rule, and compares it with")
-        assert text.endswith("status 0\n")
-        for flag in ("--task:", "--unroll:", "--[no]resume:", "--output_dir:"):
-            assert f"\n  {flag}" in text
-        assert not messages(error["help"], "l2l-meta-train")
+
+@pytest.mark.parametrize(("arguments", "status", "message"), MISTAKES)
+def test_a_mistake_ends_with_one_line_and_a_status(
+    arguments, status, message, paths, monkeypatch, capsys
+):
+    arguments = [argument.format(**paths) for argument in arguments.split()]
+    code, out, (line,) = run_console(monkeypatch, capsys, *arguments)
+    assert (code, out) == (status, "")
+    assert re.search(message.replace("{folder}", str(paths["folder"])), line)
+    assert not (paths["folder"] / "new" / "settings.json").exists()
+
+
+def test_help_shows_how_to_start_and_all_flags(monkeypatch, capsys):
+    code, out, lines = run_console(monkeypatch, capsys, "--help")
+    assert (code or 0, lines) == (0, [])
+    assert out.startswith("Meta-trains an update rule, and compares it with")
+    for flag in ("--task:", "--unroll:", "--[no]resume:", "--output_dir:"):
+        assert f"\n  {flag}" in out
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,15 @@ from keras import ops
 
 from l2l_keras.engine.backends import boundary, windows
 from l2l_keras.engine.backends.boundary import Change, Step, StepInputs
+from l2l_keras.engine.backends.defaults import (  # noqa: F401
+    after,
+    device,
+    handle,
+    next_to,
+    pack,
+    replicated,
+    unpack,
+)
 
 Tensor = Any
 Variable = Any
@@ -68,53 +76,15 @@ def windowed(step: windows.WindowStep) -> Callable[..., Any]:
     return functools.partial(windows.loop, step)
 
 
-def pack(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Returns the tensors as they are."""
-    return tensors
-
-
-def unpack(packed: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
-    """Returns the tensors as they are."""
-    del shapes
-    return packed
-
-
 def clear(states: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
     """Returns state arrays, zeroed if a condition holds."""
     return [ops.where(condition, ops.zeros_like(state), state) for state in states]
 
 
-def after(tensors: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
-    """Returns a scope without effect: XLA schedules the program so that it needs little memory."""
-    del tensors
-    return contextlib.nullcontext()
-
-
-def window_length(device: str) -> int:
+def window_length(device_name: str) -> int:
     """Returns how many elements to process at a time; see the module for TensorFlow."""
-    del device
+    del device_name
     return 2**11 if jax.default_backend() == "cpu" else 2**16
-
-
-def handle(variable: Variable) -> Tensor:
-    """Returns the value of a variable."""
-    return variable.value
-
-
-def device(variable: Variable) -> str:
-    """Returns the device on which a variable was placed."""
-    return str(getattr(variable.value, "device", ""))
-
-
-def next_to(variable: Variable) -> contextlib.AbstractContextManager[Any]:
-    """Returns a scope without effect: layouts place variables."""
-    del variable
-    return contextlib.nullcontext()
-
-
-def replicated() -> bool:
-    """Returns False: JAX distributes tensors, not steps."""
-    return False
 
 
 def sees_losses() -> bool:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from l2l_keras.engine.backends import boundary, windows
 from l2l_keras.engine.backends.boundary import Change, Step, StepInputs
+from l2l_keras.engine.backends.defaults import synchronize  # noqa: F401
 
 Tensor = Any
 Variable = Any
@@ -100,13 +101,13 @@ def clear(states: Sequence[Any], condition: Tensor) -> Sequence[Any]:
     return states
 
 
-def window_length(device: str) -> int:
+def window_length(device_name: str) -> int:
     """Returns how many elements to process at a time on a device.
 
     A processor takes as many as stay in a core's cache with all that a rule computes for them; an
     accelerator as many as fill it, since each launch costs it several microseconds.
     """
-    del device
+    del device_name
     return 2**16 if tf.config.list_logical_devices("GPU") else 2**11
 
 
@@ -133,11 +134,6 @@ def replicated() -> bool:
 def sees_losses() -> bool:
     """Returns whether losses can be recorded: not where they are traced apart from the step."""
     return not tf.distribute.has_strategy()
-
-
-def synchronize(model: keras.Model) -> None:
-    """Does nothing: TensorFlow's trainer keeps its values in the model's variables."""
-    del model
 
 
 def run_on_replicas(

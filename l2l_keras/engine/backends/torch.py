@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import torch
 from keras import ops
 
 from l2l_keras.engine.backends import boundary
 from l2l_keras.engine.backends.boundary import Change, Step, StepInputs
+from l2l_keras.engine.backends.defaults import (  # noqa: F401
+    after,
+    device,
+    handle,
+    next_to,
+    pack,
+    replicated,
+    synchronize,
+    unpack,
+)
 from l2l_keras.engine.backends.windows import Windows, WindowStep
 
 Tensor = Any
@@ -76,17 +84,6 @@ def windowed(step: WindowStep) -> Callable[..., Any]:
     return run
 
 
-def pack(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Returns the tensors as they are."""
-    return tensors
-
-
-def unpack(packed: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
-    """Returns the tensors as they are."""
-    del shapes
-    return packed
-
-
 def clear(states: Sequence[Tensor], condition: Tensor) -> Sequence[Tensor]:
     """Zeroes state arrays if a condition holds."""
     if condition:
@@ -95,48 +92,16 @@ def clear(states: Sequence[Tensor], condition: Tensor) -> Sequence[Tensor]:
     return states
 
 
-def after(tensors: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
-    """Returns a scope without effect: operations run in their order."""
-    del tensors
-    return contextlib.nullcontext()
-
-
 def bitcast(tensor: Tensor, dtype: str) -> Tensor:
     """Returns the bits of a tensor as another type of the same width."""
     return tensor.view(getattr(torch, dtype))
 
 
-def window_length(device: str) -> int:
+def window_length(device_name: str) -> int:
     """Returns how many elements to process at a time: without compilation, fewer calls count."""
-    return 2**13 if device == "cpu" else 2**16
-
-
-def handle(variable: Variable) -> Tensor:
-    """Returns the tensor in a variable."""
-    return variable.value
-
-
-def device(variable: Variable) -> str:
-    """Returns the device on which a variable was placed."""
-    return str(variable.value.device)
-
-
-def next_to(variable: Variable) -> contextlib.AbstractContextManager[Any]:
-    """Returns a scope without effect: Keras places all variables on one device."""
-    del variable
-    return contextlib.nullcontext()
-
-
-def replicated() -> bool:
-    """Returns False: PyTorch replicates processes, not steps."""
-    return False
+    return 2**13 if device_name == "cpu" else 2**16
 
 
 def sees_losses() -> bool:
     """Returns True: the trainer scales the loss of the very weights that the step updates."""
     return True
-
-
-def synchronize(model: keras.Model) -> None:
-    """Does nothing: PyTorch's trainer keeps its values in the model's variables."""
-    del model

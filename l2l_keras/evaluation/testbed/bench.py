@@ -72,16 +72,13 @@ def names(stored: bool = True) -> list[str]:
 
 
 def problem(name: str, data_dir: str | None = None, download: bool = True) -> Task:
-    """Returns one of the problems.
+    """Returns one of the problems; its training split is that of validation.
 
     Args:
         name: One of `names()`.
         data_dir: Folder of TensorFlow Datasets, for problems that read from it. Defaults to that
             library's own.
         download: Whether such problems may download missing data. Defaults to True.
-
-    Returns:
-        The task. Its training split is that of validation: no rule is trained on it.
 
     Raises:
         ValueError: If there is no such problem.
@@ -91,12 +88,9 @@ def problem(name: str, data_dir: str | None = None, download: bool = True) -> Ta
         >>> l2l_keras.evaluation.testbed.problem("diabetes_regression").size
         1441
     """
-    if name in EMBEDDED:
-        task = EMBEDDED[name]()
-    elif name in STORED:
-        task = STORED[name](data_dir=data_dir, download=download)
-    else:
+    if name not in names():
         raise ValueError(f"Unknown problem. Expected one of {names()}. Received: {name!r}")
+    task = EMBEDDED[name]() if name in EMBEDDED else STORED[name](data_dir, download)
     task.name = name
     return task
 
@@ -117,8 +111,7 @@ def evaluate(
     """Compares learned optimizers, as they are, with baselines tuned for every problem.
 
     Args:
-        learned: Update rules, or groups of them as `LearnedOptimizer` takes them, by the name to
-            show. Their learning rate is 1.
+        learned: See `compare`.
         steps: Updates of the shortest runs. Defaults to 100.
         multiples: Lengths of runs as multiples of that, in increasing order. Defaults to 1, 10 and
             100.
@@ -177,20 +170,20 @@ def _evaluate_on(
 ) -> Iterator[Score]:
     """Yields the scores of learned optimizers on one problem."""
     longest = runs.steps[-1]
-    common = {
-        "problem": problem_name,
-        "size": task.size,
-        "steps": runs.steps,
-        "seeds": runs.seeds,
-    }
+    common = {"problem": problem_name, "size": task.size, "steps": runs.steps, "seeds": runs.seeds}
+
+    # The shipped results of baselines are found by these settings.
+    def baseline_results(name: str, grid: Sequence[float], make: Callable[[], Results]) -> Results:
+        own = {"baseline": name, "grid": grid, "tuning_seeds": runs.tuning_seeds}
+        return cache.get(name, {**common, **own}, make)
+
     tuned = []
     for name, baseline in TUNED.items():
-        settings = _baseline_settings(common, name, baseline.grid, runs)
         make = functools.partial(tuned_results, task, baseline, runs, prefixed(progress, name))
-        tuned.append(cache.get(name, settings, make))
-    default = cache.get(
+        tuned.append(baseline_results(name, baseline.grid, make))
+    default = baseline_results(
         DEFAULT,
-        _baseline_settings(common, DEFAULT, (), runs),
+        (),
         lambda: untuned_results(DEFAULT, Rollout(task, keras.optimizers.Adam(), longest), runs),
     )
     if not learned:
@@ -198,32 +191,21 @@ def _evaluate_on(
     results, rollouts = {}, {}
     for name, rule in learned.items():
         optimizer = LearnedOptimizer(rule, guard=guard)
-        settings = {**common, "learned": _digest(optimizer), "version": versions()["l2l_keras"]}
+        own = {"learned": _digest(optimizer), "version": versions()["l2l_keras"]}
         rollouts[name] = Rollout(task, optimizer, longest)
         make = functools.partial(untuned_results, name, rollouts[name], runs)
-        results[name] = cache.get(name, settings, make)
-    best = [
-        min(same_length, key=lambda r: r.mean_final) for same_length in zip(*tuned, strict=True)
-    ]
+        results[name] = cache.get(name, {**common, **own}, make)
+    best = [min(of_length, key=lambda r: r.mean_final) for of_length in zip(*tuned, strict=True)]
     for name in sorted({rival.name for rival in best}):
         rollouts[name] = Rollout(task, TUNED[name].make(TUNED[name].grid[0]), longest)
     seconds = step_times(rollouts)
-    for name, own in results.items():
-        for result, rival, standard in zip(own, best, default, strict=True):
+    for name in learned:
+        for result, rival, standard in zip(results[name], best, default, strict=True):
             relative_time = seconds[name] / seconds[rival.name]
             scored = score(problem_name, result, rival, standard, relative_time)
-            progress(
-                f"{name}: {scored.steps} steps: {scored.ratio.mean:.3f} of "
-                f"{rival.name}'s final loss"
-            )
+            ratio = f"{scored.ratio.mean:.3f} of {rival.name}'s final loss"
+            progress(f"{name}: {scored.steps} steps: {ratio}")
             yield scored
-
-
-def _baseline_settings(
-    common: Mapping[str, Any], name: str, grid: Sequence[float], runs: Runs
-) -> dict[str, Any]:
-    """Returns what a baseline's results depend on; the shipped ones are found by it."""
-    return {**common, "baseline": name, "grid": list(grid), "tuning_seeds": runs.tuning_seeds}
 
 
 def _digest(optimizer: LearnedOptimizer) -> str:
@@ -239,7 +221,7 @@ def _digest(optimizer: LearnedOptimizer) -> str:
 
 
 def untuned_results(name: str, rollout: Rollout, runs: Runs) -> Results:
-    """Runs an optimizer as it is, on test optimizees, for the longest runs."""
+    """Runs an optimizer as it is on test optimizees."""
     curves = np.concatenate([rollout(seed) for seed in runs.seeds])
     return tuple(Result(name, curves[:, : n + 1], last_tenth(n)) for n in runs.steps)
 
@@ -267,10 +249,7 @@ def tuned_results(
 def step_times(
     rollouts: Mapping[str, Rollout], clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Measures the seconds of a step of several optimizers on the same problem, by name.
-
-    They are medians over short runs, in which the optimizers take turns.
-    """
+    """Measures the seconds of a step by name: medians over short runs, in turns."""
     steps = min(_TIMED_STEPS, *(rollout.steps for rollout in rollouts.values()))
     seconds: dict[str, list[float]] = {name: [] for name in rollouts}
     for seed in range(_TIMED_RUNS):

@@ -22,37 +22,17 @@ Results = tuple[Result, ...]
 
 
 class Cache:
-    """A folder of results, each with all settings that it depends on.
+    """A folder of results, each with all settings that it depends on; losses have three digits.
 
-    Losses are kept to three digits, which halves the files.
-
-    Args:
-        folder: The folder, which is made where needed.
-        shipped: Folder to search for what the first one lacks. Defaults to none.
-
-    Example:
-        >>> made = Result("Adam", np.ones((2, 6), "float32"), 1, Tuning(0.1, on_edge=False))
-        >>> cache = Cache("cache")
-        >>> cache.get("Adam", {"problem": "mine"}, make=lambda: (made,))[0].learning_rate
-        0.1
-        >>> cache.get("Adam", {"problem": "mine"}, make=lambda: None)[0].learning_rate
-        0.1
+    Results that the folder lacks are taken from `shipped` folders, or made.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], shipped: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *shipped: Path) -> None:
         self._folder = Path(folder).expanduser()
-        self._folders = [self._folder, *([] if shipped is None else [Path(shipped)])]
+        self._folders = (self._folder, *shipped)
 
     def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Results]) -> Results:
-        """Returns the results of some settings, and makes them if they are not cached.
-
-        Args:
-            name: Name of the optimizer to show.
-            settings: All that the results depend on, fit for JSON.
-            make: Makes the results.
-        """
+        """Returns the results of settings, fit for JSON, by a name to show."""
         text = json.dumps(settings, sort_keys=True)
         file_name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
         for folder in self._folders:

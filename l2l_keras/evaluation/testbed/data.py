@@ -1,8 +1,7 @@
 """The data of the testbed: photographs, tables, text and series that need no download.
 
-Functions return `(x, y)` for every split, as `KerasTask` takes them. No rule is meta-trained here:
-`"train"` repeats `"validation"`, the examples on which learning rates are tuned. The examples of
-`"test"` are others.
+Functions return `(x, y)` for every split, as `KerasTask` takes them. `"train"` repeats
+`"validation"`, the examples on which learning rates are tuned: no rule is meta-trained here.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from l2l_keras.tasks.paper import pictures
+
 Array = np.ndarray
 Examples = tuple[Array, Array]
 Data = dict[str, Examples]
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-"""Those that come with scikit-learn, 640×427 pixels each."""
+"""Scikit-learn's, 640×427 pixels each."""
 
 
 def splits(validation: Examples, test: Examples) -> Data:
@@ -38,26 +39,24 @@ def standardized(values: Array) -> Array:
     return ((values - values.mean(axis=0)) / np.where(scale > 0, scale, 1.0)).astype("float32")
 
 
+def table(name: str) -> Examples:
+    """Reads one of scikit-learn's tables: "breast_cancer", "diabetes" or "wine"."""
+    from sklearn import datasets  # Late: scikit-learn takes a second.
+
+    return getattr(datasets, f"load_{name}")(return_X_y=True)
+
+
 @functools.cache
 def photograph(name: str) -> Array:
     """Reads one of `PHOTOGRAPHS`: float32 `[height, width, 3]` from 0 to 1."""
-    from sklearn.datasets import load_sample_image  # Late: scikit-learn takes a second.
-
-    return (load_sample_image(name) / 255.0).astype("float32")
+    return (pictures.photograph(name) / 255.0).astype("float32")
 
 
 def patches(size: int, count: int) -> Data:
-    """Cuts patches out of both photographs at random; the label says which side of which one.
+    """Cuts patches out of both photographs at random: float32 `[count, size, size, 3]`.
 
-    Tuning patches are from the upper halves of the photographs, test patches from the lower.
-
-    Args:
-        size: Side of a patch in pixels.
-        count: Number of patches of a split.
-
-    Returns:
-        float32 `[count, size, size, 3]`, and int32 `[count]`: 0 and 1 for the left and right side
-        of the first photograph, 2 and 3 for those of the second.
+    Labels, int32 `[count]`, are 0 and 1 for the left and right side of the first photograph, 2 and
+    3 for those of the second. Tuning uses the upper halves of the photographs, tests the lower.
     """
     rng = np.random.default_rng(0)
 
@@ -76,16 +75,15 @@ def patches(size: int, count: int) -> Data:
 
 
 def flat_patches(size: int, count: int) -> Data:
-    """Returns patches as vectors, for models that reproduce their input; see `patches`."""
-    cut = patches(size, count)
-    flat = [cut[split][0].reshape(count, -1) for split in ("validation", "test")]
-    return splits(*((vectors, vectors) for vectors in flat))
+    """Returns `patches` as vectors, for models that reproduce their input."""
+    flat = {split: x.reshape(count, -1) for split, (x, _) in patches(size, count).items()}
+    return {split: (vectors, vectors) for split, vectors in flat.items()}
 
 
 def pixels() -> Data:
-    """Returns coordinates of pixels from -1 to 1, and their colours.
+    """Returns coordinates from -1 to 1, and colours, of the pixels of every fourth row and column.
 
-    Tuning uses one photograph and tests the other, every fourth row and column.
+    Tuning uses one photograph, tests the other.
     """
 
     def examples(name: str) -> Examples:
@@ -105,14 +103,10 @@ def text() -> str:
 
 
 def characters(length: int, vocabulary: int) -> Data:
-    """Returns pieces of text, and the next character at every position.
+    """Returns pieces of text, and the next character at every position: int32 `[pieces, length]`.
 
-    Args:
-        length: Characters of a piece.
-        vocabulary: Number of the most frequent characters to keep; all others count as one more.
-
-    Returns:
-        int32 `[pieces, length]` twice; tuning uses the first half of the text.
+    Characters beyond the most frequent `vocabulary` count as one more. Tuning uses the first half
+    of the text.
     """
 
     def shifted(codes: Array) -> Examples:
@@ -124,14 +118,10 @@ def characters(length: int, vocabulary: int) -> Data:
 
 
 def words(context: int, vocabulary: int) -> Data:
-    """Returns the words around every word of a text, and the word itself.
+    """Returns the words on both sides of every word, int32 `[words, 2 * context]`, and the word.
 
-    Args:
-        context: Number of words on either side.
-        vocabulary: Number of the most frequent words to keep; all others count as one more.
-
-    Returns:
-        int32 `[words, 2 * context]` and `[words]`; tuning uses the first half of the text.
+    Words beyond the most frequent `vocabulary` count as one more. Tuning uses the first half of the
+    text.
     """
 
     def around(codes: Array) -> Examples:
@@ -150,13 +140,7 @@ def _encode(symbols: list[str], vocabulary: int, examples: Callable[[Array], Exa
 
 
 def spirals(turns: float = 1.5, noise: float = 0.12, count: int = 1000) -> Data:
-    """Returns noisy points of two spirals in the plane, and which one each is of.
-
-    Args:
-        turns: Turns of each spiral around the origin. Defaults to 1.5.
-        noise: Standard deviation of the noise in each coordinate. Defaults to 0.12.
-        count: Points of a split. Defaults to 1,000.
-    """
+    """Returns noisy points of two spirals around the origin, and which one each is of."""
     rng = np.random.default_rng(0)
 
     def examples() -> Examples:
@@ -171,16 +155,7 @@ def spirals(turns: float = 1.5, noise: float = 0.12, count: int = 1000) -> Data:
 
 
 def chaotic_series(length: int, ahead: int = 6, count: int = 4000) -> Data:
-    """Returns windows of a chaotic series, and a later value of it.
-
-    Args:
-        length: Values in a window.
-        ahead: Steps from the window's last value to the later one. Defaults to 6.
-        count: Windows of a split. Defaults to 4,000.
-
-    Returns:
-        float32 `[count, length, 1]` and `[count, 1]`; the series has mean 0 and standard
-        deviation 1.
+    """Returns windows of a chaotic series, float32 `[count, length, 1]`, and a later value of it.
 
     Source: the equation of Mackey and Glass, "Oscillation and chaos in physiological control
     systems" (1977), with a delay of 17.

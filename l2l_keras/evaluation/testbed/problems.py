@@ -1,8 +1,8 @@
 """The problems of the testbed: Keras models and data as unlike each other as users' are.
 
-No rule is meta-trained on any of them, nor on their data; no preset is chosen by them. No model can
-memorize its data, or ratios of losses would be ratios of rounding errors: where data are few, there
-is dropout, a regularizer or label smoothing.
+No preset is trained on them or their data, or chosen by them. No model can memorize its data, or
+ratios of losses would be ratios of rounding errors: where data are few, there is dropout, a
+regularizer or label smoothing.
 
 To add a problem, write a function that returns its task, and add it to `EMBEDDED` or `STORED`.
 """
@@ -28,7 +28,7 @@ _compiled_task = functools.partial(KerasTask, jit_compile=True)
 
 
 def _sequential(make_layers: Callable[[], list]) -> Callable[[], keras.Model]:
-    """Returns a function that makes sequential models, each of fresh layers."""
+    """Returns a function that makes sequential models of fresh layers."""
     return lambda: keras.Sequential(make_layers())
 
 
@@ -55,20 +55,14 @@ def _mlp(
 
 
 def cancer_mlp(initial_scale: float = 1.0) -> KerasTask:
-    """Classifies tumours by 30 measurements.
-
-    The first layer's initial weights are scaled by a factor, the last layer's by its inverse.
-    """
-    from sklearn.datasets import load_breast_cancer
-
-    x, y = load_breast_cancer(return_X_y=True)
-    table = data.halves(data.standardized(x), y[:, None].astype("float32"))
+    """Classifies tumours, with the first layer's initial weights scaled, the last's inversely."""
+    x, y = data.table("breast_cancer")
+    examples = data.halves(data.standardized(x), y[:, None].astype("float32"))
     # Glorot's variances, times the squares of the factors.
     first, last = (
         keras.initializers.VarianceScaling(factor, mode="fan_avg", distribution="uniform")
         for factor in (initial_scale**2, initial_scale**-2)
     )
-
     model_fn = _sequential(
         lambda: [
             keras.Input((x.shape[1],)),
@@ -80,38 +74,32 @@ def cancer_mlp(initial_scale: float = 1.0) -> KerasTask:
         ]
     )
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    return _compiled_task(model_fn, loss, table, batch_size=32)
+    return _compiled_task(model_fn, loss, examples, batch_size=32)
 
 
 def diabetes_regression() -> KerasTask:
     """Predicts the progress of a disease from 10 measurements."""
-    from sklearn.datasets import load_diabetes
-
-    x, y = load_diabetes(return_X_y=True)
-    table = data.halves(data.standardized(x), data.standardized(y[:, None]))
+    x, y = data.table("diabetes")
+    examples = data.halves(data.standardized(x), data.standardized(y[:, None]))
     model_fn = _mlp((x.shape[1],), (32, 32), "gelu", 1, regularizer=keras.regularizers.L2(1e-3))
-    return _compiled_task(model_fn, "mean_squared_error", table, batch_size=8)
+    return _compiled_task(model_fn, "mean_squared_error", examples, batch_size=8)
 
 
 def wine_of_many_scales() -> KerasTask:
     """Classifies three wines by measurements of very different scales, not standardized."""
-    from sklearn.datasets import load_wine
-
-    x, y = load_wine(return_X_y=True)
-    table = data.halves((x / x.std()).astype("float32"), y.astype("int32"))
+    x, y = data.table("wine")
+    examples = data.halves((x / x.std()).astype("float32"), y.astype("int32"))
     model_fn = _mlp((x.shape[1],), (32,), "tanh", 3, regularizer=keras.regularizers.L2(1e-3))
-    return _compiled_task(model_fn, cross_entropy(), table, batch_size=16)
+    return _compiled_task(model_fn, cross_entropy(), examples, batch_size=16)
 
 
 def deep_relu() -> KerasTask:
     """Classifies tumours with eight plain ReLU layers."""
-    from sklearn.datasets import load_breast_cancer
-
-    x, y = load_breast_cancer(return_X_y=True)
-    table = data.halves(data.standardized(x), keras.utils.to_categorical(y))
+    x, y = data.table("breast_cancer")
+    examples = data.halves(data.standardized(x), keras.utils.to_categorical(y))
     model_fn = _mlp((x.shape[1],), (32,) * 8, "relu", 2, initializer="he_normal")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    return _compiled_task(model_fn, loss, table, batch_size=64)
+    return _compiled_task(model_fn, loss, examples, batch_size=64)
 
 
 def spirals_mlp() -> KerasTask:
@@ -130,7 +118,6 @@ def linear_classifier() -> KerasTask:
 def patch_autoencoder() -> KerasTask:
     """Compresses coloured patches to 16 numbers."""
     size = 12 * 12 * 3
-
     model_fn = _sequential(
         lambda: [
             keras.Input((size,)),
@@ -188,14 +175,13 @@ def character_transformer() -> KerasTask:
         x = x + layers.Dense(width)(hidden)
         return keras.Model(codes, layers.Dense(_CHARACTERS + 1)(layers.LayerNormalization()(x)))
 
-    pieces = data.characters(length, _CHARACTERS)
-    return _compiled_task(model_fn, cross_entropy(), pieces, batch_size=16)
+    text = data.characters(length, _CHARACTERS)
+    return _compiled_task(model_fn, cross_entropy(), text, batch_size=16)
 
 
 def character_lstm() -> KerasTask:
     """Predicts the next character with an LSTM."""
     length = 24
-
     model_fn = _sequential(
         lambda: [
             keras.Input((length,), dtype="int32"),
@@ -204,14 +190,13 @@ def character_lstm() -> KerasTask:
             layers.Dense(_CHARACTERS + 1),
         ]
     )
-    pieces = data.characters(length, _CHARACTERS)
-    return _compiled_task(model_fn, cross_entropy(), pieces, batch_size=32)
+    text = data.characters(length, _CHARACTERS)
+    return _compiled_task(model_fn, cross_entropy(), text, batch_size=32)
 
 
 def word_embedding() -> KerasTask:
     """Predicts a word from the words around it, by embeddings."""
     context = 2
-
     model_fn = _sequential(
         lambda: [
             keras.Input((2 * context,), dtype="int32"),
@@ -227,17 +212,15 @@ def word_embedding() -> KerasTask:
 def series_gru() -> KerasTask:
     """Forecasts a chaotic series with a GRU."""
     length = 20
-
     model_fn = _sequential(
         lambda: [keras.Input((length, 1)), layers.GRU(24, unroll=True), layers.Dense(1)]
     )
-    return _compiled_task(
-        model_fn, "mean_squared_error", data.chaotic_series(length), batch_size=32
-    )
+    series = data.chaotic_series(length)
+    return _compiled_task(model_fn, "mean_squared_error", series, batch_size=32)
 
 
 def cifar_residual(data_dir: str | None = None, download: bool = True) -> KerasTask:
-    """Classifies CIFAR-10 with a small residual network; arguments are those of `problem`."""
+    """Classifies CIFAR-10 with a small residual network."""
 
     def normalized(x: Tensor) -> Tensor:
         return layers.ReLU()(layers.GroupNormalization(groups=4)(x))
@@ -251,12 +234,11 @@ def cifar_residual(data_dir: str | None = None, download: bool = True) -> KerasT
         x = layers.GlobalAveragePooling2D()(normalized(x))
         return keras.Model(image, layers.Dense(10)(x))
 
-    images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, cross_entropy(), images, batch_size=32, transform=scale_pixels)
+    return _cifar_task(model_fn, 32, data_dir, download)
 
 
 def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasTask:
-    """Classifies CIFAR-10 with a wide perceptron; arguments are those of `problem`."""
+    """Classifies CIFAR-10 with a wide perceptron."""
     model_fn = _sequential(
         lambda: [
             keras.Input((32, 32, 3)),
@@ -267,14 +249,16 @@ def cifar_wide_mlp(data_dir: str | None = None, download: bool = True) -> KerasT
             layers.Dense(10),
         ]
     )
-    images = _cifar10(data_dir, download)
-    return KerasTask(model_fn, cross_entropy(), images, batch_size=128, transform=scale_pixels)
+    return _cifar_task(model_fn, 128, data_dir, download)
 
 
-def _cifar10(data_dir: str | None, download: bool) -> data.Data:
-    """Returns half of CIFAR-10's training images for tuning, and the other half for tests."""
+def _cifar_task(
+    model_fn: Callable[[], keras.Model], batch_size: int, data_dir: str | None, download: bool
+) -> KerasTask:
+    """Returns a task on CIFAR-10: one half of the training images for tuning, one for tests."""
     parts = {"validation": "train[:50%]", "test": "train[50%:]"}
-    return data.splits(*load_images("cifar10", parts, data_dir, download).values())
+    images = data.splits(*load_images("cifar10", parts, data_dir, download).values())
+    return KerasTask(model_fn, cross_entropy(), images, batch_size, transform=scale_pixels)
 
 
 EMBEDDED: dict[str, Callable[..., KerasTask]] = {

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_keras.evaluation.plots import ratio_figure
-from l2l_keras.evaluation.report import (
-    json_text,
-    lay_out,
-    number_or,
-    png,
-    versions,
-    write_files,
-)
+from l2l_keras.evaluation.report import json_text, lay_out, number_or, png, versions, write_files
 from l2l_keras.evaluation.results import Ratio, Score, Summary, summaries
 
 _HEADER = (
@@ -51,32 +44,14 @@ def table(scores: Sequence[Score]) -> str:
     return "\n\n".join([*parts, _NOTE]) + "\n"
 
 
-def to_json(scores: Sequence[Score], settings: Mapping[str, Any]) -> str:
-    """Writes scores, their summaries, settings and versions as JSON."""
-    return json_text(
-        {
-            "settings": settings,
-            "summaries": [dataclasses.asdict(summary) for summary in summaries(scores)],
-            "scores": [dataclasses.asdict(score) for score in scores],
-            "versions": versions(),
-        }
-    )
-
-
 def read_scores(report: str | os.PathLike[str]) -> list[Score]:
     """Reads scores from their report.
 
     Args:
         report: A folder that `write_report` wrote; its `testbed.json` is read.
 
-    Returns:
-        The scores, in the order of the report.
-
     Raises:
         ValueError: If there is no report, or it cannot be read.
-
-    Example:
-        >>> l2l_keras.evaluation.testbed.read_scores("report")  # doctest: +SKIP
     """
     try:
         scores = json.loads((Path(report) / "testbed.json").read_text())["scores"]
@@ -91,13 +66,9 @@ def read_scores(report: str | os.PathLike[str]) -> list[Score]:
 def _score(content: Mapping[str, Any]) -> Score:
     """Returns a score from its JSON."""
     losses = ("initial_loss", "final_loss", "baseline_loss", "mean_loss_ratio")
-    return Score(
-        **{
-            **content,
-            **{name: number_or(content[name], math.inf) for name in losses},
-            **{name: _ratio(*content[name]) for name in ("ratio", "default_ratio")},
-        }
-    )
+    numbers = {name: number_or(content[name], math.inf) for name in losses}
+    ratios = {name: _ratio(*content[name]) for name in ("ratio", "default_ratio")}
+    return Score(**{**content, **numbers, **ratios})
 
 
 def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
@@ -107,10 +78,10 @@ def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
 def write_report(
     scores: Sequence[Score], directory: str | os.PathLike[str], settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the whole report into a folder, which it makes where needed.
+    """Writes the whole report into a folder; see `l2l_keras.evaluation.write_files`.
 
     Args:
-        scores: The scores.
+        scores: What to report.
         directory: The folder.
         settings: Settings to record, such as the flags of a script.
 
@@ -120,10 +91,16 @@ def write_report(
     Raises:
         OSError: If the folder cannot be written to.
     """
+    content = {
+        "settings": settings,
+        "summaries": [dataclasses.asdict(summary) for summary in summaries(scores)],
+        "scores": [dataclasses.asdict(score) for score in scores],
+        "versions": versions(),
+    }
     files = {
         "testbed.md": table(scores).encode(),
         "testbed.png": png(ratio_figure(scores)),
-        "testbed.json": to_json(scores, settings).encode(),
+        "testbed.json": json_text(content).encode(),
     }
     return write_files(files, directory)
 
@@ -131,31 +108,26 @@ def write_report(
 def _row(score: Score) -> tuple[str, ...]:
     """Returns the cells of one problem."""
     asterisk = r"\*" if score.on_edge else ""
+    mean, low, high = score.ratio
+    interval = "" if math.isnan(low) else f" ({low:.2f} to {high:.2f})"
     shares = (score.share_of_steps, score.share_of_seconds)
     return (
         score.problem,
         f"{score.baseline} ({score.learning_rate:.2g}{asterisk})",
         f"{score.baseline_loss:.4g}",
         f"{score.final_loss:.4g}",
-        _interval(score.ratio),
+        f"{mean:.2f}{interval}",
         f"{score.default_ratio.mean:.2f}",
         f"{score.mean_loss_ratio:.2f}",
         *("not reached" if share is None else f"{share:.2f}" for share in shares),
     )
 
 
-def _interval(ratio: Ratio) -> str:
-    interval = "" if math.isnan(ratio.low) else f" ({ratio.low:.2f} to {ratio.high:.2f})"
-    return f"{ratio.mean:.2f}{interval}"
-
-
 def _last_row(summary: Summary) -> tuple[str, ...]:
     """Returns the cells for all problems."""
     return (
         f"all {summary.problems} (geometric mean)",
-        "",
-        "",
-        "",
+        *[""] * 3,
         f"**{summary.ratio:.3f}** (worst {summary.worst_ratio:.2f})",
         f"{summary.default_ratio:.3f}",
         f"below 1: {summary.lower_mean_losses:.0%}",

@@ -58,6 +58,6 @@ class CoordinatewiseLSTM(LSTMRule):
         super().__init__(network, name)
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Preprocesses the gradient; see `SplitRule.features`."""
+        """See `SplitRule.features`."""
         gains = ops.full((1, 1), self.output_scale, "float32")
         return Features(self._preprocess(gradient), gains), state

@@ -25,11 +25,7 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).
         averaged_units: How many units of each layer are averaged, from 0 to the units of the
             smallest layer. Defaults to 5.
-        preprocessing: See `CoordinatewiseLSTM`.
-        output_scale: See `CoordinatewiseLSTM`.
-        forget_bias: See `CoordinatewiseLSTM`.
-        seed: See `CoordinatewiseLSTM`.
-        name: Name of the layer.
+        preprocessing: See `CoordinatewiseLSTM`, as for the other arguments.
 
     Raises:
         ValueError: If an argument is not as described.

@@ -9,42 +9,29 @@ Source: Hochreiter and Schmidhuber (1997), with forget gates (Gers et al., 2000)
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
 
 
 class LSTMWeights(NamedTuple):
-    """Weights of one layer; gates in the order input, forget, candidate, output.
+    """Weights of one layer; gates in the order input, forget, candidate, output."""
 
-    Attributes:
-        kernel: `[4 * units, inputs]`.
-        recurrent_kernel: `[4 * units, units]`.
-        bias: `[4 * units]`.
-    """
-
-    kernel: Tensor
-    recurrent_kernel: Tensor
-    bias: Tensor
+    kernel: Tensor  # [4 * units, inputs]
+    recurrent_kernel: Tensor  # [4 * units, units]
+    bias: Tensor  # [4 * units]
 
 
 def forward(
     weights: LSTMWeights, inputs: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes one step.
+    """Returns the next hidden and cell state, `[units, n]`, and the gates' activations.
 
-    Args:
-        weights: The layer's weights.
-        inputs: `[inputs, n]`.
-        h: Hidden state, `[units, n]`.
-        c: Cell state, `[units, n]`.
-
-    Returns:
-        `(h, c, activations)`: the next states, and the activations of the gates, `[4 * units, n]`
-        in [-1, 1].
+    The activations are `[4 * units, n]`, in [-1, 1].
     """
     scale = _gate_scale(h.shape[0])
     kernel = scale * ops.concatenate([weights.recurrent_kernel, weights.kernel], axis=1)
@@ -64,21 +51,9 @@ def backward(
     d_c: Tensor,
     with_inputs: bool,
 ) -> tuple[LSTMWeights, Tensor | None, Tensor, Tensor]:
-    """Computes the vector-Jacobian product of `forward`.
+    """Computes the vector-Jacobian product of `forward`, from the derivatives of the next states.
 
-    Args:
-        weights: As given to `forward`.
-        inputs: As given to `forward`.
-        h: As given to `forward`.
-        c: As given to `forward`.
-        new_c: Cell state after the step, `[units, n]`.
-        activations: As returned by `forward`.
-        d_h: Derivative with respect to the hidden state after the step, `[units, n]`.
-        d_c: Derivative with respect to `new_c`.
-        with_inputs: Whether to compute the derivative with respect to `inputs`.
-
-    Returns:
-        `(d_weights, d_inputs, d_h, d_c)`; `d_inputs` is None unless asked for.
+    Returns `(d_weights, d_inputs, d_h, d_c)`; `d_inputs` is None unless `with_inputs`.
     """
     units, n = h.shape
     i, f, g, o = _gates(activations)
@@ -156,7 +131,4 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    value = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
+    return functools.reduce(lambda value, c: value * x + c, reversed(coefficients))

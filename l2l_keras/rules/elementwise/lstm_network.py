@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from l2l_keras.rules import arguments
+from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.elementwise import lstm
 
-Tensor = Any
-State = tuple[Tensor, ...]
 Initializer = Callable[[int | None], keras.initializers.Initializer]
 
 
 class Activation(NamedTuple):
-    """An activation function of outputs.
-
-    Attributes:
-        function: The function.
-        derivative: Its derivative as a function of its value.
-    """
+    """An activation function, and its derivative as a function of its value."""
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
@@ -34,17 +30,12 @@ class Activation(NamedTuple):
 _SMALLEST, _LARGEST = math.exp(-6.0), math.exp(4.0)
 
 
-def _exponential(x: Tensor) -> Tensor:
-    return ops.clip(ops.exp(x), _SMALLEST, _LARGEST)
-
-
-def _exponential_derivative(y: Tensor) -> Tensor:
-    return ops.where(ops.logical_and(y > _SMALLEST, y < _LARGEST), y, 0.0)
-
-
 LINEAR = Activation(lambda x: x, ops.ones_like)
 TANH = Activation(ops.tanh, lambda y: 1.0 - ops.square(y))
-EXPONENTIAL = Activation(_exponential, _exponential_derivative)
+EXPONENTIAL = Activation(
+    lambda x: ops.clip(ops.exp(x), _SMALLEST, _LARGEST),
+    lambda y: ops.where(ops.logical_and(y > _SMALLEST, y < _LARGEST), y, 0.0),
+)
 
 
 def near_zero(seed: int | None) -> keras.initializers.Initializer:
@@ -55,19 +46,7 @@ def near_zero(seed: int | None) -> keras.initializers.Initializer:
 class LSTMNetwork(keras.layers.Layer):
     """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
 
-    h is the last layer's hidden state after the element's inputs.
-
-    Args:
-        inputs: Number of inputs of an element.
-        outputs: Number of outputs of an element.
-        units: Units of each LSTM layer, first layer first.
-        activation: Activation of the outputs. Defaults to `LINEAR`.
-        output_initializer: Makes an initializer of W from a seed. Defaults to `GlorotUniform`.
-        forget_bias: Initial bias of the forget gates. Defaults to 1.
-        seed: Seed of the initial weights, an integer or None (the default) for fresh ones.
-
-    Raises:
-        ValueError: If `units` is not a non-empty sequence of positive integers.
+    h is the last layer's hidden state. `output_initializer` makes an initializer of W from a seed.
     """
 
     def __init__(
@@ -101,9 +80,8 @@ class LSTMNetwork(keras.layers.Layer):
                 keras.initializers.Orthogonal(seed=next(seeds)),
                 name=f"recurrent_kernel_{layer}",
             )
-            bias = self.add_weight(
-                (4 * layer_units,), _forget_gate_bias(self.forget_bias), name=f"bias_{layer}"
-            )
+            bias_initializer = functools.partial(_initial_bias, forget_bias=self.forget_bias)
+            bias = self.add_weight((4 * layer_units,), bias_initializer, name=f"bias_{layer}")
             self._layer_weights.append(lstm.LSTMWeights(kernel, recurrent_kernel, bias))
         self._output_kernel = self.add_weight(
             (outputs, units[-1]), output_initializer(next(seeds)), name="output_kernel"
@@ -117,29 +95,18 @@ class LSTMNetwork(keras.layers.Layer):
         return tuple(units for layer_units in self.units for units in (layer_units, layer_units))
 
     def saturation(self, state: Tensor) -> Tensor:
-        """Returns the share of saturated cells: |c| > 2, where tanh is nearly constant.
-
-        Args:
-            state: The state's arrays, one below the other, float32 `[sum of rows, n]`.
-        """
-        ends = itertools.accumulate(self.rows)
-        cells = [state[end - rows : end] for rows, end in zip(self.rows, ends, strict=True)][1::2]
+        """Returns the share of saturated cells, |c| > 2, of a state `[sum of rows, n]`."""
+        *stops, _ = itertools.accumulate(self.rows)
+        cells = ops.split(state, stops)[1::2]
         return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
 
     def forward(
         self, inputs: Tensor, state: State, averaged_units: int = 0
     ) -> tuple[Tensor, State, State]:
-        """Computes one step.
+        """Returns the outputs `[outputs, n]`, the next state, and each layer's gate activations.
 
-        Args:
-            inputs: float32 `[inputs, n]`.
-            state: `(h, c)` of the first layer, then of the second and so on, float32 `[units, n]`.
-            averaged_units: How many units of each layer put out their mean over elements. Defaults
-                to 0.
-
-        Returns:
-            `(outputs, state, activations)`: float32 `[outputs, n]`, the next state, and the
-            activations of each layer's gates, float32 `[4 * units, n]`.
+        The state is h and c of each layer, `[units, n]`. The first `averaged_units` units of each
+        layer put out their mean over elements.
         """
         new_state: list[Tensor] = []
         all_activations = []
@@ -217,12 +184,7 @@ def _average_first(hidden: Tensor, count: int) -> Tensor:
     return ops.concatenate([ops.broadcast_to(mean, hidden[:count].shape), hidden[count:]])
 
 
-def _forget_gate_bias(value: float) -> Callable[..., Tensor]:
-    """Returns an initializer of a layer's bias: `value` for forget gates, zero for other gates."""
-
-    def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        units = shape[0] // 4
-        zeros = ops.zeros((units,), dtype)
-        return ops.concatenate([zeros, ops.full((units,), value, dtype), zeros, zeros])
-
-    return initialize
+def _initial_bias(shape: tuple[int, ...], dtype: Any = None, *, forget_bias: float) -> Tensor:
+    """Returns a layer's bias: `forget_bias` for forget gates, zero for other gates."""
+    bias = np.repeat([0.0, forget_bias, 0.0, 0.0], shape[0] // 4)
+    return ops.convert_to_tensor(bias, dtype)

@@ -12,16 +12,10 @@ from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 
 
 class Features(NamedTuple):
-    """Features of gradients.
+    """Features of gradients: inputs of the LSTM, and factors of its outputs."""
 
-    Attributes:
-        inputs: Inputs of the LSTM, float32 `[inputs, n]`.
-        gains: Factors of the LSTM's outputs, float32 `[outputs, n]`; `[outputs, 1]` if they are the
-            same for all elements.
-    """
-
-    inputs: Tensor
-    gains: Tensor
+    inputs: Tensor  # [inputs, n]
+    gains: Tensor  # [outputs, n], or [outputs, 1] if they are the same for all elements
 
 
 class LSTMRule(SplitRule):
@@ -29,17 +23,10 @@ class LSTMRule(SplitRule):
 
     The update of an element is `Σ_k gain_k * output_k`, with the outputs of the network. A subclass
     computes its inputs and the gains (`features`).
-
-    Args:
-        network: The network, with one output for each gain.
-        name: Name of the layer.
-
-    Attributes:
-        units: Units of each LSTM layer.
-        averaged_units: How many units of each layer put out their mean over elements.
     """
 
     averaged_units = 0
+    """How many units of each layer put out their mean over elements."""
 
     def __init__(self, network: LSTMNetwork, name: str | None) -> None:
         super().__init__(name=name)
@@ -55,12 +42,12 @@ class LSTMRule(SplitRule):
         return self._lstm.rows
 
     def network(self, features: Features, state: State) -> tuple[Tensor, State]:
-        """Computes one update; see `SplitRule.network`."""
+        """See `SplitRule.network`."""
         outputs, state, _ = self._lstm.forward(features.inputs, state, self.averaged_units)
         return ops.sum(features.gains * outputs, axis=0), state
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
-        """Computes one update and caches the LSTM's gates; see `SplitRule.forward`."""
+        """See `SplitRule.forward`; the cache is the gates of the LSTM."""
         outputs, state, activations = self._lstm.forward(
             features.inputs, state, self.averaged_units
         )
@@ -68,7 +55,7 @@ class LSTMRule(SplitRule):
         return update, state, tuple(lstm.pack(layer) for layer in activations)
 
     def replay(self, state: State, cache: State) -> State:
-        """Computes the LSTM's next state from its gates; see `SplitRule.replay`."""
+        """See `SplitRule.replay`."""
         activations = tuple(lstm.unpack(layer) for layer in cache)
         return self._lstm.replay(state, activations, self.averaged_units)
 
@@ -82,7 +69,7 @@ class LSTMRule(SplitRule):
         d_new_state: State,
         with_features: bool,
     ) -> tuple[list[Tensor], Features | None, State]:
-        """Computes the vector-Jacobian product of one step; see `SplitRule.backward`."""
+        """See `SplitRule.backward`."""
         outputs = self._lstm.outputs(new_state)
         d_weights, d_inputs, d_state = self._lstm.backward(
             features.inputs,
@@ -99,5 +86,5 @@ class LSTMRule(SplitRule):
         return d_weights, d_features, d_state
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Returns the share of saturated cells; see `UpdateRule.diagnose`."""
+        """See `UpdateRule.diagnose`: the share of saturated cells."""
         return {"saturated cells": self._lstm.saturation(state[: sum(self.network_rows)])}

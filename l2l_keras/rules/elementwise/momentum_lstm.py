@@ -53,6 +53,8 @@ class MomentumLSTM(LSTMRule):
     optimization" (2022), where the learned update starts from a classical one.
     """
 
+    feature_rows = moments.ROWS
+
     def __init__(
         self,
         units: Sequence[int] = (16,),
@@ -73,13 +75,8 @@ class MomentumLSTM(LSTMRule):
         network = LSTMNetwork(6, 2, units, EXPONENTIAL, near_zero, forget_bias, seed)
         super().__init__(network, name)
 
-    @property
-    def feature_rows(self) -> tuple[int, ...]:
-        """The rows of the moments."""
-        return moments.ROWS
-
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Computes the LSTM's inputs and both directions; see `SplitRule.features`."""
+        """See `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
         mean, rms, state = moments.update(g, state, self.momentum, self.beta_2, self.epsilon)
         # SGD's momentum is the sum of gradients, not their average.

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from l2l_keras.rules import arguments
+from l2l_keras.rules.base import Tensor
 
-Tensor = Any
 
-
-def log_sign(gradient: Tensor, p: float = 10.0) -> Tensor:
-    """Splits the gradient into its magnitude on a log scale and its sign.
-
-    `(log|∇| / p, sign ∇)` where `|∇| >= e^-p`, else `(-1, e^p ∇)`.
-
-    Args:
-        gradient: float32 `[n]`.
-        p: Gradients smaller than `e^-p` are scaled linearly. Defaults to the paper's 10.
-
-    Returns:
-        float32 `[2, n]`.
+def log_sign(gradient: Tensor) -> Tensor:
+    """Returns `(log|∇| / 10, sign ∇)` where `|∇| >= e^-10`, else `(-1, e^10 ∇)`, as `[2, n]`.
 
     Source: Andrychowicz et al. (2016), appendix A.
     """
-    threshold = math.exp(-p)
+    threshold = math.exp(-10.0)
     magnitude = ops.abs(gradient)
     # Clipped: log(0) in the branch that `where` does not choose would make the derivative NaN.
-    log_magnitude = ops.log(ops.maximum(magnitude, threshold)) / p
+    log_magnitude = ops.log(ops.maximum(magnitude, threshold)) / 10.0
     direction = ops.where(magnitude >= threshold, ops.sign(gradient), gradient / threshold)
     return ops.stack([log_magnitude, direction])
 
@@ -43,21 +32,6 @@ PREPROCESSING = {
 
 
 def get_preprocessing(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
-    """Returns one of `PREPROCESSING`.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        `(function, features)`.
-
-    Raises:
-        ValueError: If there is no preprocessing of this name.
-
-    Example:
-        >>> preprocess, features = get_preprocessing("log_sign")
-        >>> features
-        2
-    """
+    """Returns one of `PREPROCESSING`."""
     arguments.check(name in PREPROCESSING, "preprocessing", f"one of {sorted(PREPROCESSING)}", name)
     return PREPROCESSING[name]

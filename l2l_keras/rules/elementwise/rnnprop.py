@@ -49,6 +49,8 @@ class RNNprop(LSTMRule):
     (2017), section 4.
     """
 
+    feature_rows = moments.ROWS
+
     def __init__(
         self,
         units: Sequence[int] = (20, 20),
@@ -67,13 +69,8 @@ class RNNprop(LSTMRule):
         network = LSTMNetwork(2, 1, units, TANH, forget_bias=forget_bias, seed=seed)
         super().__init__(network, name)
 
-    @property
-    def feature_rows(self) -> tuple[int, ...]:
-        """The rows of the moments."""
-        return moments.ROWS
-
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:
-        """Divides gradient and momentum by the RMS of gradients; see `SplitRule.features`."""
+        """See `SplitRule.features`."""
         g = ops.expand_dims(gradient, 0)
         mean, rms, state = moments.update(g, state, self.beta_1, self.beta_2, self.epsilon)
         inputs = ops.concatenate([mean / rms, g / rms])

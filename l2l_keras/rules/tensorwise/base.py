@@ -28,15 +28,11 @@ class TensorwiseRule(UpdateRule):
     `l2l_keras.rules.tensorwise.sampling`), unless there are matrix directions, whose cost dwarfs
     theirs. Meta-training and use sample alike.
 
-    The state is `element_rows` arrays `[n]` and one array `[tensor_rows, T]`. Parameters and matrix
-    directions count as given: meta-gradients do not flow through how they come about.
+    The state is `element_rows` arrays `[n]` and one array `[tensor_rows, T]`. Meta-gradients do not
+    flow through parameters and matrix directions.
 
     A subclass implements `element_rows`, `tensor_rows`, `direction_count`, `advance`, `directions`
-    and `control`; `matrix_direction_count` and `matrix_directions` if it has such
-    directions; and `refine` if updates are to be refined.
-
-    Args:
-        name: Name of the layer.
+    and `control`, and if it needs them, `matrix_direction_count` and `matrix_directions`, `refine`.
     """
 
     scope = "tensor"
@@ -73,9 +69,6 @@ class TensorwiseRule(UpdateRule):
         Args:
             gradient: Gradients of some elements, float32 of any shape.
             state: `element_rows` arrays of that shape.
-
-        Returns:
-            As many arrays.
         """
 
     @abc.abstractmethod
@@ -112,8 +105,7 @@ class TensorwiseRule(UpdateRule):
         """Decides how the directions of each tensor are weighted. Pure, in `keras.ops` only.
 
         Args:
-            gram: Gram matrices of the directions, float32 `[r, r, T]`: matrix directions first,
-                then those of `directions`.
+            gram: Gram matrices of matrix directions and directions, float32 `[r, r, T]`.
             state: float32 `[tensor_rows, T]`.
             tensors: The tensors.
 
@@ -141,16 +133,7 @@ class TensorwiseRule(UpdateRule):
         return not self.matrix_direction_count
 
     def matrices(self, gradient: Tensor, state: Sequence[Tensor], tensors: Tensors) -> Tensor:
-        """Computes the matrix directions of all tensors.
-
-        Args:
-            gradient: As in `step`.
-            state: The elements' arrays of the state that `step` takes.
-            tensors: As in `step`.
-
-        Returns:
-            float32 `[matrix_direction_count, n]`.
-        """
+        """Computes the matrix directions that `step` takes, from the state's arrays `[n]`."""
         if not self.matrix_direction_count:
             return ops.zeros((0, *gradient.shape), "float32")
         arrays = [tensors.cut(array) for array in self.advance(gradient, state)]
@@ -198,15 +181,7 @@ class TensorwiseRule(UpdateRule):
         return update, (*element_state, tensor_state)
 
     def initial_state(self, n: int, tensors: int = 1) -> State:
-        """Returns the state before the first step (zeros).
-
-        Args:
-            n: Number of elements.
-            tensors: Number of tensors, T. Defaults to 1.
-
-        Returns:
-            `element_rows` float32 arrays `[n]`, and one `[tensor_rows, T]`.
-        """
+        """Returns zeros: `element_rows` float32 arrays `[n]`, and one `[tensor_rows, tensors]`."""
         return (
             *(ops.zeros((n,), "float32") for _ in range(self.element_rows)),
             ops.zeros((self.tensor_rows, tensors), "float32"),

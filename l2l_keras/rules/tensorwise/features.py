@@ -8,14 +8,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
-
-Tensor = Any
 
 TINY = 1e-12
 """Gradients with a smaller RMS count as zero."""
@@ -28,12 +26,7 @@ _TIME_SCALES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 def input_count(directions: int, units: int) -> int:
-    """Returns the number of rows that `lstm_inputs` returns.
-
-    Args:
-        directions: Number of directions, the parameters among them.
-        units: Units of the LSTM.
-    """
+    """Returns the number of rows of `lstm_inputs`; the parameters count as a direction."""
     pairs = directions * (directions - 1) // 2
     return pairs + directions + 3 + _SHAPE_FEATURES + len(_TIME_SCALES) + units
 
@@ -47,20 +40,11 @@ def lstm_inputs(
     hidden: Tensor,
     tensors: Tensors,
 ) -> Tensor:
-    """Computes the inputs of the LSTM.
+    """Returns the inputs of the LSTM, `[inputs, T]`.
 
-    Args:
-        gram: Gram matrices of the directions, the parameters last, `[k + 1, k + 1, T]`.
-        scales: Factors of the directions but the parameters, `[k, T]`.
-        log_rate: See `l2l_keras.rules.tensorwise.step_sizes`, `[1, T]`.
-        relative_step: Logarithm of the last update's RMS over the parameters', `[1, T]`.
-        steps: Number of steps, this one included, `[1, T]`.
-        hidden: Hidden state of the LSTM, `[units, T]`.
-        tensors: The tensors.
-
-    Returns:
-        float32 `[inputs, T]`: cosines of all pairs of directions; logarithms of their RMS; log rate
-        and relative step; features of shapes and of time; and the mean hidden state of all tensors.
+    `gram` holds the Gram matrices of directions, the parameters last, `[k + 1, k + 1, T]`; `scales`
+    the factors of the directions but the parameters, `[k, T]`; `hidden` is `[units, T]`; the other
+    arrays are `[1, T]`. `relative_step` is the log of the last update's RMS over the parameters'.
     """
     directions = gram.shape[0]
     roots = ops.stack([rms(gram[k, k]) for k in range(directions)])
@@ -93,11 +77,8 @@ def rms(mean_square: Tensor) -> Tensor:
 @functools.lru_cache
 def _pairs(directions: int) -> np.ndarray:
     """Returns the matrix that picks all pairs from a flat square matrix."""
-    pairs = list(itertools.combinations(range(directions), 2))
-    matrix = np.zeros((len(pairs), directions, directions), "float32")
-    for number, pair in enumerate(pairs):
-        matrix[number][pair] = 1.0
-    return matrix.reshape(len(pairs), -1)
+    pairs = itertools.combinations(range(directions), 2)
+    return np.eye(directions**2, dtype="float32")[[i * directions + j for i, j in pairs]]
 
 
 def _shape_features(shape: Shape, fan_in: int) -> list[float]:

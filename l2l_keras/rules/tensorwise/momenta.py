@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from keras import ops
 
 from l2l_keras.rules import arguments
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.moments import bias_correction
 from l2l_keras.rules.tensorwise.features import TINY
 
-Tensor = Any
-
 
 class Momenta:
-    """Momenta m of the gradients of a model's elements, each with an average v of their squares.
+    """Momenta m of gradients, each with an average v of their squares, which they may share.
 
-    Args:
-        pairs: For each momentum, its decay and that of its v. Momenta may share a v.
-
-    Attributes:
-        pairs: As given, a tuple of tuples.
-        rows: Number of state arrays: the momenta, then the averages of squares.
-
-    Raises:
-        ValueError: If there are no pairs, if a decay is not in [0, 1), or if that of a momentum is
-            greater than the square root of its v's: m could then be any multiple of √v.
+    The state is the momenta, then the averages of squares: `rows` arrays.
     """
 
     def __init__(self, pairs: Sequence[Sequence[float]]) -> None:
@@ -53,12 +42,7 @@ class Momenta:
     def directions(
         self, gradient: Tensor, state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Divides momenta and gradient by √v.
-
-        Returns:
-            `(relative, gradient, root)`: the momenta over their √v, then the gradient over √v and
-            √v itself, with the v of the first momentum.
-        """
+        """Returns the momenta over √v, the gradient over the first momentum's √v, and that √v."""
         # Clipped: where the square of a gradient is zero in float32, the root has no derivative.
         v = [ops.maximum(array, TINY**2) for array in state[len(self.pairs) :]]
         inverse = {decay: ops.rsqrt(array) for decay, array in zip(self._decays, v, strict=True)}
@@ -73,15 +57,10 @@ class Momenta:
         return state[index] * ops.rsqrt(ops.maximum(v, TINY**2))
 
     def scales(self, root: Tensor, steps: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """Returns bias corrections and scales of the directions.
+        """Returns factors of the momenta over √v, of the gradient over √v, and of the momenta.
 
-        Args:
-            root: RMS of √v in each tensor, `[1, T]`.
-            steps: Number of steps of each tensor, `[1, T]`.
-
-        Returns:
-            `(relative, gradient, momenta)`: factors of the momenta over √v, of the gradient over
-            √v, and of the momenta, which they divide by the RMS of the tensor's gradient.
+        They correct biases, and divide momenta by the RMS of the tensor's gradient. The RMS of √v
+        (`root`), the number of steps and the factors are `[1, T]`.
         """
         momenta = [bias_correction(decay, steps) for decay, _ in self.pairs]
         squares = {decay: ops.sqrt(bias_correction(decay, steps)) for decay in self._decays}

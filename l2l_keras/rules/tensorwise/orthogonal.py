@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Shape
-
-Tensor = Any
 
 # Larger matrices are cut into blocks of so many rows or columns: a weight costs 20 multiplications
 # for each row of its block.
@@ -27,26 +25,9 @@ _DAMPING, _WHITENING_STEPS = 3e-3, 3
 
 
 def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
-    """Computes the orthogonal factor of a tensor: a matrix with nearly equal singular values.
+    """Returns the orthogonal factors of tensors `[..., size]`, scaled to an RMS of about 1.
 
-    With the singular value decomposition U S Vᵀ of the matrix, the factor is U Vᵀ: the direction of
-    steepest descent in the spectral norm. See `matrix_shape` for tensors of several axes.
-
-    Args:
-        vector: Elements of one or more tensors, float32 `[..., size]`.
-        shape: Shape of each tensor.
-
-    Returns:
-        float32 `[..., size]`: the factor, times the root of the matrix's larger side, so that the
-        RMS is about 1 for a matrix of full rank; the tensor over its RMS if the matrix has one row
-        or one column; zeros for zeros.
-
-    Example:
-        >>> orthogonal_factor(keras.ops.array([3.0, 0.0, 0.0, 0.1]), (4,)).numpy().round(1)
-        array([2. , 0. , 0. , 0.1], dtype=float32)
-        >>> diagonal = keras.ops.array([3.0, 0.0, 0.0, 0.1])
-        >>> bool((orthogonal_factor(diagonal, (2, 2)).numpy()[[0, 3]] > 0.9).all())
-        True
+    That of U S Vᵀ, a singular value decomposition, is about U Vᵀ. A vector is divided by its RMS.
 
     Source: Carlson et al., "Stochastic spectral descent for restricted Boltzmann machines" (2015);
     the iteration is from Jordan et al., "Muon: an optimizer for hidden layers in neural networks"
@@ -65,29 +46,10 @@ def orthogonal_factor(vector: Tensor, shape: Shape) -> Tensor:
 
 
 def whiten_rows(vector: Tensor, shape: Shape, most: int, degree: float = 1.0) -> Tensor:
-    """Makes neighbouring rows of a tensor nearly orthogonal, and of about the same RMS.
+    """Makes rows of each matrix nearly orthogonal and of similar RMS, in blocks of `most` at most.
 
-    A block X of rows becomes about (X Xᵀ)^(-1/2) X, its orthogonal factor; singular values whose
-    squares are below a few thousandths of the total grow less. Only the Gram matrix of the rows is
-    iterated on: an element costs 2 multiplications for each row of its block, and a block ten times
-    the cube of its rows.
-
-    Args:
-        vector: Elements of one or more tensors, float32 `[..., size]`.
-        shape: Shape of each tensor; see `matrix_shape`. If the matrix has fewer columns than a
-            block has rows, its columns are whitened instead.
-        most: Largest number of rows of a block. Blocks have the largest number that divides the
-            rows evenly, if it is more than half of this.
-        degree: Fraction of the result that is whitened, from 0 to 1. Defaults to 1.
-
-    Returns:
-        float32 `[..., size]`, with the RMS of the tensor if all of it is whitened, or a smaller
-        one. A matrix of one row or one column stays as it is.
-
-    Example:
-        >>> vector = keras.ops.array([3.0, 0.1, 3.0, -0.1])
-        >>> whiten_rows(vector, (2, 2), most=2).numpy().round(1)
-        array([ 2.3,  1.9,  2.3, -1.9], dtype=float32)
+    A block X becomes about (X Xᵀ)^(-1/2) X, scaled so that the RMS of the matrix stays; `degree` is
+    the whitened fraction of the result. Columns are whitened if they are fewer than `most`.
 
     Source: Gupta et al., "Shampoo: preconditioned stochastic tensor optimization" (2018), has such
     factors, from statistics of all gradients; the iteration is that of `orthogonal_factor`.
@@ -107,15 +69,7 @@ def whiten_rows(vector: Tensor, shape: Shape, most: int, degree: float = 1.0) ->
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
-    """Returns the most square matrix shape that a cut between two axes of a tensor makes.
-
-    Args:
-        shape: The tensor's shape.
-
-    Example:
-        >>> matrix_shape((3, 3, 16, 32)), matrix_shape((24, 3, 8)), matrix_shape((10,))
-        ((144, 32), (24, 24), (1, 10))
-    """
+    """Returns the most square matrix shape that a cut between two axes of a tensor makes."""
     size = math.prod(shape)
     sides = [math.prod(shape[:cut]) for cut in range(max(1, len(shape)))]
     rows = max((side for side in sides if side), key=lambda side: min(side, size // side))

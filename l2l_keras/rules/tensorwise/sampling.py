@@ -8,11 +8,11 @@ and columns, or more: a single row may hold most of a gradient, as that of a fre
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras import ops
 
-Tensor = Any
+from l2l_keras.rules.base import Tensor
+
 Shape = tuple[int, ...]
 
 LARGE = 2**13
@@ -22,20 +22,9 @@ _FEWEST, _OF_EACH = 2**12, 8
 
 
 def sample(elements: Tensor, shape: Shape) -> Tensor:
-    """Returns a sample of a large tensor's elements, and all elements of a small one.
+    """Returns a sample `[..., periods, span]` of a large tensor's elements `[..., size]`.
 
-    Args:
-        elements: The tensor's elements on the last axis, `[..., size]`.
-        shape: The tensor's shape.
-
-    Returns:
-        `[..., periods, span]` of a large tensor; `elements` of a small one.
-
-    Example:
-        >>> sample(keras.ops.ones((3, 100)), (10, 10)).shape
-        TensorShape([3, 100])
-        >>> sample(keras.ops.ones((3, 500_000)), (1000, 500)).shape
-        TensorShape([3, 1984, 4])
+    Of a small tensor, returns all elements, `[..., size]`.
     """
     span, period = _span_and_period(shape)
     if span == period:

@@ -7,14 +7,12 @@ The LSTM sets a log rate r per tensor, relative to where it starts; the step siz
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.tensors import Tensors
-
-Tensor = Any
 
 # Step sizes start near Adam's default, 1e-3, and stay between _LOWEST and _HIGHEST.
 _SCALE, _START, _LOWEST, _HIGHEST = 3e-3, -0.5, -4.0, 3.0
@@ -29,13 +27,7 @@ NEARLY_ZERO = 1e-3
 
 
 def next_log_rate(log_rate: Tensor, target: Tensor, largest_rise: float) -> Tensor:
-    """Moves log rates towards their targets, within limits.
-
-    Args:
-        log_rate: float32 of any shape.
-        target: What the LSTM puts out, of that shape.
-        largest_rise: Largest rise of the logarithm of the step size.
-    """
+    """Moves log rates towards targets; log step sizes rise by `largest_rise` at most."""
     change = target - log_rate
     largest = ops.where(change > 0.0, largest_rise / 2.0, _LARGEST_FALL)
     log_rate = log_rate + largest * ops.tanh(change / largest)
@@ -57,11 +49,7 @@ def fan_in_factor(tensors: Tensors, exponent: float) -> Tensor:
 def wide_fan_in_factor(fraction_in_use: Tensor, tensors: Tensors, wide_fan_in: float) -> Tensor:
     """Returns `(1 + (n / wide_fan_in) ** 2) ** -0.25` of each tensor, `[1, T]`.
 
-    Args:
-        fraction_in_use: Fraction of weights whose gradient is not zero, `[1, T]`; times the fan-in,
-            it is the number n of inputs in use.
-        tensors: The tensors.
-        wide_fan_in: The number of inputs at which the factor starts to fall.
+    The number n of inputs in use is the fan-in times the fraction of non-zero gradients, `[1, T]`.
     """
     ratio = fraction_in_use * ops.convert_to_tensor(_fan_ins(tensors) / wide_fan_in, "float32")
     return (1.0 + ops.square(ratio)) ** -0.25
@@ -78,14 +66,9 @@ def glorot_rms(tensors: Tensors) -> Tensor:
 def small_weights_factor(
     relative_rms: Tensor, began_as_zeros: Tensor, tensors: Tensors, exponent: float
 ) -> Tensor:
-    """Returns `min(1, relative_rms / mean) ** exponent` of layers, 1 of other tensors, `[1, T]`.
+    """Returns `min(1, relative_rms / its geometric mean) ** exponent` of layers, `[1, T]`.
 
-    Args:
-        relative_rms: RMS of the weights over `glorot_rms`, `[1, T]`; mean is the geometric mean of
-            those of all layers.
-        began_as_zeros: 1 for tensors that have to grow and do not count as layers, `[1, T]`.
-        tensors: The tensors; those of fan-in 1 (biases, gains, embeddings) do not count either.
-        exponent: The exponent.
+    Tensors that began as zeros, or have fan-in 1, are not layers: their factor is 1.
     """
     kernels = ops.convert_to_tensor(_fan_ins(tensors) > 1.0)
     layers = ops.cast(ops.logical_and(kernels, began_as_zeros < 0.5), "float32")

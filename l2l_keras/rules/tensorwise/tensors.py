@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from keras import ops
 
+from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.tensorwise.sampling import sample
 
-Tensor = Any
 Shape = tuple[int, ...]
 
 # Names of Keras' variables of which an example looks up rows.
@@ -19,19 +18,9 @@ _EMBEDDINGS = ("embeddings", "lora_embeddings_a")
 
 
 def fan_in(path: str, shape: Shape) -> int:
-    """Returns the number of inputs of a unit of a layer.
+    """Returns the number of inputs of a unit of a layer, from a variable's path and shape.
 
-    Args:
-        path: Path of the layer's variable.
-        shape: Its shape, as Keras lays out kernels.
-
-    Returns:
-        The number of inputs; 1 for vectors and for embeddings, whose rows an example looks up one
-        at a time, however many there are.
-
-    Example:
-        >>> fan_in("model/dense/kernel", (20, 10)), fan_in("model/embedding/embeddings", (20, 10))
-        (20, 1)
+    1 for vectors and for embeddings, of which an example looks up one row at a time.
     """
     if len(shape) < 2 or path.rpartition("/")[2] in _EMBEDDINGS:
         return 1
@@ -47,8 +36,7 @@ class Tensors:
             shapes alone tell.
 
     Attributes:
-        shapes: Shapes of the tensors.
-        fan_ins: As given.
+        shapes, fan_ins: As given.
         sizes: Their numbers of elements.
         runs: `(shape, count)` of each run of neighbours of one shape, which are computed at once.
 
@@ -88,8 +76,7 @@ class Tensors:
 
         Args:
             rows: float32 `[r, n]`.
-            sampled: Whether to take means over a sample of a large tensor's elements. Defaults to
-                False.
+            sampled: Whether to sample the elements of large tensors. Defaults to False.
 
         Returns:
             float32 `[r, r, T]`, zero for a tensor without elements.
@@ -119,13 +106,9 @@ class Tensors:
 
 
 def gram_matrices(rows: Tensor) -> Tensor:
-    """Computes the Gram matrices of rows, means over elements, of several tensors of one size.
+    """Returns the Gram matrices, means over elements, of tensors of one size.
 
-    Args:
-        rows: float32 `[r, count, ...]`, with the elements on the axes from the third on.
-
-    Returns:
-        float32 `[r, r, count]`.
+    Maps float32 `[r, count, ...]`, with elements from the third axis on, to `[r, r, count]`.
     """
     rows = ops.reshape(rows, (*rows.shape[:2], math.prod(rows.shape[2:])))
     # XLA multiplies two matrices three times as fast as a batch of one.

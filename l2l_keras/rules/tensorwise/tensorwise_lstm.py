@@ -39,9 +39,8 @@ class TensorwiseLSTM(TensorwiseRule):
     tensor's shape, its step size, the number of steps, and the mean hidden state of all tensors.
 
     The LSTM costs about ten thousand multiplications a tensor. A weight costs about as much as with
-    Adam, and a float for each momentum and each average of squares. Whitening rows costs as much
-    again, and an orthogonal factor more: 20 multiplications of a weight for each row of its matrix,
-    5,000 at most.
+    Adam, and a float for each momentum and each average of squares. Whitening rows doubles this. An
+    orthogonal factor costs a weight 20 multiplications for each row of its matrix, 5,000 at most.
 
     Args:
         units: Units of the LSTM. Defaults to 24.
@@ -50,11 +49,10 @@ class TensorwiseLSTM(TensorwiseRule):
         orthogonal: Indices of the momenta whose orthogonal factors are directions as well. Defaults
             to (), none.
         whitened_rows: Largest number of neighbouring rows of a matrix over which updates are
-            whitened, so that what rows have in common does not drown how they differ. Defaults to
-            0: no whitening.
-        half_whitened_rows: Number of rows, the product of all axes but the last, of a tensor whose
-            update is half whitened: of n rows, the whitened fraction is n² / (n² +
-            half_whitened_rows²). How a few rows differ is mostly noise. Defaults to 32.
+            whitened: otherwise, what rows share may hide how they differ. Defaults to 0, none.
+        half_whitened_rows: The whitened fraction of an update is n² / (n² + half_whitened_rows²),
+            with n rows, the product of all axes but the last: how a few differ is mostly noise.
+            Defaults to 32.
         nominal: Weight of the first momentum over √v, Adam's direction, before the LSTM's output is
             added to it. Defaults to 1.
         largest_step: Limit of the RMS of an update, as a fraction of the RMS of the tensor's
@@ -69,9 +67,8 @@ class TensorwiseLSTM(TensorwiseRule):
             inputs of a unit, 4,096 at most, as (1 + n / 64) ** -fan_in_exponent: wide layers then
             change as narrow ones in meta-training do. An embedding has one input. Defaults to 0.5.
         wide_fan_in: They also fall with the number n of inputs in use, as
-            (1 + (n / wide_fan_in) ** 2) ** -0.25, for layers wider than those of meta-training. The
-            fraction of inputs in use is that of gradients that are not zero: in bags of words, the
-            words of the minibatch. None (the default) for no such fall.
+            (1 + (n / wide_fan_in) ** 2) ** -0.25, for layers wider than those of meta-training.
+            Inputs in use have gradients that are not zero. None (the default) for no such fall.
         size_exponent: Step sizes of small weights fall with their RMS over that of Glorot's
             initializer, relative to the geometric mean of this ratio over all layers if it is less,
             to this power. Layers multiply: a step that others hardly feel replaces a small one.
@@ -95,10 +92,9 @@ class TensorwiseLSTM(TensorwiseRule):
         >>> [tuple(array.shape) for array in state]
         [(3,), (3,), (3,), (3,), (3,), (52, 1)]
 
-    Source: Metz et al., "VeLO: training versatile learned optimizers by scaling up" (2022), has a
-    network for each tensor that controls a cheap rule for each element; Wichrowska et al., "Learned
-    optimizers that scale and generalize" (2017), has momenta on several time scales and scale-free
-    inputs.
+    Source: Metz et al., "VeLO: training versatile learned optimizers by scaling up" (2022), for the
+    network of each tensor; Wichrowska et al., "Learned optimizers that scale and generalize"
+    (2017), for momenta on several time scales and scale-free inputs.
     """
 
     def __init__(
@@ -173,18 +169,13 @@ class TensorwiseLSTM(TensorwiseRule):
         return len(self.orthogonal)
 
     def advance(self, gradient: Tensor, state: Sequence[Tensor]) -> list[Tensor]:
-        """Updates momenta and averages of squares; see `TensorwiseRule.advance`."""
+        """See `TensorwiseRule.advance`: updates momenta and averages of squares."""
         return self._momenta.advance(gradient, state)
 
     def directions(
         self, gradient: Tensor, state: Sequence[Tensor], parameters: Tensor
     ) -> list[Tensor]:
-        """Divides momenta and gradient by √v; see `TensorwiseRule.directions`.
-
-        Returns:
-            The momenta over √v, the gradient over √v, the momenta, the parameters, and √v; with
-            `wide_fan_in`, 1 where the gradient is not zero.
-        """
+        """See `TensorwiseRule.directions`; the last row is 1 where the gradient is not zero."""
         relative, relative_gradient, root = self._momenta.directions(gradient, state)
         momenta = state[: len(self.momenta)]
         rows = [*relative, relative_gradient, *momenta, parameters, root]
@@ -193,19 +184,17 @@ class TensorwiseLSTM(TensorwiseRule):
         return rows
 
     def matrix_directions(self, state: Sequence[Tensor], shape: Shape) -> list[Tensor]:
-        """Computes orthogonal factors of momenta; see `TensorwiseRule.matrix_directions`.
-
-        They are scaled to the RMS of the momenta over √v, which vanishes with the gradients.
-        """
+        """See `TensorwiseRule.matrix_directions`: orthogonal factors of momenta."""
         factors = []
         for index in self.orthogonal:
+            # Scaled to the RMS of the momentum over √v, which vanishes with the gradients.
             squares = ops.square(self._momenta.relative(index, state))
             scale = ops.sqrt(ops.mean(squares, axis=-1, keepdims=True))
             factors.append(scale * orthogonal_factor(state[index], shape))
         return factors
 
     def refine(self, sums: Tensor, shape: Shape) -> Tensor:
-        """Whitens rows; see `TensorwiseRule.refine`."""
+        """See `TensorwiseRule.refine`: whitens rows."""
         if not self.whitened_rows:
             return sums
         rows = math.prod(shape[:-1])
@@ -213,7 +202,7 @@ class TensorwiseLSTM(TensorwiseRule):
         return whiten_rows(sums, shape, self.whitened_rows, degree)
 
     def control(self, gram: Tensor, state: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
-        """Runs the LSTM; see `TensorwiseRule.control`."""
+        """See `TensorwiseRule.control`."""
         hidden, cell, *own = ops.split(
             state, [self.units, *range(2 * self.units, self.tensor_rows)]
         )
@@ -251,16 +240,11 @@ class TensorwiseLSTM(TensorwiseRule):
         return -step_size * mix, state
 
     def step_size(self, log_rate: Tensor, steps: Tensor) -> Tensor:
-        """Returns the step size of narrow layers.
-
-        Args:
-            log_rate: See `l2l_keras.rules.tensorwise.step_sizes`; a row of the state of tensors.
-            steps: Number of steps, of the same shape.
-        """
+        """Returns the step size of narrow layers, of the shape of `log_rate` and `steps`."""
         return step_sizes.step_size(log_rate, steps, self.decay_exponent, self.decay_steps)
 
     def diagnose(self, state: Tensor) -> dict[str, Tensor]:
-        """Returns the step size and the share of saturated cells; see `UpdateRule.diagnose`."""
+        """See `UpdateRule.diagnose`: the step size and the share of saturated cells."""
         log_rate, steps = state[2 * self.units, 0], state[2 * self.units + 1, 0]
         return {
             "step size": self.step_size(log_rate, steps),

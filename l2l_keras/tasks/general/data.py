@@ -112,12 +112,13 @@ def label_noise(data: Data, part: float) -> Data:
     return noisy
 
 
-def skewed(data: Data) -> Data:
-    """Skews standardized features by x → ±exp(±s x), s up to 0.8, and standardizes them again.
+def skewed_clusters(*arguments: Any) -> Data:
+    """Returns `clusters` with features skewed by x → ±exp(±s x), s up to 0.8, and standardized.
 
     Tails on one side are as long as those of lengths, areas and incomes.
     """
     random = np.random.default_rng(22)
+    data = clusters(*arguments)
     features = data["train"][0].shape[1]
     skews = 0.8 * random.uniform(0.2, 1.0, features) * random.choice([-1.0, 1.0, 1.0], features)
     x = np.sign(skews) * np.exp(skews * np.concatenate([x for x, _ in data.values()]))

@@ -15,6 +15,7 @@ from keras.layers import GRU, LSTM, LayerNormalization
 from keras.regularizers import L2
 
 from l2l_keras.tasks.general.data import (
+    Data,
     DigitImages,
     clusters,
     correlated,
@@ -26,7 +27,7 @@ from l2l_keras.tasks.general.data import (
     ratings,
     regions,
     sines,
-    skewed,
+    skewed_clusters,
     table,
     teacher,
     text,
@@ -55,14 +56,20 @@ MakeTask = Callable[[DigitImages], KerasTask]
 
 
 def _classes(
-    units: Sequence[int], data: tuple[Any, ...], batch_size: int, noise: float = 0.0, **options: Any
+    units: Sequence[int],
+    data: tuple[Any, ...],
+    batch_size: int,
+    noise: float = 0.0,
+    generate: Callable[..., Data] = clusters,
+    **options: Any,
 ) -> MakeTask:
-    """Makes perceptrons that classify `clusters(*data)`, of whose labels a part is noise."""
+    """Makes perceptrons that classify `generate(*data)`, of whose labels a part is noise."""
     return lambda _: classifier(
-        mlp(*units, **options), label_noise(clusters(*data), noise), batch_size
+        mlp(*units, **options), label_noise(generate(*data), noise), batch_size
     )
 
 
+_skewed = functools.partial(_classes, generate=skewed_clusters)
 _unbalanced = functools.partial(_classes, unbalanced=True)
 
 TRAINING_TASKS: dict[str, MakeTask] = {
@@ -120,17 +127,11 @@ TRAINING_TASKS: dict[str, MakeTask] = {
     "apart_shallow_classes": _unbalanced((40, 32), (2, 17, 840, 6.0), 8, noise=0.04),
     "apart_deep_classes": _unbalanced((48, 32, 24), (4, 38, 660, 5.0), 64, dropout=0.1),
     # Outliers, whose gradients are far larger than those of other rows.
-    "skewed_classes": lambda _: classifier(
-        mlp(48, 48, dropout=0.2), skewed(clusters(2, 27, 780, 5.0)), 32
-    ),
-    "skewed_shallow_classes": lambda _: classifier(
-        mlp(64, init=badly_scaled), skewed(clusters(3, 23)), 16
-    ),
-    "apart_skewed_classes": lambda _: classifier(
-        mlp(56, 56, dropout=0.1, unbalanced=True), skewed(clusters(2, 31, 630, 5.0)), 32
-    ),
-    "apart_skewed_shallow_classes": lambda _: classifier(
-        mlp(40, unbalanced=True), skewed(label_noise(clusters(2, 19, 870, 5.0), 0.02)), 16
+    "skewed_classes": _skewed((48, 48), (2, 27, 780, 5.0), 32, dropout=0.2),
+    "skewed_shallow_classes": _skewed((64,), (3, 23), 16, init=badly_scaled),
+    "apart_skewed_classes": _skewed((56, 56), (2, 31, 630, 5.0), 32, dropout=0.1, unbalanced=True),
+    "apart_skewed_shallow_classes": _skewed(
+        (40,), (2, 19, 870, 5.0), 16, noise=0.02, unbalanced=True
     ),
     "mislabelled_classes": _classes((40, 24), (3, 15, 2400, 3.0), 16, noise=0.1, init=badly_scaled),
     "mislabelled_linear": _classes((), (2, 25, 1500), 8, noise=0.2),
@@ -201,13 +202,9 @@ VALIDATION_TASKS: dict[str, MakeTask] = {
     ),
     "apart_two_kinds": _unbalanced((64, 32), (2, 29, 600, 5.0), 32, noise=0.02, dropout=0.3),
     "apart_shallow_kinds": _unbalanced((48,), (3, 21, 720, 4.0), 16, noise=0.03, dropout=0.15),
-    "skewed_kinds": lambda _: classifier(
-        mlp(40, 32, dropout=0.1), skewed(clusters(3, 25, 750, 5.0)), 16
-    ),
-    "apart_skewed_kinds": lambda _: classifier(
-        mlp(48, 32, dropout=0.2, unbalanced=True),
-        skewed(label_noise(clusters(2, 28, 690, 6.0), 0.02)),
-        32,
+    "skewed_kinds": _skewed((40, 32), (3, 25, 750, 5.0), 16, dropout=0.1),
+    "apart_skewed_kinds": _skewed(
+        (48, 32), (2, 28, 690, 6.0), 32, noise=0.02, dropout=0.2, unbalanced=True
     ),
     "mislabelled_kinds": _classes((32, 16), (2, 20, 1800, 3.0), 16, noise=0.1, init=badly_scaled),
     "mislabelled_images": lambda images: classifier(

@@ -168,22 +168,20 @@ def matrix_factorization(rows: int, rank: int) -> Architecture:
 def classifier(
     architecture: Architecture, data: Any, batch_size: int, classes: int | None = None
 ) -> KerasTask:
-    """Returns a task with int labels: the loss is the cross-entropy of logits.
-
-    By default, the number of classes is 1 plus the largest label.
-    """
+    """Returns a task of logits and int labels, of as many `classes` as occur by default."""
     classes = classes or 1 + max(int(np.max(y)) for _, y in data.values())
     return _task(architecture, data, batch_size, cross_entropy(), classes)
 
 
 def logistic(architecture: Architecture, data: Any, batch_size: int) -> KerasTask:
     """Returns a task with targets from 0 to 1: the loss is the binary cross-entropy of logits."""
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    return _task(architecture, data, batch_size, loss, data["train"][1].shape[-1])
+    return regressor(
+        architecture, data, batch_size, keras.losses.BinaryCrossentropy(from_logits=True)
+    )
 
 
 def regressor(
-    architecture: Architecture, data: Any, batch_size: int, loss: str = "mean_squared_error"
+    architecture: Architecture, data: Any, batch_size: int, loss: Any = "mean_squared_error"
 ) -> KerasTask:
     """Returns a task with float targets `[examples, outputs]`."""
     return _task(architecture, data, batch_size, loss, data["train"][1].shape[-1])

@@ -18,17 +18,7 @@ PREPROCESSING = {"log_sign": log_sign, "none": lambda x: x[None]}
 
 
 def step(weights, averaged_units, inputs, state):
-    """One step of the layers, and the outputs after it.
-
-    Args:
-        weights: Kernel, recurrent kernel and bias of each layer, then of the outputs.
-        averaged_units: How many units of each layer put out their mean over elements.
-        inputs: `[inputs, n]`.
-        state: Hidden and cell state of each layer, `[units, n]`.
-
-    Returns:
-        `(outputs, state)`: `[outputs, n]`, and the next state.
-    """
+    """Outputs `[outputs, n]` and the next state, from inputs `[inputs, n]`."""
     *layers, output_kernel, output_bias = [w.astype("float64") for w in weights]
     new_state = []
     for layer in range(len(layers) // 3):

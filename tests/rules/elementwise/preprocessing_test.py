@@ -24,15 +24,9 @@ def test_log_sign_has_the_values_of_the_paper(gradient, features):
     np.testing.assert_allclose(actual[:, 0], features, rtol=1e-5, atol=1e-6)
 
 
-def test_log_sign_takes_its_scale():
-    actual = np.asarray(log_sign(ops.array([np.exp(-3.0), np.exp(-1.0)], "float32"), p=2.0))
-    np.testing.assert_allclose(actual, [[-1.0, -0.5], [np.exp(-1.0), 1.0]], rtol=1e-5)
-
-
 def test_none_is_the_gradient():
     function, features = get_preprocessing("none")
-    gradient = np.array([1.0, -0.3, 0.0, 1e-7, -20.0], "float32")
-    np.testing.assert_array_equal(function(ops.array(gradient)), gradient[None])
+    np.testing.assert_array_equal(function(ops.array([1.0, -3.0, 0.0])), [[1.0, -3.0, 0.0]])
     assert features == 1
 
 

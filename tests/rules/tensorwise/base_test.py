@@ -11,9 +11,8 @@ from l2l_keras.rules import Tensors, TensorwiseLSTM
 class WithGain(TensorwiseLSTM):
     """A subclass with a trained weight in `refine`."""
 
-    def __init__(self, gain=1.0, **kwargs):
+    def __init__(self, gain, **kwargs):
         super().__init__(**kwargs)
-        self.gain = gain
         self.factor = self.add_weight((), keras.initializers.Constant(gain))
 
     def refine(self, sums, shape):
@@ -26,9 +25,9 @@ class Unsampled(TensorwiseLSTM):
     samples = False
 
 
-def updates(rule, shape, steps=1, seed=0):
+def updates(rule, shape, steps=1):
     """Updates of one tensor by random gradients, `[steps, n]`."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     state = rule.initial_state(int(np.prod(shape)))
     parameters = ops.array(0.05 * random.normal(size=state[0].shape), "float32")
     taken = []

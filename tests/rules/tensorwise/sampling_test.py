@@ -12,10 +12,10 @@ from l2l_keras.rules import Tensors
 from l2l_keras.rules.tensorwise.sampling import LARGE, sample
 
 
-def mean_square(array, sampled=True):
+def mean_square(array):
     """The mean of an array's squares, by the Gram matrix of one direction."""
     row = ops.array(array.reshape(1, -1), "float32")
-    return ops.convert_to_numpy(Tensors([array.shape]).gram_matrices(row, sampled))[0, 0, 0]
+    return ops.convert_to_numpy(Tensors([array.shape]).gram_matrices(row, sampled=True))[0, 0, 0]
 
 
 @settings(max_examples=50, deadline=None)
@@ -61,22 +61,6 @@ def test_samples_represent_tensors_with_unlike_rows(shape):
         for array in (gradient, gradient != 0.0):
             ratios.append(mean_square(array) / np.mean(np.square(array.astype("float64"))))
     np.testing.assert_allclose(np.reshape(ratios, (-1, 2)).mean(axis=0), 1.0, rtol=0.1)
-
-
-def test_sampled_gram_matrices_agree_with_those_of_all_elements():
-    """To 5 % of the product of both directions' RMS, for a 512×512 gradient."""
-    random = np.random.default_rng(0)
-    gradient = random.normal(size=512 * 512)
-    momentum = 0.5 * gradient + random.normal(size=gradient.size)
-    rows = ops.array([gradient, momentum, np.abs(gradient), gradient / 10.0], "float32")
-    tensors = Tensors([(512, 512)])
-    sampled, full = (
-        ops.convert_to_numpy(tensors.gram_matrices(rows, sampled))[:, :, 0]
-        for sampled in (True, False)
-    )
-    root = np.sqrt(np.diag(full))
-    difference = np.abs(sampled - full) / np.outer(root, root)
-    assert 0.0 < difference.max() < 0.05
 
 
 if __name__ == "__main__":

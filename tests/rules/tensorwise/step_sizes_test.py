@@ -49,9 +49,8 @@ def test_glorot_rms_is_that_of_keras_initializer():
 
 
 def test_step_sizes_of_layers_that_are_all_small_do_not_fall():
-    actual = step_sizes.small_weights_factor(
-        ops.full((1, 2), 0.01), ops.zeros((1, 2)), Tensors([(96, 4), (28, 4)]), 0.5
-    )
+    small, tensors = ops.full((1, 2), 0.01), Tensors([(96, 4), (28, 4)])
+    actual = step_sizes.small_weights_factor(small, ops.zeros((1, 2)), tensors, 0.5)
     np.testing.assert_allclose(numpy(actual), 1.0, rtol=1e-5)
 
 

@@ -35,9 +35,8 @@ def test_gram_matrices_and_combinations_are_those_of_each_tensor(shapes, rows, s
         own = x[:, start : start + size]
         expected = own @ own.T / max(size, 1)
         np.testing.assert_allclose(gram[:, :, k], expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(
-            combined[start : start + size], coefficients[:, k] @ own, rtol=1e-4, atol=1e-5
-        )
+        part, expected = combined[start : start + size], coefficients[:, k] @ own
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
         start += size
 
 

@@ -13,7 +13,7 @@ MAKERS = {
     "table": lambda: data.table(8, count=300),
     "clusters": lambda: data.clusters(3, 6, count=300),
     "label_noise": lambda: data.label_noise(data.clusters(3, 6, count=300), 0.5),
-    "skewed": lambda: data.skewed(data.clusters(3, 6, count=300)),
+    "skewed_clusters": lambda: data.skewed_clusters(3, 6, 300),
     "correlated": lambda: data.correlated(6, count=300),
     "textures": lambda: data.textures(4, 8, count=300),
     "markov_chain": lambda: data.markov_chain(9, 5, count=300),
@@ -43,11 +43,12 @@ def test_splits_are_equally_large_finite_different_and_reproducible(name):
 
 
 def test_skewed_features_have_a_long_tail_and_keep_their_order():
-    plain = data.clusters(3, 8, count=3000)
-    x, labels = (np.concatenate(part) for part in zip(*data.skewed(plain).values(), strict=True))
-    before = np.concatenate([examples for examples, _ in plain.values()])
+    (before, classes), (x, labels) = (
+        (np.concatenate(part) for part in zip(*generate(3, 8, 3000).values(), strict=True))
+        for generate in (data.clusters, data.skewed_clusters)
+    )
     np.testing.assert_array_equal(np.argsort(x, axis=0), np.argsort(before, axis=0))
-    np.testing.assert_array_equal(labels, np.concatenate([y for _, y in plain.values()]))
+    np.testing.assert_array_equal(labels, classes)
     np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), 1.0, atol=1e-5)
     skews = np.mean(x**3, axis=0)

@@ -1,0 +1,105 @@
+"""Meta-gradients with second derivatives: earlier updates change later gradients.
+
+With λ_t = ∂L/∂θ_t, H_t the Hessian of the optimizee at θ_t, and d_t the derivative of the meta-loss
+with respect to the gradient that the rule saw there, going backwards,
+
+    λ_t = λ_{t+1} + ∂L/∂f_t · ∇f(θ_t) + H_t · d_t,
+
+and ∂L/∂u_{t-1} = λ_t. That is one Hessian-vector product a step. The optimizee's state, such as the
+averages of batch normalization, counts as given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from l2l_keras.meta import graph_loops
+from l2l_keras.meta.inner_loop import InnerLoop, Steps, scaled
+from l2l_keras.meta.trace import Trace, recall
+
+Tensor = Any
+Nest = Any
+
+
+def meta_gradient(
+    loop: InnerLoop,
+    weights: list[Tensor],
+    trace: Trace,
+    d_losses: Tensor,
+    steps: Steps,
+    clip_through_time: bool,
+) -> list[Tensor]:
+    """Computes the whole meta-gradient of a window, one vector for each rule.
+
+    Args:
+        loop: The inner loop.
+        weights: φ, as returned by `InnerLoop.pack`.
+        trace: The window's trace, with all caches and the optimizees.
+        d_losses: See `first_order.meta_gradient`.
+        steps: The window's steps.
+        clip_through_time: Whether to clip λ_t to the norm that it would have without second
+            derivatives.
+    """
+    read = graph_loops.read
+    gradients = loop.partition.split(scaled(trace.gradients.stack(), steps.scale))
+    recalled = [recall(loop, weights, trace, k, own) for k, own in enumerate(gradients)]
+
+    def body(
+        t: Tensor,
+        d_weights: list,
+        first_order: Any,
+        d_parameters: Any,
+        d_gradient: Any,
+        d_states: list,
+    ) -> tuple:
+        # `d_gradient` is that of ∇f(θ_{t+1}), which the next step used.
+        parameters, task_state = read(trace.optimizee, t)
+        d_loss = d_losses[t] * trace.gradients.read(t + 1)
+        d_parameters += d_loss
+        d_parameters += loop.hessian_vector_product(
+            parameters, task_state, steps.draw(t), d_gradient
+        )
+        if clip_through_time:
+            first_order += d_loss
+            d_parameters, d_states = clip(first_order, d_parameters, d_states)
+        d_updates = loop.partition.split(scaled(d_parameters, steps.scale))
+        parts, d_gradients, new_d_states = [], [], []
+        for k, piece in enumerate(loop.pieces):
+            caches, states = recalled[k]
+            d_step, d_piece, d_state = piece.rule.backward(
+                weights[piece.group],
+                gradients[k][t],
+                read(states, t),
+                read(states, t + 1),
+                read(caches, t),
+                d_updates[k],
+                d_states[k],
+                with_gradient=True,
+            )
+            parts.append(d_step)
+            d_gradients.append(d_piece)
+            new_d_states.append(d_state)
+        d_gradient = scaled(loop.partition.join(d_gradients), steps.scale)
+        d_weights = [d + part for d, part in zip(d_weights, loop.sum_by_rule(parts), strict=True)]
+        return d_weights, first_order, d_parameters, d_gradient, new_d_states
+
+    zeros = tf.zeros((loop.task.size,))
+    start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, loop.initial_states())
+    return graph_loops.run(range(steps.unroll)[::-1], body, start)[0]
+
+
+def clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, Nest]:
+    """Clips a derivative to the norm of the first-order one, and scales other derivatives alike.
+
+    A derivative that is not finite is replaced by the first-order one; others that are not finite
+    become zero.
+    """
+    largest, norm = tf.norm(first_order), tf.norm(derivative)
+    finite = tf.math.is_finite(norm)
+    factor = tf.where(finite, tf.math.divide_no_nan(largest, tf.maximum(norm, largest)), 0.0)
+    clipped = tf.where(finite, factor * derivative, first_order)
+    return clipped, tf.nest.map_structure(
+        lambda part: tf.where(tf.math.is_finite(part), factor * part, 0.0), rest
+    )
