@@ -10,33 +10,24 @@ from l2l_keras.tasks.base import Task
 class Mixture:
     """Training tasks of a rule, and validation tasks that choose its best weights.
 
-        A rule generalizes to models, losses and data similar to those of its training tasks.
+    A rule generalizes to models, losses and data similar to those of its training tasks.
 
-        Args:
-            members: The training tasks, by name.
-            validation: The validation tasks, by name, of which the validation optimizees are used.
-                Defaults to the training tasks.
-            name: Name of the mixture. Defaults to `"mixture"`.
-            validation_mean: How validation losses are averaged over optimizees: `"geometric"`
-                (default), since losses of different tasks cannot be added, or `"arithmetic"`.
+    Args:
+        members: The training tasks, by name.
+        validation: The validation tasks, by name, of which the validation optimizees are used.
+            Defaults to the training tasks.
+        name: Name of the mixture. Defaults to `"mixture"`.
+        validation_mean: How validation losses are averaged over optimizees: `"geometric"`
+            (default), since losses of different tasks cannot be added, or `"arithmetic"`.
 
-    <<<<<<< HEAD
-    =======
-        Attributes:
-            members: The training tasks, by name.
-            validation: The validation tasks, by name.
-            name: Name of the mixture.
-            validation_mean: `"geometric"` or `"arithmetic"`.
+    Raises:
+        ValueError: If there are no tasks, or `validation_mean` is not as described.
 
-    >>>>>>> main
-        Raises:
-            ValueError: If there are no tasks, or `validation_mean` is not as described.
-
-        Example:
-            >>> small, large = (l2l_keras.tasks.Quadratic(dimension) for dimension in (2, 20))
-            >>> mixture = l2l_keras.tasks.Mixture({"small": small, "large": large})
-            >>> list(mixture.validation)
-            ['small', 'large']
+    Example:
+        >>> small, large = (l2l_keras.tasks.Quadratic(dimension) for dimension in (2, 20))
+        >>> mixture = l2l_keras.tasks.Mixture({"small": small, "large": large})
+        >>> list(mixture.validation)
+        ['small', 'large']
     """
 
     def __init__(
@@ -53,10 +44,8 @@ class Mixture:
                     f"`{argument}` must be a dictionary of one task or more. Received: {tasks!r}"
                 )
         if validation_mean not in ("arithmetic", "geometric"):
-            raise ValueError(
-                "`validation_mean` must be 'arithmetic' or 'geometric'. "
-                f"Received: {validation_mean!r}"
-            )
+            expected = "`validation_mean` must be 'arithmetic' or 'geometric'"
+            raise ValueError(f"{expected}. Received: {validation_mean!r}")
         self.members = dict(members)
         self.validation = dict(validation)
         self.name = name
@@ -69,16 +58,7 @@ class Mixture:
 
 
 def as_mixture(task: Task | Mixture) -> Mixture:
-    """Returns a task as a mixture of one, and a mixture as it is.
-
-    Args:
-        task: A task or a mixture.
-
-    Example:
-        >>> mixture = as_mixture(l2l_keras.tasks.Quadratic())
-        >>> list(mixture.members), mixture.validation_mean
-        (['quadratic'], 'arithmetic')
-    """
+    """Returns a task as a mixture of one, and a mixture as it is."""
     if isinstance(task, Mixture):
         return task
     return Mixture({task.name: task}, name=task.name, validation_mean="arithmetic")

@@ -168,16 +168,15 @@ def matrix_factorization(rows: int, rank: int) -> Architecture:
 def classifier(
     architecture: Architecture, data: Any, batch_size: int, classes: int | None = None
 ) -> KerasTask:
-    """Returns a task of logits and int labels, of as many `classes` as occur by default."""
+    """Returns a task of int labels; by default, there are 1 plus the largest label `classes`."""
     classes = classes or 1 + max(int(np.max(y)) for _, y in data.values())
     return _task(architecture, data, batch_size, cross_entropy(), classes)
 
 
 def logistic(architecture: Architecture, data: Any, batch_size: int) -> KerasTask:
     """Returns a task with targets from 0 to 1: the loss is the binary cross-entropy of logits."""
-    return regressor(
-        architecture, data, batch_size, keras.losses.BinaryCrossentropy(from_logits=True)
-    )
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    return regressor(architecture, data, batch_size, loss)
 
 
 def regressor(
