@@ -26,10 +26,9 @@ class Task(abc.ABC):
 
     An optimizee is a flat float32 vector of parameters `[size]` and a state: the coefficients of a
     quadratic, the moving averages of batch normalization, the seeds of dropout. The three splits
-    share neither data nor initializations.
-
-    A task may hold several independent functions, each of its own part of the parameters; the loss
-    is then a vector, and every function follows the gradient of its own loss.
+    share neither data nor initializations. A task may hold several independent functions, each of
+    its own part of the parameters: the loss is then a vector, and every function follows the
+    gradient of its own loss.
 
     Attributes:
         name: Name of the task.
@@ -63,7 +62,6 @@ class Task(abc.ABC):
             `(parameters, state)`: float32 `[size]`, and a nested structure of tensors.
         """
 
-    @abc.abstractmethod
     def batch(self, split: Split, seed: Tensor) -> Nest:
         """Draws one minibatch. Pure; called inside compiled loops.
 
@@ -72,8 +70,10 @@ class Task(abc.ABC):
             seed: int32 `[2]`, a seed of TensorFlow's stateless random operations.
 
         Returns:
-            A nested structure of tensors; `()` if a task has no data.
+            A nested structure of tensors. Defaults to `()`, for tasks without data.
         """
+        del split, seed
+        return ()
 
     @abc.abstractmethod
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
@@ -89,25 +89,14 @@ class Task(abc.ABC):
         """
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """Splits a vector into the arrays of `layout`.
-
-        Args:
-            vector: `[size]`, such as the parameters or their gradient.
-
-        Returns:
-            An array for each entry of `layout`.
-        """
+        """Splits a vector `[size]`, such as a gradient, into the arrays of `layout`."""
         parts = tf.split(vector, [math.prod(weight.shape) for weight in self.layout])
         return [tf.reshape(p, weight.shape) for p, weight in zip(parts, self.layout, strict=True)]
 
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest
     ) -> tuple[Tensor, Tensor, Nest]:
-        """Computes the loss of every function, and its gradient; arguments as for `loss`.
-
-        Returns:
-            `(losses, gradient, state)`: float32 `[functions]`, float32 `[size]`, the next state.
-        """
+        """Computes what `loss` does, and the gradient `[size]`: `(losses, gradient, state)`."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             losses, state = self.loss(parameters, state, batch)
@@ -117,14 +106,7 @@ class Task(abc.ABC):
     def hessian_vector_product(
         self, parameters: Tensor, state: Nest, batch: Nest, vector: Tensor
     ) -> Tensor:
-        """Computes the product of every function's Hessian with a vector.
-
-        Args:
-            parameters: float32 `[size]`.
-            state: As returned by `sample`.
-            batch: As returned by `batch`.
-            vector: float32 `[size]`, as the result.
-        """
+        """Computes the product, `[size]`, of every function's Hessian with a vector `[size]`."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             _, gradient, _ = self.loss_and_gradient(parameters, state, batch)
@@ -137,18 +119,7 @@ class Task(abc.ABC):
 
 
 def split_seed(split: Split, seed: int) -> int:
-    """Maps seeds so that those of different splits differ.
-
-    Args:
-        split: `"train"`, `"validation"` or `"test"`.
-        seed: Non-negative integer below 2**29.
-
-    Returns:
-        An integer below 2**31.
-
-    Raises:
-        ValueError: If `split` or `seed` is not as described.
-    """
+    """Maps a seed below 2**29 to one below 2**31, so that seeds of different splits differ."""
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}")
     if not 0 <= seed < 2**29:

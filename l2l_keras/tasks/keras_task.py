@@ -32,8 +32,8 @@ class KerasTask(Task):
         batch_size: Examples in a minibatch. Defaults to 128.
         transform: Function of `(x, y)` applied to every minibatch, for example to scale pixels
             that are stored in a compact type. Defaults to none.
-        jit_compile: Whether to compile the model with XLA. Best for small dense models; on a CPU,
-            convolutions become several times slower. Defaults to False.
+        jit_compile: Whether to compile the model with XLA. Best for small dense models; Keras'
+            convolutions become several times slower on a CPU. Defaults to False.
         name: Name of the task. Defaults to `"keras_task"`.
 
     Raises:
@@ -64,9 +64,7 @@ class KerasTask(Task):
         self.jit_compile = jit_compile
         self._model_fn = model_fn
         self._model = self._new_model(0)
-        self._shapes = [tuple(v.shape) for v in self._model.trainable_variables]
-        self._dtypes = [v.dtype for v in self._model.trainable_variables]
-        if not self._shapes:
+        if not self.layout:
             raise ValueError("`model_fn` must return a model with trainable variables.")
         self._loss = keras.losses.get(loss)
         self._batch_size = batch_size
@@ -76,28 +74,24 @@ class KerasTask(Task):
     @property
     def size(self) -> int:
         """Number of the model's trainable parameters."""
-        return sum(map(math.prod, self._shapes))
+        return sum(math.prod(weight.shape) for weight in self.layout)
 
     @property
     def layout(self) -> tuple[Weight, ...]:
         """The model's trainable variables."""
-        variables = self._model.trainable_variables
-        return tuple(
-            Weight(v.path, shape) for v, shape in zip(variables, self._shapes, strict=True)
-        )
+        return tuple(Weight(v.path, tuple(v.shape)) for v in self._model.trainable_variables)
 
     def sample(self, split: Split, seed: int) -> tuple[Tensor, Nest]:
         """Draws fresh weights and the model's other variables; see `Task.sample`."""
         model = self._new_model(split_seed(split, seed))
-        shapes = [tuple(v.shape) for v in model.trainable_variables]
-        if shapes != self._shapes:
+        variables = model.trainable_variables
+        shapes = [tuple(v.shape) for v in variables]
+        if shapes != (expected := [weight.shape for weight in self.layout]):
             raise ValueError(
                 "`model_fn` must return the same architecture at every call. Expected variables "
-                f"of shapes {self._shapes}. Received: {shapes}"
+                f"of shapes {expected}. Received: {shapes}"
             )
-        parameters = [
-            tf.cast(tf.reshape(v.value, [-1]), "float32") for v in model.trainable_variables
-        ]
+        parameters = [tf.cast(tf.reshape(v.value, [-1]), "float32") for v in variables]
         state = tuple(tf.convert_to_tensor(v.value) for v in model.non_trainable_variables)
         return tf.concat(parameters, axis=0), state
 
@@ -112,10 +106,8 @@ class KerasTask(Task):
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes the model's training loss; see `Task.loss`."""
         x, y = batch
-        weights = [
-            tf.cast(part, dtype)
-            for part, dtype in zip(self.unflatten(parameters), self._dtypes, strict=True)
-        ]
+        variables = zip(self.unflatten(parameters), self._model.trainable_variables, strict=True)
+        weights = [tf.cast(part, variable.dtype) for part, variable in variables]
         prediction, state, extra_losses = self._model.stateless_call(
             weights, list(state), x, training=True, return_losses=True
         )

@@ -18,18 +18,7 @@ Tensor = Any
 
 
 class Convolution(keras.layers.Conv2D):
-    """A 2D convolution with padding, computed as a matrix product of patches and kernel.
-
-    Args:
-        filters: Number of filters.
-        size: Height and width of the kernel.
-        strides: Stride along both axes. Defaults to 1.
-        use_bias: Whether to add a bias. Defaults to True.
-
-    Example:
-        >>> Convolution(4, size=3)(np.ones((2, 8, 8, 1))).shape
-        TensorShape([2, 8, 8, 4])
-    """
+    """A padded `size` × `size` convolution, computed as a matrix product of patches and kernel."""
 
     def __init__(self, filters: int, size: int, strides: int = 1, use_bias: bool = True) -> None:
         super().__init__(filters, size, strides, padding="same", use_bias=use_bias)
@@ -54,12 +43,7 @@ class Convolution(keras.layers.Conv2D):
 
 
 class AveragePooling(keras.layers.Layer):
-    """Averages 2×2 squares of pixels.
-
-    Example:
-        >>> AveragePooling()(np.ones((2, 8, 8, 3))).shape
-        TensorShape([2, 4, 4, 3])
-    """
+    """Averages 2×2 squares of pixels."""
 
     def call(self, inputs: Tensor) -> Tensor:
         """Pools images `[batch, height, width, channels]` of even height and width."""
@@ -69,12 +53,7 @@ class AveragePooling(keras.layers.Layer):
 
 
 class BatchNormalization(keras.layers.Layer):
-    """Normalizes by the statistics of the minibatch, as Keras' layer does in training.
-
-    Example:
-        >>> BatchNormalization()(np.ones((2, 3))).shape
-        TensorShape([2, 3])
-    """
+    """Normalizes by the statistics of the minibatch, as Keras' layer does in training."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the scale γ and the offset β."""
@@ -91,27 +70,17 @@ class BatchNormalization(keras.layers.Layer):
 
 
 class ActivationMixture(keras.layers.Layer):
-    """Applies one of several activation functions.
+    """Applies one of Keras' activation functions, of index `chosen` among their names.
 
     The choice is a non-trainable weight: models with different activations share one compiled
     program.
-
-    Args:
-        activations: Names of Keras' activation functions.
-        chosen: Index of the one to apply.
-
-    Example:
-        >>> layer = ActivationMixture(["relu", "tanh"], chosen=0)
-        >>> layer(np.array([[-1.0, 2.0]])).numpy()
-        array([[0., 2.]], dtype=float32)
     """
 
     def __init__(self, activations: Sequence[str], chosen: int) -> None:
         super().__init__()
         self._functions = [keras.activations.get(name) for name in activations]
-        self._one_hot = self.add_weight(
-            shape=(len(activations),), initializer="zeros", trainable=False, name="one_hot"
-        )
+        shape = (len(activations),)
+        self._one_hot = self.add_weight(shape, "zeros", trainable=False, name="one_hot")
         self._one_hot.assign([float(k == chosen) for k in range(len(activations))])
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -20,12 +20,6 @@ class Mixture:
         validation_mean: How validation losses are averaged over optimizees: `"geometric"`
             (default), since losses of different tasks cannot be added, or `"arithmetic"`.
 
-    Attributes:
-        members: The training tasks, by name.
-        validation: The validation tasks, by name.
-        name: Name of the mixture.
-        validation_mean: `"geometric"` or `"arithmetic"`.
-
     Raises:
         ValueError: If there are no tasks, or `validation_mean` is not as described.
 
@@ -44,16 +38,14 @@ class Mixture:
         validation_mean: str = "geometric",
     ) -> None:
         validation = members if validation is None else validation
-        for argument, tasks in (("members", members), ("validation", validation)):
+        for argument, tasks in {"members": members, "validation": validation}.items():
             if not tasks or not all(isinstance(task, Task) for task in tasks.values()):
                 raise ValueError(
                     f"`{argument}` must be a dictionary of one task or more. Received: {tasks!r}"
                 )
         if validation_mean not in ("arithmetic", "geometric"):
-            raise ValueError(
-                "`validation_mean` must be 'arithmetic' or 'geometric'. "
-                f"Received: {validation_mean!r}"
-            )
+            expected = "`validation_mean` must be 'arithmetic' or 'geometric'"
+            raise ValueError(f"{expected}. Received: {validation_mean!r}")
         self.members = dict(members)
         self.validation = dict(validation)
         self.name = name
@@ -66,16 +58,7 @@ class Mixture:
 
 
 def as_mixture(task: Task | Mixture) -> Mixture:
-    """Returns a task as a mixture of one, and a mixture as it is.
-
-    Args:
-        task: A task or a mixture.
-
-    Example:
-        >>> mixture = as_mixture(l2l_keras.tasks.Quadratic())
-        >>> list(mixture.members), mixture.validation_mean
-        (['quadratic'], 'arithmetic')
-    """
+    """Returns a task as a mixture of one, and a mixture as it is."""
     if isinstance(task, Mixture):
         return task
     return Mixture({task.name: task}, name=task.name, validation_mean="arithmetic")

@@ -28,11 +28,7 @@ _EMBEDDED: dict[str, MakeTask] = {
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
 }
-_STORED: dict[str, MakeTask] = {
-    "cifar_convnet": cifar_convnet,
-    "general": general,
-    "mnist_mlp": mnist_mlp,
-}
+_STORED = {"cifar_convnet": cifar_convnet, "general": general, "mnist_mlp": mnist_mlp}
 
 
 def names() -> list[str]:
@@ -47,12 +43,7 @@ def names() -> list[str]:
 
 
 def stored_names() -> list[str]:
-    """Returns the names of the tasks that read a data set from a folder.
-
-    Example:
-        >>> l2l_keras.tasks.registry.stored_names()
-        ['cifar_convnet', 'general', 'mnist_mlp']
-    """
+    """Returns the names of the tasks that read a data set from a folder."""
     return sorted(_STORED)
 
 

@@ -67,18 +67,10 @@ def test_stored_data_is_read_from_data_dir(name, data, tmp_path):
         tasks.get(name, data_dir=str(tmp_path), download=False)
 
 
-def test_a_task_from_a_file(file):
-    assert tasks.get(f"{file}:make").size == 6
-    assert tasks.get(f"{file}:make", dimension=4).size == 12
-
-
-def test_a_task_from_a_module(file, monkeypatch):
+def test_tasks_of_files_and_modules_that_may_share_their_name(file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(file.parent)
-    assert tasks.get("my_quadratic_task:make").size == 6
-
-
-def test_files_may_share_their_name_with_files_and_modules(file, tmp_path):
-    assert tasks.get(f"{file}:make").size == 6
+    assert tasks.get(f"{file}:make").size == tasks.get("my_quadratic_task:make").size == 6
+    assert tasks.get(f"{file}:make", dimension=4).size == 12
     same = tmp_path / "other" / file.name
     same.parent.mkdir()
     same.write_text(OWN.replace("dimension=2", "dimension=5"))
@@ -110,11 +102,6 @@ def test_unknown_tasks_are_refused(name, message, file):
 def test_unknown_options_are_refused(name, file):
     with pytest.raises(ValueError, match="does not take these options: .*'unctions'"):
         tasks.get(name.format(file=file), download=False, unctions=2)
-
-
-def test_wrong_values_of_options_are_refused():
-    with pytest.raises(ValueError, match="`functions` must be positive.*Received: .*functions=0"):
-        tasks.get("quadratic", functions=0)
 
 
 def test_errors_in_a_user_s_file_are_not_hidden(file, tmp_path):

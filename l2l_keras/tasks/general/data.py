@@ -24,12 +24,7 @@ _MNIST = {"train": "train[:30000]", "validation": "train[30000:45000]", "test": 
 
 
 class DigitImages:
-    """scikit-learn's digits and MNIST, each read when it is first used; pixels are from 0 to 1.
-
-    Args:
-        data_dir: Folder of TensorFlow Datasets, for MNIST, or None for that library's own.
-        download: Whether to download MNIST if it is missing.
-    """
+    """scikit-learn's digits and MNIST, each read when it is first used; pixels are from 0 to 1."""
 
     def __init__(self, data_dir: str | None, download: bool) -> None:
         self._data_dir = data_dir
@@ -81,13 +76,13 @@ def digit_sums(images: Data, sign: int = 1) -> Data:
     A `sign` of -1 gives the last digit of their difference instead.
     """
     random = np.random.default_rng(25)
-
-    def pairs(x: Array, labels: Array) -> tuple[Array, Array]:
+    pairs = {}
+    for split, (x, y) in images.items():
+        left, labels = np.asarray(x), np.asarray(y)
         other = random.permutation(len(labels))
-        x = np.concatenate([x, x[other]], axis=-1)
-        return x, ((labels + sign * labels[other]) % 10).astype("int32")
-
-    return {split: pairs(np.asarray(x), np.asarray(y)) for split, (x, y) in images.items()}
+        sums = (labels + sign * labels[other]) % 10
+        pairs[split] = np.concatenate([left, left[other]], axis=-1), sums.astype("int32")
+    return pairs
 
 
 def clusters(classes: int, features: int, count: int = 900, distance: float = 4.0) -> Data:
@@ -108,33 +103,27 @@ def clusters(classes: int, features: int, count: int = 900, distance: float = 4.
 def label_noise(data: Data, part: float) -> Data:
     """Draws a part of the labels of int classes again, uniformly at random."""
     random = np.random.default_rng(21)
-
-    def noisy(labels: Array) -> Array:
+    noisy = {}
+    for split, (x, y) in data.items():
+        labels = np.asarray(y)
         drawn = random.integers(labels.max() + 1, size=labels.shape)
         chosen = random.uniform(size=labels.shape) < part
-        return np.where(chosen, drawn, labels).astype(labels.dtype)
+        noisy[split] = x, np.where(chosen, drawn, labels).astype(labels.dtype)
+    return noisy
 
-    return {split: (x, noisy(np.asarray(y))) for split, (x, y) in data.items()}
 
+def skewed_clusters(*arguments: Any) -> Data:
+    """Returns `clusters` with features skewed by x → ±exp(±s x), s up to 0.8, and standardized.
 
-def skewed(data: Data, skew: float = 0.8) -> Data:
-    """Skews standardized features by x → ±exp(±s x), s up to `skew`, and standardizes them again.
-
-    By default, tails on one side are as long as those of lengths, areas and incomes.
+    Tails on one side are as long as those of lengths, areas and incomes.
     """
     random = np.random.default_rng(22)
+    data = clusters(*arguments)
     features = data["train"][0].shape[1]
-    skews = skew * random.uniform(0.2, 1.0, features) * random.choice([-1.0, 1.0, 1.0], features)
-
-    def transform(x: Array) -> Array:
-        return np.sign(skews) * np.exp(skews * x)
-
-    every = transform(np.concatenate([x for x, _ in data.values()]))
-    mean, deviation = every.mean(axis=0), every.std(axis=0)
-    return {
-        split: (((transform(x) - mean) / deviation).astype("float32"), y)
-        for split, (x, y) in data.items()
-    }
+    skews = 0.8 * random.uniform(0.2, 1.0, features) * random.choice([-1.0, 1.0, 1.0], features)
+    x = np.sign(skews) * np.exp(skews * np.concatenate([x for x, _ in data.values()]))
+    parts = np.split(((x - x.mean(axis=0)) / x.std(axis=0)).astype("float32"), len(data))
+    return {split: (part, data[split][1]) for split, part in zip(data, parts, strict=True)}
 
 
 def table(features: int = 20, count: int = 6000) -> Data:
@@ -202,16 +191,13 @@ def teacher(
     return _split(x.astype("float32"), y.astype("float32"))
 
 
-def random_field(outputs: int = 2, waves: int = 12, count: int = 12000) -> Data:
-    """Returns points in the square [-1, 1]² and the values of smooth random fields there.
-
-    Each field is a sum of plane `waves`.
-    """
+def random_field(outputs: int = 2, count: int = 12000) -> Data:
+    """Returns points in the square [-1, 1]² and smooth random fields there, sums of plane waves."""
     random = np.random.default_rng(12)
     x = random.uniform(-1.0, 1.0, size=(count, 2))
-    frequencies = random.normal(size=(2, waves)) * 4.0
-    phases = random.uniform(0.0, 2.0 * np.pi, size=waves)
-    y = np.sin(x @ frequencies + phases) @ random.normal(size=(waves, outputs))
+    frequencies = random.normal(size=(2, 12)) * 4.0
+    phases = random.uniform(0.0, 2.0 * np.pi, size=12)
+    y = np.sin(x @ frequencies + phases) @ random.normal(size=(12, outputs))
     return _split(x.astype("float32"), (0.3 * y / y.std()).astype("float32"))
 
 

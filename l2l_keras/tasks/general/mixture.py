@@ -6,11 +6,16 @@ are among the problems of `l2l_keras.evaluation.testbed`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from keras import initializers, layers, regularizers
+from keras.initializers import HeNormal
+from keras.layers import GRU, LSTM, LayerNormalization
+from keras.regularizers import L2
 
 from l2l_keras.tasks.general.data import (
+    Data,
     DigitImages,
     clusters,
     correlated,
@@ -22,7 +27,7 @@ from l2l_keras.tasks.general.data import (
     ratings,
     regions,
     sines,
-    skewed,
+    skewed_clusters,
     table,
     teacher,
     text,
@@ -47,21 +52,37 @@ from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.layers import BatchNormalization
 from l2l_keras.tasks.mixture import Mixture
 
-Makers = Mapping[str, Callable[[DigitImages], KerasTask]]
+MakeTask = Callable[[DigitImages], KerasTask]
 
-TRAINING_TASKS: Makers = {
+
+def _classes(
+    units: Sequence[int],
+    data: tuple[Any, ...],
+    batch_size: int,
+    noise: float = 0.0,
+    generate: Callable[..., Data] = clusters,
+    **options: Any,
+) -> MakeTask:
+    """Makes perceptrons that classify `generate(*data)`, of whose labels a part is noise."""
+    return lambda _: classifier(
+        mlp(*units, **options), label_noise(generate(*data), noise), batch_size
+    )
+
+
+_skewed = functools.partial(_classes, generate=skewed_clusters)
+_unbalanced = functools.partial(_classes, unbalanced=True)
+
+TRAINING_TASKS: dict[str, MakeTask] = {
     "shallow": lambda images: classifier(mlp(20), images.digits, 128),
     "middling": lambda images: classifier(mlp(64, 64), images.digits, 32),
-    "deep": lambda images: classifier(
-        mlp(*(32,) * 6, init=initializers.HeNormal), images.digits, 64
-    ),
+    "deep": lambda images: classifier(mlp(*(32,) * 6, init=HeNormal), images.digits, 64),
     "badly_scaled": lambda images: classifier(mlp(40, 40, init=badly_scaled), images.digits, 32),
     "residual": lambda images: classifier(mlp(*(32,) * 6, residual=True), images.digits, 16),
     "layer_norm": lambda images: classifier(
-        mlp(48, 48, normalization=layers.LayerNormalization), images.digits, 16
+        mlp(48, 48, norm=LayerNormalization), images.digits, 16
     ),
     "batch_norm": lambda images: classifier(
-        mlp(48, 48, 48, normalization=BatchNormalization), images.digits, 64
+        mlp(48, 48, 48, norm=BatchNormalization), images.digits, 64
     ),
     "wide": lambda images: classifier(mlp(128), images.small_mnist, 32),
     "wider": lambda images: classifier(mlp(256, 256), images.small_mnist, 16),
@@ -78,32 +99,22 @@ TRAINING_TASKS: Makers = {
     "table": lambda _: logistic(mlp(32), table(), 32),
     "small_table": lambda _: logistic(mlp(48, 48, dropout=0.2), table(16, 750), 32),
     "small_regression": lambda _: regressor(
-        mlp(32, 32, regularizer=regularizers.L2(1e-3)), teacher(12, 1, 600, noise=0.5), 8
+        mlp(32, 32, regularizer=L2(1e-3)), teacher(12, 1, 600, noise=0.5), 8
     ),
-    "classes": lambda _: classifier(mlp(32, 32, init=badly_scaled), clusters(5, 10, 1800), 64),
-    "two_classes": lambda _: classifier(mlp(40, init=badly_scaled), clusters(2, 18), 16),
-    "linear_classes": lambda _: classifier(mlp(), clusters(3, 13, 750), 8),
+    "classes": _classes((32, 32), (5, 10, 1800), 64, init=badly_scaled),
+    "two_classes": _classes((40,), (2, 18), 16, init=badly_scaled),
+    "linear_classes": _classes((), (3, 13, 750), 8),
     # Few rows and dropout: losses fall to hundredths, and large steps are penalized by the few
     # difficult rows.
-    "dropped_classes": lambda _: classifier(
-        mlp(64, 64, dropout=0.3, init=badly_scaled), clusters(2, 28, distance=3.0), 32
-    ),
-    "dropped_shallow_classes": lambda _: classifier(
-        mlp(48, dropout=0.2), clusters(2, 22, 600, distance=4.0), 16
-    ),
-    "distant_classes": lambda _: classifier(
-        mlp(40, 24, dropout=0.4, init=badly_scaled), clusters(3, 12, 1200, distance=7.0), 64
-    ),
-    "deeply_dropped_classes": lambda _: classifier(
-        mlp(40, 40, 40, dropout=0.15, init=initializers.HeNormal),
-        label_noise(clusters(2, 34, 750, distance=6.0), 0.04),
-        8,
+    "dropped_classes": _classes((64, 64), (2, 28, 900, 3.0), 32, dropout=0.3, init=badly_scaled),
+    "dropped_shallow_classes": _classes((48,), (2, 22, 600, 4.0), 16, dropout=0.2),
+    "distant_classes": _classes((40, 24), (3, 12, 1200, 7.0), 64, dropout=0.4, init=badly_scaled),
+    "deeply_dropped_classes": _classes(
+        (40, 40, 40), (2, 34, 750, 6.0), 8, noise=0.04, dropout=0.15, init=HeNormal
     ),
     # Layers whose scales differ by orders of magnitude. With label noise, such tasks are
     # learned within a few steps, after which large steps increase the loss again.
-    "apart_classes": lambda _: classifier(
-        mlp(48, 48, dropout=0.2, unbalanced=True), clusters(2, 20, distance=3.0), 32
-    ),
+    "apart_classes": _unbalanced((48, 48), (2, 20, 900, 3.0), 32, dropout=0.2),
     "apart_digits": lambda images: classifier(mlp(48, 32, unbalanced=True), images.digits, 32),
     "apart_regression": lambda _: regressor(
         mlp(40, 40, dropout=0.1, unbalanced=True), teacher(14, 1, 900, noise=0.3), 16
@@ -111,39 +122,19 @@ TRAINING_TASKS: Makers = {
     "apart_table": lambda _: logistic(
         mlp(64, 48, dropout=0.2, unbalanced=True), label_noise(table(30, 750), 0.02), 32
     ),
-    "apart_distant_classes": lambda _: classifier(
-        mlp(56, dropout=0.25, unbalanced=True),
-        label_noise(clusters(3, 32, 690, distance=5.0), 0.03),
-        16,
-    ),
-    "apart_two_classes": lambda _: classifier(
-        mlp(64, 64, dropout=0.3, unbalanced=True),
-        label_noise(clusters(2, 24, 570, distance=4.0), 0.02),
-        32,
-    ),
-    "apart_shallow_classes": lambda _: classifier(
-        mlp(40, 32, unbalanced=True), label_noise(clusters(2, 17, 840, distance=6.0), 0.04), 8
-    ),
-    "apart_deep_classes": lambda _: classifier(
-        mlp(48, 32, 24, dropout=0.1, unbalanced=True), clusters(4, 38, 660, distance=5.0), 64
-    ),
+    "apart_distant_classes": _unbalanced((56,), (3, 32, 690, 5.0), 16, noise=0.03, dropout=0.25),
+    "apart_two_classes": _unbalanced((64, 64), (2, 24, 570, 4.0), 32, noise=0.02, dropout=0.3),
+    "apart_shallow_classes": _unbalanced((40, 32), (2, 17, 840, 6.0), 8, noise=0.04),
+    "apart_deep_classes": _unbalanced((48, 32, 24), (4, 38, 660, 5.0), 64, dropout=0.1),
     # Outliers, whose gradients are far larger than those of other rows.
-    "skewed_classes": lambda _: classifier(
-        mlp(48, 48, dropout=0.2), skewed(clusters(2, 27, 780, distance=5.0)), 32
+    "skewed_classes": _skewed((48, 48), (2, 27, 780, 5.0), 32, dropout=0.2),
+    "skewed_shallow_classes": _skewed((64,), (3, 23), 16, init=badly_scaled),
+    "apart_skewed_classes": _skewed((56, 56), (2, 31, 630, 5.0), 32, dropout=0.1, unbalanced=True),
+    "apart_skewed_shallow_classes": _skewed(
+        (40,), (2, 19, 870, 5.0), 16, noise=0.02, unbalanced=True
     ),
-    "skewed_shallow_classes": lambda _: classifier(
-        mlp(64, init=badly_scaled), skewed(clusters(3, 23, distance=4.0)), 16
-    ),
-    "apart_skewed_classes": lambda _: classifier(
-        mlp(56, 56, dropout=0.1, unbalanced=True), skewed(clusters(2, 31, 630, distance=5.0)), 32
-    ),
-    "apart_skewed_shallow_classes": lambda _: classifier(
-        mlp(40, unbalanced=True), skewed(label_noise(clusters(2, 19, 870, distance=5.0), 0.02)), 16
-    ),
-    "mislabelled_classes": lambda _: classifier(
-        mlp(40, 24, init=badly_scaled), label_noise(clusters(3, 15, 2400, distance=3.0), 0.1), 16
-    ),
-    "mislabelled_linear": lambda _: classifier(mlp(), label_noise(clusters(2, 25, 1500), 0.2), 8),
+    "mislabelled_classes": _classes((40, 24), (3, 15, 2400, 3.0), 16, noise=0.1, init=badly_scaled),
+    "mislabelled_linear": _classes((), (2, 25, 1500), 8, noise=0.2),
     "mislabelled_digits": lambda images: classifier(
         mlp(160, 64), label_noise(images.small_mnist, 0.4), 64
     ),
@@ -165,15 +156,15 @@ TRAINING_TASKS: Makers = {
     "deep_transformer": lambda _: classifier(
         transformer(48, heads=4, blocks=4), markov_chain(24, 12), 8
     ),
-    "lstm": lambda _: classifier(token_rnn(layers.LSTM, 24, embedding=8), markov_chain(24, 12), 32),
-    "gru": lambda _: regressor(series_rnn(layers.GRU, 16), sines(10), 32),
+    "lstm": lambda _: classifier(token_rnn(LSTM, 24, embedding=8), markov_chain(24, 12), 32),
+    "gru": lambda _: regressor(series_rnn(GRU, 16), sines(10), 32),
     # Without noise, so that losses fall by orders of magnitude.
-    "responses": lambda _: regressor(series_rnn(layers.GRU, 20), pendulum(12), 32),
-    "responses_of_lstm": lambda _: regressor(series_rnn(layers.LSTM, 16), pendulum(8), 16),
+    "responses": lambda _: regressor(series_rnn(GRU, 20), pendulum(12), 32),
+    "responses_of_lstm": lambda _: regressor(series_rnn(LSTM, 16), pendulum(8), 16),
     "exact_teacher": lambda _: regressor(mlp(48, 32), teacher(12, 1, 30000, noise=0.0), 32),
     # Difficult tasks, whose losses still fall after thousands of steps.
     "text_transformer": lambda _: classifier(transformer(48, heads=4, blocks=2), text(25, 16), 16),
-    "text_gru": lambda _: classifier(token_rnn(layers.GRU, 48, embedding=16), text(25, 16), 32),
+    "text_gru": lambda _: classifier(token_rnn(GRU, 48, embedding=16), text(25, 16), 32),
     "sums": lambda images: classifier(mlp(128, 64, dropout=0.1), images.sums, 32),
     "sums_of_convolutions": lambda images: classifier(
         convnet((8, 12, 16), BatchNormalization, strides=2), with_channels(images.sums), 32
@@ -190,78 +181,52 @@ TRAINING_TASKS: Makers = {
     "factors": lambda _: regressor(matrix_factorization(150, rank=8), ratings(100, 50), 128),
 }
 
-VALIDATION_TASKS: Makers = {
+VALIDATION_TASKS: dict[str, MakeTask] = {
     # Dropout prevents memorization, which would reduce ratios of losses to rounding errors.
     "two_layers": lambda images: classifier(mlp(40, 40, dropout=0.2), images.mnist, 128),
     "nine_layers": lambda images: classifier(
-        mlp(*(24,) * 9, init=initializers.HeNormal), images.small_mnist, 32
+        mlp(*(24,) * 9, init=HeNormal), images.small_mnist, 32
     ),
     "wide_layer": lambda images: classifier(mlp(400, 40, dropout=0.2), images.small_mnist, 64),
     "squeezing": lambda images: regressor(mlp(96, 12, 96, output="sigmoid"), images.pixels, 128),
     "regression": lambda _: regressor(mlp(24, 24, 24), teacher(16, 3, noise=0.3), 8, "mae"),
     "few_rows": lambda _: logistic(mlp(64, 32, dropout=0.3, init=badly_scaled), table(24, 750), 16),
-    "kinds": lambda _: classifier(
-        mlp(24, init=badly_scaled, regularizer=regularizers.L2(1e-3)), clusters(3, 14, 600), 16
+    "kinds": _classes((24,), (3, 14, 600), 16, init=badly_scaled, regularizer=L2(1e-3)),
+    "dropped_kinds": _classes((56, 40), (2, 26, 840, 3.0), 32, noise=0.02, dropout=0.35),
+    "dropped_few_kinds": _classes(
+        (48, 48), (2, 18, 660, 5.0), 16, noise=0.04, dropout=0.25, init=badly_scaled
     ),
-    "dropped_kinds": lambda _: classifier(
-        mlp(56, 40, dropout=0.35), label_noise(clusters(2, 26, 840, distance=3.0), 0.02), 32
-    ),
-    "dropped_few_kinds": lambda _: classifier(
-        mlp(48, 48, dropout=0.25, init=badly_scaled),
-        label_noise(clusters(2, 18, 660, distance=5.0), 0.04),
-        16,
-    ),
-    "apart_kinds": lambda _: classifier(
-        mlp(40, 40, dropout=0.25, unbalanced=True),
-        label_noise(clusters(3, 24, distance=4.0), 0.02),
-        32,
-    ),
+    "apart_kinds": _unbalanced((40, 40), (3, 24, 900, 4.0), 32, noise=0.02, dropout=0.25),
     "apart_rows": lambda _: logistic(
         mlp(56, 40, dropout=0.25, unbalanced=True), label_noise(table(26, 750), 0.03), 16
     ),
-    "apart_two_kinds": lambda _: classifier(
-        mlp(64, 32, dropout=0.3, unbalanced=True),
-        label_noise(clusters(2, 29, 600, distance=5.0), 0.02),
-        32,
+    "apart_two_kinds": _unbalanced((64, 32), (2, 29, 600, 5.0), 32, noise=0.02, dropout=0.3),
+    "apart_shallow_kinds": _unbalanced((48,), (3, 21, 720, 4.0), 16, noise=0.03, dropout=0.15),
+    "skewed_kinds": _skewed((40, 32), (3, 25, 750, 5.0), 16, dropout=0.1),
+    "apart_skewed_kinds": _skewed(
+        (48, 32), (2, 28, 690, 6.0), 32, noise=0.02, dropout=0.2, unbalanced=True
     ),
-    "apart_shallow_kinds": lambda _: classifier(
-        mlp(48, dropout=0.15, unbalanced=True),
-        label_noise(clusters(3, 21, 720, distance=4.0), 0.03),
-        16,
-    ),
-    "skewed_kinds": lambda _: classifier(
-        mlp(40, 32, dropout=0.1), skewed(clusters(3, 25, 750, distance=5.0)), 16
-    ),
-    "apart_skewed_kinds": lambda _: classifier(
-        mlp(48, 32, dropout=0.2, unbalanced=True),
-        skewed(label_noise(clusters(2, 28, 690, distance=6.0), 0.02)),
-        32,
-    ),
-    "mislabelled_kinds": lambda _: classifier(
-        mlp(32, 16, init=badly_scaled), label_noise(clusters(2, 20, 1800, distance=3.0), 0.1), 16
-    ),
+    "mislabelled_kinds": _classes((32, 16), (2, 20, 1800, 3.0), 16, noise=0.1, init=badly_scaled),
     "mislabelled_images": lambda images: classifier(
         mlp(200, 100), label_noise(images.mnist, 0.5), 64
     ),
     "directions": lambda _: classifier(mlp(80), label_noise(textures(6, 28), 0.3), 64),
     # More inputs than any training task has.
     "fine_directions": lambda _: classifier(mlp(80), label_noise(textures(6, 40), 0.3), 64),
-    "many_measurements": lambda _: classifier(mlp(64, dropout=0.2), clusters(3, 2000, 600), 16),
+    "many_measurements": _classes((64,), (3, 2000, 600), 16, dropout=0.2),
     "many_inputs": lambda _: regressor(mlp(64, 32), teacher(3000, 3, 3000), 32),
-    "linear_kinds": lambda _: classifier(mlp(), clusters(4, 16), 32),
+    "linear_kinds": _classes((), (4, 16), 32),
     "images": lambda images: classifier(
         convnet((12, 12, 24), BatchNormalization), with_channels(images.small_mnist), 32
     ),
     "attention": lambda _: classifier(transformer(24, heads=3), markov_chain(40, 10), 32),
-    "memory": lambda _: classifier(
-        token_rnn(layers.GRU, 32, embedding=12), markov_chain(40, 10), 16
-    ),
-    "pendulum": lambda _: regressor(series_rnn(layers.LSTM, 24), pendulum(14), 64),
+    "memory": lambda _: classifier(token_rnn(GRU, 32, embedding=12), markov_chain(40, 10), 16),
+    "pendulum": lambda _: regressor(series_rnn(LSTM, 24), pendulum(14), 64),
     "exact_regression": lambda _: regressor(
         mlp(40, 40), teacher(10, 2, 30000, noise=0.0, depth=2), 16
     ),
     "letters": lambda _: classifier(
-        token_rnn(layers.LSTM, 40, embedding=12), text(31, 20, words=1000), 16
+        token_rnn(LSTM, 40, embedding=12), text(31, 20, words=1000), 16
     ),
     "attention_to_letters": lambda _: classifier(
         transformer(36, heads=3, blocks=2), text(31, 20, words=1000), 32
@@ -309,7 +274,7 @@ def general(
 
 
 def _make(
-    argument: str, names: Sequence[str] | None, makers: Makers, images: DigitImages
+    argument: str, names: Sequence[str] | None, makers: Mapping[str, MakeTask], images: DigitImages
 ) -> dict[str, KerasTask]:
     """Makes the tasks of these names, or all."""
     names = list(makers) if names is None else names

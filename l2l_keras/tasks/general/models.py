@@ -38,7 +38,7 @@ def _random_activation() -> ActivationMixture:
 
 def mlp(
     *units: int,
-    normalization: MakeLayer | None = None,
+    norm: MakeLayer | None = None,
     residual: bool = False,
     dropout: float = 0.0,
     init: MakeInitializer = keras.initializers.GlorotUniform,
@@ -66,8 +66,8 @@ def mlp(
         activation = _random_activation()
         for index, count in enumerate(units):
             hidden = dense(count, factor=1.0 if index else scale)(x)
-            if normalization:
-                hidden = normalization()(hidden)
+            if norm:
+                hidden = norm()(hidden)
             hidden = activation(hidden)
             if dropout:
                 hidden = layers.Dropout(dropout)(hidden)
@@ -78,7 +78,7 @@ def mlp(
 
 
 def convnet(
-    filters: Sequence[int], normalization: MakeLayer | None = None, strides: int = 1
+    filters: Sequence[int], norm: MakeLayer | None = None, strides: int = 1
 ) -> Architecture:
     """Returns networks of 3×3 convolutions, one for each entry of `filters`.
 
@@ -89,9 +89,9 @@ def convnet(
         x = inputs = keras.Input(shape)
         activation = _random_activation()
         for index, count in enumerate(filters):
-            x = Convolution(count, 3, strides, use_bias=not normalization)(x)
-            if normalization:
-                x = normalization()(x)
+            x = Convolution(count, 3, strides, use_bias=not norm)(x)
+            if norm:
+                x = norm()(x)
             x = activation(x)
             if strides == 1 and index == 0:
                 x = AveragePooling()(x)
@@ -168,10 +168,7 @@ def matrix_factorization(rows: int, rank: int) -> Architecture:
 def classifier(
     architecture: Architecture, data: Any, batch_size: int, classes: int | None = None
 ) -> KerasTask:
-    """Returns a task with int labels: the loss is the cross-entropy of logits.
-
-    By default, the number of classes is 1 plus the largest label.
-    """
+    """Returns a task of int labels; by default, there are 1 plus the largest label `classes`."""
     classes = classes or 1 + max(int(np.max(y)) for _, y in data.values())
     return _task(architecture, data, batch_size, cross_entropy(), classes)
 
@@ -179,11 +176,11 @@ def classifier(
 def logistic(architecture: Architecture, data: Any, batch_size: int) -> KerasTask:
     """Returns a task with targets from 0 to 1: the loss is the binary cross-entropy of logits."""
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    return _task(architecture, data, batch_size, loss, data["train"][1].shape[-1])
+    return regressor(architecture, data, batch_size, loss)
 
 
 def regressor(
-    architecture: Architecture, data: Any, batch_size: int, loss: str = "mean_squared_error"
+    architecture: Architecture, data: Any, batch_size: int, loss: Any = "mean_squared_error"
 ) -> KerasTask:
     """Returns a task with float targets `[examples, outputs]`."""
     return _task(architecture, data, batch_size, loss, data["train"][1].shape[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.paper.images import cross_entropy, embedded_digits, load_images, scale_pixels
 
 LABELS = tuple(range(10))
-Data = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def cifar_convnet(
@@ -28,9 +27,9 @@ def cifar_convnet(
     """Returns the paper's task of classifying CIFAR-10 with a small convolutional network.
 
     3×3 convolutions, each with batch normalization, ReLU and max pooling; then a dense layer with
-    batch normalization and ReLU, and logits. The paths of the convolutional variables, including
-    those of their batch normalization, contain `conv`: `{"conv": rule, ".*": rule}` gives them a
-    rule of their own, as in the paper.
+    batch normalization and ReLU, and logits. The paths of the variables of convolutions and their
+    normalization contain `conv`: `{"conv": rule, ".*": rule}` gives them a rule of their own, as in
+    the paper.
 
     Args:
         labels: The classes, labels from 0 to 9; other images are left out. Defaults to all. The
@@ -88,7 +87,7 @@ def digits_convnet(
 
 def _task(
     name: str,
-    load: Callable[[], Data],
+    load: Callable[[], Any],
     labels: Sequence[int],
     filters: Sequence[int],
     units: int,
@@ -101,19 +100,16 @@ def _task(
             f"`labels` must be two or more different labels from 0 to 9. Received: {labels}"
         )
     if not filters or any(not isinstance(count, int) or count < 1 for count in (*filters, units)):
-        raise ValueError(
-            "`filters` and `units` must be positive integers. "
-            f"Received: filters={filters}, units={units}"
-        )
+        received = f"Received: filters={filters}, units={units}"
+        raise ValueError(f"`filters` and `units` must be positive integers. {received}")
     data = load()
     shape = data["train"][0].shape[1:]
 
     def model_fn() -> keras.Model:
         model = keras.Sequential([keras.Input(shape)])
         for k, count in enumerate(filters):
-            name = f"conv_{k}"
-            model.add(layers.Conv2D(count, 3, padding="same", use_bias=False, name=name))
-            model.add(layers.BatchNormalization(name=f"{name}_norm"))
+            model.add(layers.Conv2D(count, 3, padding="same", use_bias=False, name=f"conv_{k}"))
+            model.add(layers.BatchNormalization(name=f"conv_{k}_norm"))
             model.add(layers.ReLU())
             model.add(layers.MaxPooling2D())
         model.add(layers.Flatten())
@@ -123,15 +119,9 @@ def _task(
         model.add(layers.Dense(len(labels), name="logits"))
         return model
 
-    chosen = {split: _only(images, targets, labels) for split, (images, targets) in data.items()}
-    return KerasTask(model_fn, cross_entropy(), chosen, batch_size, transform, name=name)
-
-
-def _only(
-    images: np.ndarray, targets: np.ndarray, labels: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of some labels, which are renumbered from 0 in their order."""
+    # Labels are renumbered from 0 in their order; images of other labels are left out.
     index = np.full(len(LABELS), -1, "int32")
     index[list(labels)] = np.arange(len(labels))
-    targets = index[targets]
-    return images[targets >= 0], targets[targets >= 0]
+    numbered = {split: (images, index[targets]) for split, (images, targets) in data.items()}
+    chosen = {split: (x[y >= 0], y[y >= 0]) for split, (x, y) in numbered.items()}
+    return KerasTask(model_fn, cross_entropy(), chosen, batch_size, transform, name=name)

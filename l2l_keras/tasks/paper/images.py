@@ -15,6 +15,8 @@ from l2l_keras.tasks.base import SPLITS, Nest, Tensor
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.layers import ActivationMixture
 
+Data = dict[str, tuple[np.ndarray, np.ndarray]]
+
 
 def digits_mlp(
     layers: Sequence[int] = (20,),
@@ -24,10 +26,9 @@ def digits_mlp(
     """Returns the task of classifying scikit-learn's 8×8 digits, which needs no download.
 
     Args:
-        layers: Units of the hidden layers. Defaults to one layer of 20.
-        activation: Activation of the hidden layers, or several, of which each optimizee draws one.
-            Defaults to `"sigmoid"`.
-        batch_size: Examples in a minibatch. Defaults to 128.
+        layers: See `mnist_mlp`.
+        activation: See `mnist_mlp`.
+        batch_size: See `mnist_mlp`.
 
     Returns:
         A `KerasTask` with cross-entropy as its loss. Training, validation and test optimizees see
@@ -42,9 +43,8 @@ def digits_mlp(
     """
     data = embedded_digits()
     model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
-    return KerasTask(
-        model_fn, cross_entropy(), data, batch_size, jit_compile=True, name="digits_mlp"
-    )
+    options = {"jit_compile": True, "name": "digits_mlp"}
+    return KerasTask(model_fn, cross_entropy(), data, batch_size, **options)
 
 
 def mnist_mlp(
@@ -98,7 +98,7 @@ def average(images: np.ndarray, pool: int) -> np.ndarray:
     return squares.mean(axis=(2, 4)).round().astype(images.dtype)
 
 
-def embedded_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def embedded_digits() -> Data:
     """Returns scikit-learn's digits, a random third for each split.
 
     Images are float32 `[599, 8, 8, 1]` from 0 to 1, and labels int32.
@@ -113,28 +113,16 @@ def embedded_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {split: (pixels[part], labels[part]) for split, part in zip(SPLITS, parts, strict=True)}
 
 
-def load_images(
-    name: str, parts: dict[str, str], data_dir: str | None, download: bool
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads labelled images with TensorFlow Datasets.
+def load_images(name: str, parts: dict[str, str], data_dir: str | None, download: bool) -> Data:
+    """Reads a data set of TensorFlow Datasets, of which `parts` names the part for each split.
 
-    Args:
-        name: Name of the data set, such as `"mnist"`.
-        parts: The part of the data set for each split, in TensorFlow Datasets' notation.
-        data_dir: Folder of TensorFlow Datasets, or None for that library's own.
-        download: Whether to download the data set if it is missing.
-
-    Returns:
-        For each split, uint8 images `[examples, height, width, channels]` and int32 labels.
-
-    Raises:
-        FileNotFoundError: If the data set cannot be read or downloaded.
+    Images are uint8 `[examples, height, width, channels]`, and labels int32.
     """
     # Imported here: it takes seconds, and most tasks do without it.
     import tensorflow_datasets as tfds
 
+    options = {"data_dir": data_dir, "download": download, "batch_size": -1}
     try:
-        options = {"data_dir": data_dir, "download": download, "batch_size": -1}
         loaded = tfds.load(name, split=list(parts.values()), as_supervised=True, **options)
     except Exception as error:
         # No network, no such folder, a damaged file: in one line.
@@ -155,7 +143,7 @@ def scale_pixels(images: Tensor, labels: Tensor) -> Nest:
 
 
 def image_mlp(
-    data: dict[str, tuple[np.ndarray, np.ndarray]],
+    data: Data,
     layers: Sequence[int] = (20,),
     activation: str | Sequence[str] = "sigmoid",
     batch_size: int = 128,

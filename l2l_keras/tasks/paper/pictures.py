@@ -21,18 +21,7 @@ _SMALLEST_CROP = 0.75  # Of the shorter side.
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads a picture.
-
-    Args:
-        path: A file in JPEG, PNG or BMP format.
-
-    Returns:
-        uint8 `[height, width, 3]`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a picture.
-    """
+    """Reads a JPEG, PNG or BMP picture."""
     try:
         data = Path(path).expanduser().read_bytes()
     except OSError as error:
@@ -48,17 +37,14 @@ def in_folder(content_dir: str) -> Pictures:
     pictures: Pictures = {}
     for split, names in _FOLDERS.items():
         folders = [Path(content_dir).expanduser() / name for name in names]
-        found = [
-            sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
-            for folder in folders
-        ]
+        found = [[f for f in path.glob("*") if f.suffix.lower() in _SUFFIXES] for path in folders]
         paths = next(filter(None, found), None)
         if paths is None:
             raise FileNotFoundError(
                 f"Expected pictures (JPEG, PNG, BMP) in {str(folders[0])!r}: "
                 "`content_dir` must have the subfolders train, validation (or val) and test"
             )
-        pictures[split] = [functools.partial(read_image, path) for path in paths]
+        pictures[split] = [functools.partial(read_image, path) for path in sorted(paths)]
     return pictures
 
 

@@ -102,11 +102,6 @@ class Quadratic(Task):
         values = self.dimension * tf.sqrt(squares / tf.reduce_sum(squares))
         return tf.matmul(left * values, right, transpose_b=True)
 
-    def batch(self, split: Split, seed: Tensor) -> Nest:
-        """Returns `()`: a quadratic has no data."""
-        del split, seed
-        return ()
-
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes ‖Wθ − y‖² of every function; see `Task.loss`."""
         del batch

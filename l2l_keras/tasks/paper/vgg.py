@@ -11,10 +11,8 @@ import numpy as np
 def feature_network(weights: str | None, size: int, layers: set[str]) -> keras.Model:
     """Returns a frozen VGG16 with average pooling, up to the last of the given convolutions.
 
-    Args:
-        weights: See `NeuralArt`.
-        size: Height and width of its inputs `[batch, size, size, 3]`.
-        layers: Names of the convolutions, which are the keys of its outputs.
+    From images `[batch, size, size, 3]` to the outputs of `layers`, by name. `weights` are those of
+    `NeuralArt`.
     """
     vgg = _vgg16(weights)
     convolutions = [layer.name for layer in vgg.layers if isinstance(layer, keras.layers.Conv2D)]

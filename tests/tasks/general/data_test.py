@@ -13,7 +13,7 @@ MAKERS = {
     "table": lambda: data.table(8, count=300),
     "clusters": lambda: data.clusters(3, 6, count=300),
     "label_noise": lambda: data.label_noise(data.clusters(3, 6, count=300), 0.5),
-    "skewed": lambda: data.skewed(data.clusters(3, 6, count=300)),
+    "skewed_clusters": lambda: data.skewed_clusters(3, 6, 300),
     "correlated": lambda: data.correlated(6, count=300),
     "textures": lambda: data.textures(4, 8, count=300),
     "markov_chain": lambda: data.markov_chain(9, 5, count=300),
@@ -43,28 +43,25 @@ def test_splits_are_equally_large_finite_different_and_reproducible(name):
 
 
 def test_skewed_features_have_a_long_tail_and_keep_their_order():
-    plain = data.clusters(3, 8, count=3000)
-    x, labels = (np.concatenate(part) for part in zip(*data.skewed(plain).values(), strict=True))
-    before = np.concatenate([examples for examples, _ in plain.values()])
+    (before, classes), (x, labels) = (
+        (np.concatenate(part) for part in zip(*generate(3, 8, 3000).values(), strict=True))
+        for generate in (data.clusters, data.skewed_clusters)
+    )
     np.testing.assert_array_equal(np.argsort(x, axis=0), np.argsort(before, axis=0))
-    np.testing.assert_array_equal(labels, np.concatenate([y for _, y in plain.values()]))
+    np.testing.assert_array_equal(labels, classes)
     np.testing.assert_allclose(x.mean(axis=0), 0.0, atol=1e-5)
     np.testing.assert_allclose(x.std(axis=0), 1.0, atol=1e-5)
     skews = np.mean(x**3, axis=0)
     assert skews.max() > 1.0 and skews.min() < -0.2
 
 
-def test_outputs_of_a_teacher_have_variance_one():
-    assert data.teacher(4, 1, noise=0.0)["train"][1].std() == pytest.approx(1.0, rel=0.05)
-
-
-def test_a_deeper_teacher_is_less_linear():
-    def unexplained(depth):
-        """The part of the variance that no linear function explains."""
+def test_outputs_of_deeper_teachers_are_less_linear_and_have_variance_one():
+    unexplained = []
+    for depth in (1, 3):
         x, y = data.teacher(6, 4, count=9000, noise=0.0, depth=depth)["train"]
-        return np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) / np.var(y)
-
-    assert 0.02 < unexplained(1) < unexplained(3) < 0.9
+        assert y.std() == pytest.approx(1.0, rel=0.05)
+        unexplained.append(np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]))
+    assert 0.02 < unexplained[0] < unexplained[1] < 0.9
 
 
 def test_regions_are_connected_and_of_similar_size():
@@ -73,12 +70,6 @@ def test_regions_are_connected_and_of_similar_size():
     distances = ((x[:500, None] - x) ** 2).sum(axis=-1)
     nearest = np.argsort(distances, axis=1)[:, 1]
     assert np.mean(labels[nearest] == labels[:500]) > 0.9
-
-
-def test_a_table_has_two_classes_of_similar_size():
-    labels = data.table()["train"][1]
-    assert set(np.unique(labels)) == {0.0, 1.0}
-    assert 0.3 < labels.mean() < 0.7
 
 
 @pytest.mark.parametrize(("distance", "lowest", "highest"), [(4.0, 0.9, 1.0), (1.0, 0.4, 0.8)])
@@ -166,24 +157,24 @@ def test_a_pendulum_is_almost_linear_for_weak_forces_only():
     assert residuals[1] > 2.0 * residuals[0]
 
 
+def test_values_are_those_of_the_domain():
+    x, _ = data.ratings(10, 5)["train"]
+    assert set(x[:, 0]) == set(range(10))
+    assert set(x[:, 1]) == set(range(10, 15))
+    labels = data.table()["train"][1]
+    assert set(np.unique(labels)) == {0.0, 1.0}
+    assert 0.3 < labels.mean() < 0.7
+
+
 def test_words_of_a_bag_share_a_topic():
     x, y = data.word_bags(50, 4)["train"]
     assert x.min() >= 0 and x.max() < 50
     same_bag = np.mean((x == y[:, None]).any(axis=1))
     other_bag = np.mean((x == np.roll(y, 1)[:, None]).any(axis=1))
     assert same_bag > 1.2 * other_bag
-
-
-def test_rare_words_of_a_bag_can_be_merged():
-    whole, merged = data.word_bags(50, 4)["train"], data.word_bags(50, 4, kept=10)["train"]
-    for words, few in zip(whole, merged, strict=True):
-        np.testing.assert_array_equal(few, np.minimum(words, 10))
-
-
-def test_items_are_numbered_after_users():
-    x, _ = data.ratings(10, 5)["train"]
-    assert set(x[:, 0]) == set(range(10))
-    assert set(x[:, 1]) == set(range(10, 15))
+    # Rare words can be merged.
+    for words, merged in zip((x, y), data.word_bags(50, 4, kept=10)["train"], strict=True):
+        np.testing.assert_array_equal(merged, np.minimum(words, 10))
 
 
 if __name__ == "__main__":

@@ -23,15 +23,10 @@ def mixture_fixture():
     return general(DATA_DIR, download=False)
 
 
-def test_it_has_many_tasks_of_limited_size(mixture):
-    assert len(mixture.members) == 67
-    assert len(mixture.validation) == 32
-    assert not mixture.members.keys() & mixture.validation.keys()
-    assert mixture.size <= 125_000
-
-
-def test_none_of_its_tasks_is_a_problem_of_the_testbed(mixture):
+def test_it_has_many_tasks_of_limited_size_and_none_of_the_testbed(mixture):
     every = {**mixture.members, **mixture.validation}
+    assert len(every) == len(mixture.members) + len(mixture.validation) == 67 + 32
+    assert mixture.size <= 125_000
     assert not set(every) & set(testbed.names())
     sizes = {testbed.problem(name).size for name in testbed.names(stored=False)}
     assert not {task.size for task in every.values()} & sizes
@@ -65,18 +60,15 @@ def test_chosen_tasks_need_only_their_own_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make_rule", "kinds"),
+    ("rule", "units", "kinds"),
     [
-        (lambda: RNNprop((4,), seed=0), ["linear_classes"]),
-        pytest.param(
-            lambda: TensorwiseLSTM(4, seed=0), ["teacher", "table"], marks=pytest.mark.slow
-        ),
+        (RNNprop, (4,), ["linear_classes"]),
+        pytest.param(TensorwiseLSTM, 4, ["teacher", "table"], marks=pytest.mark.slow),
     ],
-    ids=["elementwise", "tensorwise"],
 )
-def test_a_rule_improves_by_meta_training_on_a_part_of_it(make_rule, kinds):
+def test_a_rule_improves_by_meta_training_on_a_part_of_it(rule, units, kinds):
     model = MetaModel(
-        make_rule(),
+        rule(units, seed=0),
         general(kinds=kinds, validation=["linear_kinds"]),
         horizon=(5, 10),
         unroll=5,

@@ -1,5 +1,6 @@
 """Tests of the paper's pictures in the style of a painting."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -22,11 +23,6 @@ def make(**options):
     return NeuralArt(**{"weights": None, "size": 16, **LAYERS, **options})
 
 
-def save_picture(path, pixels):
-    keras.utils.save_img(path, pixels, scale=False)
-    return str(path)
-
-
 def noise(seed, height=40, width=50):
     return np.random.default_rng(seed).integers(256, size=(height, width, 3)).astype("uint8")
 
@@ -37,35 +33,29 @@ def task_fixture():
 
 
 class TestSampling:
-    def test_two_tasks_draw_the_same_optimizees(self, task):
-        other = make()
-        for split in SPLITS:
-            first, second = (tf.nest.flatten(t.sample(split, 3)) for t in (task, other))
-            for a, b in zip(first, second, strict=True):
-                np.testing.assert_array_equal(a, b)
-
-    def test_seeds_and_splits_differ_in_noise_and_content(self, task):
-        optimizees = [task.sample(split, seed) for split in SPLITS for seed in range(3)]
+    def test_seeds_and_splits_determine_noise_and_content(self, task):
+        draws = [*itertools.product(SPLITS, range(3))]
+        optimizees, again = ([t.sample(*draw) for draw in draws] for t in (task, make()))
+        tf.nest.map_structure(np.testing.assert_array_equal, optimizees, again)
         assert len({parameters.numpy().tobytes() for parameters, _ in optimizees}) == 9
         assert len({features.numpy().tobytes() for _, (features, _) in optimizees}) == 9
 
-    def test_the_initial_noise_is_nearly_gray(self):
-        task = make(size=64)
-        pixels = task.to_image(task.sample("train", 0)[0]) / 255.0
+    @pytest.mark.parametrize("size", [32, 96])
+    def test_the_initial_noise_is_nearly_gray_and_its_loss_about_one(self, size):
+        task = make(size=size)
+        parameters, state = task.sample("train", 0)
+        pixels = task.to_image(parameters) / 255.0
         assert pixels.mean() == pytest.approx(0.5, abs=0.005)
         assert pixels.std() == pytest.approx(0.05, abs=0.005)
+        assert float(task.loss(parameters, state, ())[0][0]) == pytest.approx(1.08, rel=0.05)
 
     def test_contents_are_pictures_of_the_split(self, tmp_path):
-        for channel, split in enumerate(("train", "val", "test")):
-            (tmp_path / split).mkdir()
-            pixels = np.zeros((30, 40, 3))
-            pixels[..., channel] = 200
-            save_picture(tmp_path / split / "one.png", pixels)
+        for shade, name in enumerate(("train", "val", "test")):
+            (tmp_path / name).mkdir()
+            keras.utils.save_img(tmp_path / name / "a.png", np.full((9, 9, 3), shade), scale=False)
         task = make(content_dir=str(tmp_path))
-        for channel, split in enumerate(SPLITS):
-            expected = np.zeros((16, 16, 3))
-            expected[..., channel] = 200
-            np.testing.assert_array_equal(task.content(split, 0), expected)
+        for shade, split in enumerate(SPLITS):
+            np.testing.assert_array_equal(task.content(split, 0), np.full((16, 16, 3), shade))
 
     def test_a_picture_of_one_s_own_is_the_content(self, task):
         picture = noise(4, 16, 16)
@@ -74,11 +64,9 @@ class TestSampling:
         np.testing.assert_array_equal(state[0], other[0])
         terms = task.terms(task.to_parameters(picture), state)
         assert float(terms.content) == pytest.approx(0, abs=1e-6)
-
-    @pytest.mark.parametrize(("shape", "dtype"), [((9, 9), "uint8"), ((9, 9, 3), "float32")])
-    def test_other_arrays_are_refused(self, task, shape, dtype):
-        with pytest.raises(ValueError, match="uint8 of shape .* Received: "):
-            task.optimizee(np.zeros(shape, dtype), seed=0)
+        for wrong in (picture[0], picture.astype("float32")):
+            with pytest.raises(ValueError, match="uint8 of shape .* Received: "):
+                task.optimizee(wrong, seed=0)
 
 
 class TestLoss:
@@ -89,27 +77,6 @@ class TestLoss:
         content, style, variation = (float(term) for term in task.terms(parameters, state))
         np.testing.assert_allclose(losses, [0.5 * content + 2 * style + 3 * variation], rtol=1e-5)
         assert after is state
-
-    def test_terms_are_zero_at_their_own_picture(self, tmp_path):
-        style = noise(0, 16, 16)
-        task = make(style=save_picture(tmp_path / "style.png", style))
-        _, state = task.sample("validation", 1)
-        terms = task.terms(task.to_parameters(style), state)
-        assert float(terms.style) == pytest.approx(0, abs=1e-6)
-        assert float(terms.content) > 0.01
-        terms = task.terms(task.to_parameters(task.content("validation", 1)), state)
-        assert float(terms.content) == pytest.approx(0, abs=1e-6)
-        assert float(terms.style) > 0.01
-
-    def test_style_does_not_depend_on_positions(self, tmp_path):
-        # Features of 3×3 pixels move with a seamless picture that is rolled.
-        pixels = np.tile(noise(1, 16, 16), (4, 4, 1))
-        style = save_picture(tmp_path / "style.png", pixels)
-        layers = {"content_layer": "block1_conv1", "style_layers": ("block1_conv1",)}
-        task = make(size=64, style=style, **layers)
-        _, state = task.sample("train", 0)
-        rolled = task.terms(task.to_parameters(np.roll(pixels, 5, axis=(0, 1))), state)
-        assert float(rolled.style) < 1e-3
 
     def test_terms_agree_with_numpy(self, task):
         parameters, state = task.sample("train", 0)
@@ -140,14 +107,6 @@ class TestLoss:
             ahead, behind = (task.loss(parameters + s, state, ())[0] for s in (step, -step))
             slope = float((ahead - behind)[0]) / 2e-3
             assert slope == pytest.approx(float(tf.reduce_sum(gradient * way)), rel=0.03, abs=1e-3)
-
-    def test_the_initial_loss_is_about_one_for_any_size(self):
-        losses = []
-        for size in (32, 64, 96):
-            task = make(size=size)
-            losses.append(float(task.loss(*task.sample("train", 0), ())[0][0]))
-        assert all(0.3 < loss < 3 for loss in losses)
-        assert max(losses) < 1.25 * min(losses)
 
 
 def numpy_vgg(pixels):
@@ -199,15 +158,6 @@ def test_a_rule_can_be_meta_trained_on_it(second_derivatives):
     assert history["val_loss"][0] < before["loss"]
 
 
-def test_options_come_from_the_command_line():
-    from l2l_keras.scripts import _console
-
-    options = ["weights=None", "size=16", "style_layers=('block1_conv1',)"]
-    task = _console.get_task("neural_art", options=[*options, "content_layer=block1_conv1"])
-    assert isinstance(task, NeuralArt)
-    assert (task.name, task.size, task.functions) == ("neural_art", 16 * 16 * 3, 1)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,7 +166,7 @@ def test_options_come_from_the_command_line():
         ({"size": 1}, "need a larger `size`. Received: 1"),
         ({"preprocessing": "tf"}, "`preprocessing` must be one of .* Received: 'tf'"),
         ({"content_layer": "block9_conv1"}, "must be among block1_conv1, .*Received: block9_conv1"),
-        ({"style_layers": ()}, r"`style_layers` must be a sequence .* Received: \(\)"),
+        ({"style_layers": ()}, r"`style_layers` must be a list .* Received: \(\)"),
         ({"style_layers": "block1_conv1"}, "`style_layers` must be .* Received: 'block1_conv1'"),
         ({"style_weight": -1.0}, "must not be negative.*Received: .*style=-1"),
         (
