@@ -17,14 +17,14 @@ class Conditions(NamedTuple):
         gradient_norm: Norm of all gradients together.
         accepted: Whether the step counts.
         rule_steps: Whether the rules' state takes the gradients in.
-        forget_rules: Whether the rules' state is zeroed after the step.
+        reset_rules: Whether the rules' state is zeroed after the step.
     """
 
     learning_rate: Tensor
     gradient_norm: Tensor
     accepted: Tensor
     rule_steps: Tensor
-    forget_rules: Tensor | None = None
+    reset_rules: Tensor | None = None
 
 
 class Proposal(NamedTuple):

@@ -103,9 +103,9 @@ class Engine:
                     else:
                         change.values[index] = verdict.value
                 yield change
-        if conditions.forget_rules is not None:
+        if conditions.reset_rules is not None:
             states = {
-                number: list(backend.clear(arrays, conditions.forget_rules))
+                number: list(backend.clear(arrays, conditions.reset_rules))
                 for number, arrays in states.items()
             }
         for safeguard in self._safeguards:

@@ -11,7 +11,7 @@ from keras import ops
 from l2l_keras.engine.safeguard import Conditions, Proposal, Safeguard, Shape
 from l2l_keras.rules import moments
 from l2l_keras.safeguards.fallback_policy import (
-    HURRY,
+    CATCH_UP,
     Decision,
     FallbackState,
     conclude,
@@ -146,14 +146,14 @@ class AdamFallback(Safeguard):
         loss = total / ops.maximum(count, 1.0)
         accepted = conditions.accepted
         after, decision = decide(state, seen, loss, accepted, scalars["products"])
-        # Moments may be forgotten after the step, which adds one more to them.
+        # Moments may be reset after the step, which adds one more gradient to them.
         learning_rate = self._guard.learning_rate * conditions.learning_rate
         plan = (
             ops.stack([*decision, accepted, seen]),
-            ops.stack([learning_rate, state.moments]),
+            ops.stack([learning_rate, state.adam_updates]),
         )
         conditions = conditions._replace(
-            rule_steps=decision.rule_sees, forget_rules=decision.forget_rule
+            rule_steps=decision.rule_sees, reset_rules=decision.reset_rule
         )
         losses = ops.zeros_like(scalars["losses"])
         return conditions, plan, {"fallback": ops.stack(after), "losses": losses}
@@ -182,13 +182,13 @@ class AdamFallback(Safeguard):
         largest = guard.largest_update * ops.sqrt(products[2])
         factor = ops.minimum(1.0, largest / (ops.sqrt(products[1]) + _TINY))
         factor = ops.where(seen, 1.0, factor)
-        adam = ops.where(decision.hurries, HURRY, 1.0) * own
+        adam = ops.where(decision.catch_up, CATCH_UP, 1.0) * own
         step = ops.where(decision.adam, adam, factor * update)
         stepped = ops.where(accepted, parameters + step, parameters)
-        new_copy = ops.where(decision.copy, parameters, old_copy)
-        new = ops.where(ops.logical_or(decision.back, decision.swap), new_copy, stepped)
+        new_copy = ops.where(decision.save, parameters, old_copy)
+        new = ops.where(ops.logical_or(decision.restore, decision.swap), new_copy, stepped)
         new_copy = ops.where(decision.swap, stepped, new_copy)
-        new_moments = [ops.where(decision.forget_adam, 0.0, moment) for moment in (m, v)]
+        new_moments = [ops.where(decision.reset_adam, 0.0, moment) for moment in (m, v)]
         return (new, products), [*new_moments, new_copy]
 
     def end(
@@ -206,14 +206,14 @@ class AdamFallback(Safeguard):
     ) -> None:
         """Ends a trial, if training ends in one; see `fallback_policy.conclude`."""
         after, *decisions = conclude(FallbackState(*ops.unstack(ops.convert_to_tensor(fallback))))
-        swap, forget_adam = (bool(ops.convert_to_numpy(decision)) for decision in decisions)
+        swap, reset_adam = (bool(ops.convert_to_numpy(decision)) for decision in decisions)
         fallback.assign(ops.stack(after))
         for index, (momentum, velocity, copy) in slots.items():
             if swap:
                 value = ops.cast(ops.copy(variables[index]), "float32")
                 variables[index].assign(ops.cast(copy, variables[index].dtype))
                 copy.assign(value)
-            if forget_adam:
+            if reset_adam:
                 for moment in (momentum, velocity):
                     moment.assign(ops.zeros(moment.shape))
 

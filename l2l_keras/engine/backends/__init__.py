@@ -13,8 +13,8 @@
 - `clear(states, condition)` zeroes state arrays if a condition holds.
 - `after(tensors)` is a scope whose operations start after given ones.
 - `bitcast(tensor, dtype)` reinterprets the bits of a tensor.
-- `device(variable)`, `next_to(variable)` and `window_length(device_name)` say where a variable lies,
-  how to place another one there, and how many elements to process at a time.
+- `device(variable)`, `next_to(variable)` and `window_length(device_name)` say where a variable
+  lies, how to place another one there, and how many elements to process at a time.
 - `replicated()` says whether a distribution strategy runs the step once for each replica, which
   `run_on_replicas` does.
 - `sees_losses()` says whether a loss that a trainer passes to `scale_loss` can be recorded there.

@@ -43,8 +43,9 @@ def digits_mlp(
     """
     data = embedded_digits()
     model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
-    options = {"jit_compile": True, "name": "digits_mlp"}
-    return KerasTask(model_fn, cross_entropy(), data, batch_size, **options)
+    return KerasTask(
+        model_fn, cross_entropy(), data, batch_size, jit_compile=True, name="digits_mlp"
+    )
 
 
 def mnist_mlp(
