@@ -135,7 +135,7 @@ def write_report(
     directory: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Writes the whole report into a folder; see `write_files`.
+    """Writes the whole report into a folder, and returns the paths of its files; see `write_files`.
 
     Args:
         comparison: What to report.
@@ -204,6 +204,9 @@ def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -
     Args:
         files: Contents by file name.
         directory: The folder.
+
+    Returns:
+        Paths of the files.
 
     Raises:
         OSError: If the folder cannot be written to.

@@ -107,7 +107,7 @@ def tune(
     window: int | None = None,
     progress: Progress = silent,
 ) -> Tuning:
-    """Finds the learning rate of the lowest mean final loss.
+    """Finds the learning rate of the lowest mean final loss, and returns all that were tried.
 
     If the best rate is at an end of the grid, the grid is extended there by its own factor until
     it is not, by at most four rates.

@@ -16,21 +16,15 @@ from l2l_keras.evaluation.results import (
 )
 
 
-def test_final_losses_are_means_of_the_last_ones():
+def test_final_losses_are_finite_means_of_the_last_ones_or_infinite():
     curves = np.array([[9, 4, 2], [9, 1, 3]], np.float32)
     np.testing.assert_array_equal(final_losses(curves), [2, 3])
     np.testing.assert_array_equal(final_losses(curves, window=2), [3, 2])
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_final_loss_that_is_not_finite_is_infinite(bad):
-    np.testing.assert_array_equal(final_losses(np.array([[1, bad], [1, 0.5]])), [np.inf, 0.5])
-
-
-@pytest.mark.parametrize("window", [0, 4])
-def test_a_window_that_does_not_fit_is_refused(window):
-    with pytest.raises(ValueError, match=f"`window` must be from 1.*Received: window={window}"):
-        final_losses(np.zeros((2, 3)), window)
+    curves = np.array([[1, 0.5], [1, np.nan], [1, np.inf], [1, -np.inf]])
+    np.testing.assert_array_equal(final_losses(curves), [0.5, np.inf, np.inf, np.inf])
+    for window in (0, 3):
+        with pytest.raises(ValueError, match=f"`window` must be from 1.*Received: window={window}"):
+            final_losses(curves, window)
 
 
 def test_the_interval_is_students():
@@ -69,17 +63,12 @@ def test_a_ratio_of_losses_at_the_limits(losses, others, expected):
 
 
 class TestComparison:
-    def make(self, name, final, tuning):
+    def make(self, name, final, tuning=Tuning(1.0, False)):  # noqa: B008
         curves = np.array([[8.0, 4.0, final - 1], [8.0, 2.0, final + 1]], np.float32)
         return Result(name, curves, window=1, tuning=tuning, seconds=1.0)
 
     def test_its_numbers(self):
-        tuning = Tuning(1.0, False)
-        results = (
-            self.make("lstm", 1.5, None),
-            self.make("A", 4.0, tuning),
-            self.make("B", 3.0, tuning),
-        )
+        results = (self.make("lstm", 1.5, None), self.make("A", 4.0), self.make("B", 3.0))
         comparison = Comparison("t", 2, (0, 1), (0,), 1, results)
         assert comparison.best_baseline.name == "B"
         assert comparison.ratio("lstm") == pytest.approx(math.sqrt(0.5 / 2.0 * 2.5 / 4.0))
@@ -167,9 +156,7 @@ def test_a_loss_that_is_not_reached_has_no_share_of_steps():
     curves = line(4.0, 4.0)
     curves[:, 5] = 0.0
     assert share_of_steps(curves, target=1.0, window=2) is None
-
-
-def test_a_loss_that_is_reached_before_divergence_counts():
+    # A loss that is reached before divergence counts.
     curves = line(4.0, 0.0)
     curves[:, 15:] = np.nan
     assert share_of_steps(curves, target=2.1, window=2) == pytest.approx(0.5, abs=0.051)

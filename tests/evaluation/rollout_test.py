@@ -9,18 +9,13 @@ from l2l_keras.evaluation import BASELINES, Rollout, RuleRollout, run
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, TensorwiseLSTM
 from l2l_keras.rules.tensorwise.tensors import fan_in
-from l2l_keras.tasks import KerasTask, Quadratic
+from l2l_keras.tasks import KerasTask
 from tests.evaluation.small_tasks import NoisyMean, network, quadratic
-
-
-def lstm_optimizer():
-    return LearnedOptimizer(CoordinatewiseLSTM(units=(3,), seed=1), learning_rate=1.0)
-
 
 OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(0.1),
     "nag": lambda: BASELINES["NAG"].make(0.01),
-    "learned": lstm_optimizer,
+    "learned": lambda: LearnedOptimizer(CoordinatewiseLSTM(units=(3,), seed=1)),
 }
 TASKS = {"quadratic": quadratic, "noisy_mean": NoisyMean}
 
@@ -62,50 +57,36 @@ def test_a_learning_rate_and_a_number_of_steps_last_for_one_run():
     assert not np.array_equal(slow, before)
 
 
-def test_neither_seeds_nor_learning_rates_trace_again():
-    traced = []
+@pytest.mark.parametrize("task", [network(), NoisyMean()], ids=lambda task: task.name)
+def test_an_optimizer_is_traced_once_on_variables_of_the_tasks_layout(task):
+    calls = []
 
-    class CountingOptimizer(keras.optimizers.Adam):
+    class NotingOptimizer(keras.optimizers.SGD):
         def apply(self, grads, trainable_variables=None):
-            traced.append(1)
+            calls.append([(v.path, tuple(v.shape), v.dtype) for v in trainable_variables])
             super().apply(grads, trainable_variables)
 
-    rollout = Rollout(NoisyMean(), CountingOptimizer(0.1), steps=3)
+    rollout = Rollout(task, NotingOptimizer(0.1), steps=3)
     for seed in range(2):
         rollout(seed)
         rollout(seed, learning_rate=0.1 * seed, steps=2)
-    assert len(traced) == 1
+    assert calls == [[(w.path, w.shape, "float32") for w in task.layout]]
 
 
 def test_optimizers_see_the_same_optimizees_and_minibatches():
     # At a learning rate of zero nothing but the minibatches moves the loss.
-    curves = [
-        run(NoisyMean(), make(0.0), steps=6, seeds=[0, 1])
-        for make in (keras.optimizers.SGD, keras.optimizers.Adam)
-    ]
+    optimizers = keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.0)
+    curves = [run(NoisyMean(), optimizer, 6, seeds=[0, 1]) for optimizer in optimizers]
     np.testing.assert_array_equal(*curves)
     without_count = curves[0] - 0.1 * np.arange(7)
     assert len(np.unique(without_count.round(4))) == without_count.size
 
 
 def test_splits_do_not_share_optimizees():
-    curves = [
-        run(Quadratic(functions=2), keras.optimizers.SGD(0.01), 1, [0], split)
-        for split in ("train", "test")
-    ]
-    assert not np.isclose(*curves).any()
-
-
-def test_variables_are_those_of_the_tasks_layout():
-    class NotingOptimizer(keras.optimizers.SGD):
-        def build(self, variables):
-            self.built_on = [(v.path, tuple(v.shape), v.dtype) for v in variables]
-            super().build(variables)
-
-    for task in (network(), NoisyMean()):
-        optimizer = NotingOptimizer(0.1)
-        Rollout(task, optimizer, steps=1)
-        assert optimizer.built_on == [(w.path, w.shape, "float32") for w in task.layout]
+    train, test = (
+        run(quadratic(), keras.optimizers.SGD(0.01), 1, [0], split) for split in ("train", "test")
+    )
+    assert not np.isclose(train, test).any()
 
 
 def test_groups_of_one_elementwise_rule_are_that_rule():

@@ -45,7 +45,7 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def read_scores(report: str | os.PathLike[str]) -> list[Score]:
-    """Reads scores from their report.
+    """Reads scores, in their order, from their report.
 
     Args:
         report: A folder that `write_report` wrote; its `testbed.json` is read.

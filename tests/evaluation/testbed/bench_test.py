@@ -69,18 +69,15 @@ def test_baselines_are_tuned_once(evaluate):
 
 
 def test_results_of_a_rule_are_cached_by_its_weights(evaluate, folder):
-    def files():
-        return len(list(folder.iterdir()))
-
     first, _ = evaluate({"a": rule(1)})
-    before = files()
+    before = len([*folder.iterdir()])
     # The same rule by another name, and one of other weights.
     again, _ = evaluate({"b": rule(1), "c": rule(2)})
-    assert files() == before + 1
+    assert len([*folder.iterdir()]) == before + 1
     assert [score.final_loss for score in again[:2]] == [score.final_loss for score in first]
     assert [score.optimizer for score in again] == ["b", "b", "c", "c"]
     evaluate({"a": rule(1)}, guard=True)
-    assert files() == before + 2
+    assert len([*folder.iterdir()]) == before + 2
 
 
 def test_your_own_task_may_have_the_name_of_a_problem(evaluate):
@@ -97,16 +94,12 @@ def test_a_harmful_rule_is_guarded(evaluate):
     assert guarded.default_ratio.mean < 1.2
 
 
-@pytest.mark.parametrize("multiples", [(), (0, 1), (2, 1), (1, 1)])
-def test_lengths_must_increase(evaluate, multiples):
-    with pytest.raises(ValueError, match="`multiples` must be positive and in increasing order"):
-        evaluate({}, multiples=multiples)
-
-
-def test_a_wrong_name_is_found_before_the_work(tmp_path):
-    wrong = testbed.evaluate({}, problems=[PROBLEM, "nothing"], progress=pytest.fail)
+def test_wrong_arguments_are_found_before_the_work():
     with pytest.raises(ValueError, match="Unknown problem"):
-        next(wrong)
+        next(testbed.evaluate({}, problems=[PROBLEM, "nothing"], progress=pytest.fail))
+    for multiples in ((), (0, 1), (2, 1), (1, 1)):
+        with pytest.raises(ValueError, match="`multiples` must be positive and in increasing"):
+            next(testbed.evaluate({}, multiples=multiples))
 
 
 RUNS = Runs(steps=(2, 20), seeds=(0, 1), tuning_seeds=(3,))

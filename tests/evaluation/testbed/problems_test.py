@@ -24,14 +24,11 @@ def make(name):
 @pytest.mark.parametrize("name", testbed.names())
 def test_every_problem_can_be_learned(name):
     steps, rate = (120, 0.005) if name in GRADUAL else (60, 0.003)
-    rollout = Rollout(make(name), keras.optimizers.Adam(rate), steps, "validation")
-    (losses,) = rollout(seed=0)
+    task = make(name)
+    assert task.name == name
+    (losses,) = Rollout(task, keras.optimizers.Adam(rate), steps, "validation")(seed=0)
     assert np.isfinite(losses).all()
     assert losses[-10:].mean() < 0.97 * losses[:5].mean()
-
-
-def test_there_are_many_problems():
-    assert len(testbed.names(stored=False)) >= 12
 
 
 def test_the_scale_of_weights_is_far_off_but_the_function_is_the_same():
@@ -46,8 +43,7 @@ def test_the_scale_of_weights_is_far_off_but_the_function_is_the_same():
             np.testing.assert_allclose(scaled[part], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_problem_has_its_name():
-    assert make("deep_relu").name == "deep_relu"
+def test_an_unknown_problem_is_refused():
     with pytest.raises(ValueError, match=r"Unknown problem. Expected one of .*deep_relu.*'deep'"):
         testbed.problem("deep")
 
