@@ -27,13 +27,19 @@ BACKENDS = [name for name in ("tensorflow", "jax", "torch") if name != keras.bac
 def runs_fixture(tmp_path_factory):
     """Runs the tests on all other backends at once; each is one process."""
     folder = tmp_path_factory.mktemp("runs")
+    # Most optimizers compile what another one has compiled before.
+    jax_cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     runs = {}
     for backend in filter(importlib.util.find_spec, BACKENDS):
         with (folder / backend).open("w") as output:
             runs[backend] = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-q", "-n0", *(f"tests/{test}" for test in TESTS)],
                 cwd=ROOT,
-                env={**os.environ, "KERAS_BACKEND": backend},
+                env={**os.environ, "KERAS_BACKEND": backend, **jax_cache},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
