@@ -1,8 +1,7 @@
 """What all commands share: how they start, and how they report what the user did wrong.
 
-A command holds its flags in a `flags.FlagValues()` of its own rather than in `flags.FLAGS`, so that
-several commands, which have flags of the same names, can be imported into one program. Importing
-this module does not import TensorFlow.
+A command has a `flags.FlagValues()` of its own, so that one program can import several commands
+with flags of the same names. Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -50,23 +49,20 @@ class UserError(Exception):
 
 
 def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> NoReturn:
-    """Runs a command and exits.
+    """Runs a command and exits: with one line and a status after a `UserError` or Ctrl-C.
 
     `main` is called with the command line without its flags; `--help` prints the docstring of its
-    module. The exit status is 0 after success and after `--help`, 2 after an error on the command
-    line, 130 after Ctrl-C, and 1 after any other failure. A `UserError` and Ctrl-C print one line.
+    module.
     """
 
     def parse(argv: list[str]) -> list[str]:
         if _HELP & set(argv[1:]):
-            # Abseil's own --help knows the main module only, which may be a generated one, and
-            # exits with status 1.
+            # Abseil's own --help knows the main module only, and exits with status 1.
             module = sys.modules[main.__module__]
             print((module.__doc__ or "").strip())
             print("\nFlags:", script_flags.module_help(module).split("\n", 2)[-1], sep="\n")
             sys.exit(0)
-        # Every command has Abseil's own flags, such as --verbosity. Warnings of the libraries are
-        # left out by default: what users must know, the command says itself.
+        # Every command has Abseil's own flags, such as --verbosity.
         for name in flags.FLAGS:
             flag = flags.FLAGS[name]
             if flag.name not in script_flags:  # A flag with a short name comes twice.
@@ -76,7 +72,7 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
             rest = script_flags(argv)
         except flags.Error as error:
             raise UserError(f"{error} (--help lists the flags)", USAGE) from error
-        if flags.FLAGS["verbosity"].using_default_value:
+        if flags.FLAGS["verbosity"].using_default_value:  # No warnings of the libraries.
             flags.FLAGS.verbosity = logging.ERROR  # type: ignore[assignment]
         if len(rest) > 1:
             raise UserError(f"Expected flags only. Received: {' '.join(rest[1:])!r}", USAGE)
@@ -106,8 +102,7 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Permissions are not enough: the disk may be full or mounted read-only.
-        with tempfile.NamedTemporaryFile(dir=path):
-            pass
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise UserError(
             f"Expected a folder that can be written to. Received: {str(path)!r} ({error.strerror})"
@@ -119,11 +114,11 @@ def get_task(
     name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
 ) -> tasks.Task | tasks.Mixture:
     """Returns a task, or a mixture of tasks, by its name and `name=value` options."""
-    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
         raise UserError(f"{flag!r} is no option of a task, but a flag.", USAGE)
     try:
+        data_dir = data_dir and os.path.expanduser(data_dir)
         return l2l_keras.tasks.get(name, data_dir=data_dir, download=download, **parsed)
     except ValueError as error:
         raise UserError(str(error), USAGE) from error

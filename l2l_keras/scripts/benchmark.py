@@ -1,10 +1,8 @@
 r"""Measures how fast this machine meta-trains, or what using a learned optimizer costs.
 
   l2l-benchmark                        # meta-training, all processor cores
-  l2l-benchmark --threads=1
-  l2l-benchmark --json=speed.json
+  l2l-benchmark --threads=1 --json=speed.json
   l2l-benchmark --what=apply           # steps of a LearnedOptimizer
-  l2l-benchmark --what=apply --preset=quadratic --coordinates=1_000_000 --variables=2
   l2l-benchmark --what=apply --backend=jax --rule=rnnprop --coordinates=100_000 --variables=10
   l2l-benchmark --against=../other     # this l2l_keras and that in another folder, alternately
 
@@ -13,22 +11,23 @@ matrix product, measured in turn with it, that the matrix products of the rule r
 per weight of the rule and element forward, and in meta-training 4 backward; 0 if it has none.
 
 --what=meta_train, the default: inner steps per second of meta-training the paper's 2x20 LSTM
-(windows of 20 steps, Adam on the rule's weights included), the time until the first window is done
-(tracing and compiling), and the process's peak memory. `quadratic` is 128 functions of 10
-dimensions at once, `mnist_mlp` a 784-20-10 sigmoid network with minibatches of 128 random images.
+(windows of 20 steps, Adam on the rule's weights included), the time until the first window is done,
+and the process's peak memory. `quadratic` is 128 functions of 10 dimensions at once, `mnist_mlp` a
+784-20-10 sigmoid network with minibatches of 128 random images.
 
 --what=apply: nanoseconds per weight of the model of a step with given gradients, as the backend's
-training takes it (compiled; eager on PyTorch), Adam's on the same variables, their ratio, and how
-fast memory is copied (bytes read and written). State is what the optimizer keeps per weight (Adam:
-8 bytes). Scratch is the process's largest resident set in later steps, less that before the first;
-"first" is that of the first three steps, in which compilers run. The first call is tracing,
-compiling and one step. The defaults take about half an hour, and 7 GB of memory.
+training takes it (compiled; eager on PyTorch), Adam's on equal variables, and how fast memory is
+copied (bytes read and written). State is what the optimizer keeps per weight (Adam: 8 bytes).
+Scratch is the process's largest resident set in later steps, less that before the first; "first" is
+that of the first three steps, in which compilers run. The first call is tracing, compiling and one
+step. The defaults take about half an hour, and 7 GB of memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.util
 import itertools
@@ -36,6 +35,7 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import statistics
 import subprocess
@@ -43,7 +43,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,6 +52,9 @@ from absl import flags
 import l2l_keras
 from l2l_keras.scripts import _console
 
+Result = dict[str, Any]
+Call = Callable[[], Any]
+
 _BACKENDS = ("tensorflow", "jax", "torch")
 _PROBLEMS = ("quadratic", "mnist_mlp")
 _UNROLL = 20  # The default of `MetaModel`.
@@ -59,38 +62,25 @@ _SGEMM = (4096, 512, 512)
 _COPIED = 64_000_000  # float32: 256 MB, more than any cache holds.
 
 FLAGS = flags.FlagValues()
-_WHAT = flags.DEFINE_enum(
-    "what", "meta_train", ["meta_train", "apply"], "What to measure.", flag_values=FLAGS
-)
-_PROBLEM = flags.DEFINE_multi_enum(
-    "problem", _PROBLEMS, _PROBLEMS, "What to meta-train on. Repeatable.", flag_values=FLAGS
-)
-_BACKEND = flags.DEFINE_multi_enum(
-    "backend", None, _BACKENDS, "Keras backend; all that are installed.", flag_values=FLAGS
-)
-_RULE = flags.DEFINE_multi_enum(
-    "rule", None, sorted(_console.RULES), "Rule to apply: coordinatewise_lstm.", flag_values=FLAGS
-)
-_PRESET = flags.DEFINE_multi_string("preset", [], "Preset to apply. Repeatable.", flag_values=FLAGS)
-_COORDINATES = flags.DEFINE_multi_integer(
-    "coordinates", [10_000, 1_000_000, 10_000_000], "Weights of the model.", 1, flag_values=FLAGS
-)
-_VARIABLES = flags.DEFINE_multi_integer(
-    "variables", [1, 40, 400], "Variables that these are divided into.", 1, flag_values=FLAGS
-)
-_COLUMNS = flags.DEFINE_integer(
-    "columns", 0, "Columns of the variables; 0 for vectors.", 0, flag_values=FLAGS
-)
-_STATE_DTYPE = flags.DEFINE_enum(
-    "state_dtype", "float32", ["float32", "bfloat16"], "Type of a rule's state.", flag_values=FLAGS
-)
-_THREADS = flags.DEFINE_integer("threads", 0, "Processor threads; 0: all.", 0, flag_values=FLAGS)
-_ROUNDS = flags.DEFINE_integer(
-    "rounds", 7, "Rounds of measurements; medians are shown.", 1, flag_values=FLAGS
-)
-_SECONDS = flags.DEFINE_float("seconds", 1.0, "Least of a measurement.", 0.0, flag_values=FLAGS)
-_AGAINST = flags.DEFINE_string("against", None, "Folder of another l2l_keras.", flag_values=FLAGS)
-_JSON = flags.DEFINE_string("json", None, "File for the results, as JSON.", flag_values=FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_integers = functools.partial(flags.DEFINE_multi_integer, lower_bound=1, flag_values=FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_choice = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_choices = functools.partial(flags.DEFINE_multi_enum, flag_values=FLAGS)
+_choice("what", "meta_train", ["meta_train", "apply"], "What to measure.")
+_choices("problem", _PROBLEMS, _PROBLEMS, "What to meta-train on. Repeatable.")
+_choices("backend", None, _BACKENDS, "Keras backend; all that are installed.")
+_choices("rule", None, sorted(_console.RULES), "Rule to apply: coordinatewise_lstm.")
+flags.DEFINE_multi_string("preset", [], "Preset to apply. Repeatable.", flag_values=FLAGS)
+_integers("coordinates", [10_000, 1_000_000, 10_000_000], "Weights of the model.")
+_integers("variables", [1, 40, 400], "Variables that these are divided into.")
+_integer("columns", 0, "Columns of the variables; 0 for vectors.", 0)
+_choice("state_dtype", "float32", ["float32", "bfloat16"], "Type of a rule's state.")
+_integer("threads", 0, "Processor threads; 0: all.", 0)
+_integer("rounds", 7, "Rounds of measurements; medians are shown.", 1)
+flags.DEFINE_float("seconds", 1.0, "Least of a measurement.", 0.0, flag_values=FLAGS)
+_string("against", None, "Folder of another l2l_keras.")
+_string("json", None, "File for the results, as JSON.")
 
 _TABLES = {
     "meta_train": (
@@ -100,19 +90,14 @@ _TABLES = {
     ),
     "apply": (
         "backend|rule|weights|variables|ns/weight|(Adam)|times Adam|of sgemm|GFLOP/s|copy, B/s|"
-        "state, B|scratch, B|first, B|build, s|first call, s|(Adam)",
+        "state, B|scratch, B|first, B|first call, s|(Adam)",
         "{backend}|{rule}|{coordinates:,}|{variables}|{ns_per_coordinate:.1f}|"
         "{adam_ns_per_coordinate:.1f}|{times_adam:.2f}|{sgemm_share:.1%}|{sgemm_gflops:.1f}|"
         "{copy_bytes_per_second:.3g}|{state_bytes_per_coordinate:.0f}|{steady_scratch_bytes:.3g}|"
-        "{scratch_bytes:.3g}|{build_seconds:.2f}|{first_call_seconds:.2f}|"
-        "{adam_first_call_seconds:.2f}",
+        "{scratch_bytes:.3g}|{first_call_seconds:.2f}|{adam_first_call_seconds:.2f}",
     ),
 }
 """Headings of the columns of tables, and their texts."""
-
-Result = dict[str, Any]
-Call = Callable[[], Any]
-Optimizer: TypeAlias = keras.optimizers.Optimizer
 
 
 def main(argv: list[str]) -> None:
@@ -125,60 +110,58 @@ def main(argv: list[str]) -> None:
         UserError: If the flags do not fit together, or a measurement fails.
     """
     del argv
-    meta_training = [{"problem": problem} for problem in _PROBLEM.value]
-    cases = _apply_cases() if _WHAT.value == "apply" else meta_training
-    if _JSON.value:
-        _console.writable_directory(Path(_JSON.value).parent)
+    cases = _apply_cases() if FLAGS.what == "apply" else [{"problem": p} for p in FLAGS.problem]
+    if FLAGS.json:
+        _console.writable_directory(Path(FLAGS.json).parent)
     results = []
     for number, case in enumerate(cases, start=1):
         settings = " ".join(f"--{name}={value}" for name, value in case.items())
         print(f"[{number}/{len(cases)}] {settings}", file=sys.stderr, flush=True)
         results += _measure_alternately(case)
-    headings, texts = _TABLES[_WHAT.value]
-    if _AGAINST.value:
+    headings, texts = _TABLES[FLAGS.what]
+    if FLAGS.against:
         headings, texts = f"{headings}|speed|of", f"{texts}|{{speed:.3f}}|{{folder}}"
     rows = [headings.split("|"), *(texts.format(**result).split("|") for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     backends = sorted({f"{r['backend']} {r['backend_version']}" for r in results})
     print(
-        f"{platform.processor() or platform.machine()}, threads: {_THREADS.value or 'all'}, "
-        f"{', '.join(backends)}, Keras {keras.__version__}, median of {_ROUNDS.value}\n"
+        f"{platform.processor() or platform.machine()}, threads: {FLAGS.threads or 'all'}, "
+        f"{', '.join(backends)}, Keras {keras.__version__}, median of {FLAGS.rounds}\n"
     )
     for row in rows:
         print("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
-    if _JSON.value:
+    if FLAGS.json:
         evaluation = l2l_keras.evaluation  # Imports TensorFlow, which workers may not need.
-        content = {"what": _WHAT.value, "threads": _THREADS.value, "results": results}
+        content = {"what": FLAGS.what, "threads": FLAGS.threads, "results": results}
         content["versions"] = evaluation.versions()
-        _console.write_text(Path(_JSON.value), json.dumps(evaluation.finite(content), indent=2))
+        _console.write_text(Path(FLAGS.json), json.dumps(evaluation.finite(content), indent=2))
 
 
 def _apply_cases() -> list[Result]:
     """Returns the settings of all combinations, by the names of flags."""
-    rows = [size / max(_COLUMNS.value, 1) for size in _COORDINATES.value]
-    if any(not count.is_integer() or count < max(_VARIABLES.value) for count in rows):
+    rows = [size / max(FLAGS.columns, 1) for size in FLAGS.coordinates]
+    if any(not count.is_integer() or count < max(FLAGS.variables) for count in rows):
         raise _console.UserError(
             "Expected --coordinates to be a multiple of --columns, with a row for each of "
-            f"--variables. Received: --coordinates={_COORDINATES.value}, "
-            f"--columns={_COLUMNS.value}, --variables={_VARIABLES.value}",
+            f"--variables. Received: --coordinates={FLAGS.coordinates}, "
+            f"--columns={FLAGS.columns}, --variables={FLAGS.variables}",
             _console.USAGE,
         )
-    installed = [name for name in _BACKENDS if importlib.util.find_spec(name)]
-    backends = _BACKEND.value or installed
-    rules = [*_PRESET.value, *(_RULE.value or ())] or ["coordinatewise_lstm"]
-    combinations = itertools.product(backends, rules, _COORDINATES.value, _VARIABLES.value)
-    shared = {"columns": _COLUMNS.value, "state_dtype": _STATE_DTYPE.value}
-    names = ("backend", "rule", "coordinates", "variables")
-    return [{**dict(zip(names, values, strict=True)), **shared} for values in combinations]
+    backends = FLAGS.backend or [name for name in _BACKENDS if importlib.util.find_spec(name)]
+    rules = [*FLAGS.preset, *(FLAGS.rule or ())] or ["coordinatewise_lstm"]
+    names = ("backend", "rule", "coordinates", "variables", "columns", "state_dtype")
+    values = (backends, rules, FLAGS.coordinates, FLAGS.variables)
+    cases = itertools.product(*values, [FLAGS.columns], [FLAGS.state_dtype])
+    return [dict(zip(names, case, strict=True)) for case in cases]
 
 
 def _measure_alternately(case: Result) -> list[Result]:
     """Measures a case with this l2l_keras, and with the other one if there is one."""
     this = str(Path(l2l_keras.__file__).parents[1])
-    if not _AGAINST.value:
+    if not FLAGS.against:
         return [_measure(case, this)]
-    folders = (this, str(Path(_AGAINST.value).resolve()))
-    runs = [[_measure(case, folder) for folder in folders] for _ in range(min(_ROUNDS.value, 3))]
+    folders = (this, str(Path(FLAGS.against).resolve()))
+    runs = [[_measure(case, folder) for folder in folders] for _ in range(min(FLAGS.rounds, 3))]
     results = [_medians(own) for own in zip(*runs, strict=True)]
     ratio = statistics.median(own["rate"] / other["rate"] for own, other in runs)
     return [{**results[0], "speed": ratio}, {**results[1], "speed": 1.0}]
@@ -186,19 +169,21 @@ def _measure_alternately(case: Result) -> list[Result]:
 
 def _measure(case: Result, folder: str) -> Result:
     """Measures a case in a fresh process, with the l2l_keras in a folder."""
-    settings = {"case": case, "threads": _THREADS.value}
-    settings |= {"rounds": _ROUNDS.value, "seconds": _SECONDS.value}
-    environment = {"KERAS_BACKEND": case.get("backend", "tensorflow")}
     path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-    if case.get("backend") == "jax" and _THREADS.value == 1:
+    environment = {"KERAS_BACKEND": case.get("backend", "tensorflow"), "PYTHONPATH": path}
+    if FLAGS.threads:
+        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+        environment |= dict.fromkeys(names, str(FLAGS.threads))
+    if FLAGS.threads == 1 and case.get("backend") == "jax":
         one_thread = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {one_thread}".strip()
+    settings = (case, FLAGS.threads, FLAGS.rounds, FLAGS.seconds)
     worker = subprocess.run(
         [sys.executable, __file__, "--worker", json.dumps(settings)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **environment, "PYTHONPATH": path},
+        env={**os.environ, **environment},
     )
     if worker.returncode:
         lines = worker.stderr.strip().splitlines() or ["no message"]
@@ -210,16 +195,10 @@ def _measure(case: Result, folder: str) -> Result:
 
 def _work(case: Result, threads: int, rounds: int, seconds: float) -> Result:
     """Measures a case in this process."""
+    if threads and hasattr(os, "sched_setaffinity"):  # JAX counts the cores that it may use.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     backend = keras.backend.backend()
-    if threads:
-        if hasattr(os, "sched_setaffinity"):  # JAX counts the cores that it may use.
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-        if backend == "tensorflow":
-            _console.set_threads(threads)
-        elif backend == "torch":
-            sys.modules["torch"].set_num_threads(threads)
-    measure = _meta_training if "problem" in case else _applying
-    result = measure(case, rounds, seconds)
+    result = (_meta_training if "problem" in case else _applying)(case, rounds, seconds)
     return {**result, "backend": backend, "backend_version": sys.modules[backend].__version__}
 
 
@@ -229,9 +208,9 @@ def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
     if case["problem"] == "mnist_mlp":
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (2_000, 28, 28, 1), np.uint8)
-        labels = generator.integers(0, 10, (2_000,), np.int32)
-        data = dict.fromkeys(("train", "validation", "test"), (images, labels))
-        preprocessing, task = "log_sign", l2l_keras.tasks.image_mlp(data, name="mnist_mlp")
+        data = (images, generator.integers(0, 10, (2_000,), np.int32))
+        splits = dict.fromkeys(("train", "validation", "test"), data)
+        preprocessing, task = "log_sign", l2l_keras.tasks.image_mlp(splits, name="mnist_mlp")
     rule = l2l_keras.rules.CoordinatewiseLSTM(preprocessing=preprocessing, seed=0)
     start = time.perf_counter()
     meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=5 * _UNROLL)
@@ -260,38 +239,23 @@ def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
 
 def _applying(case: Result, rounds: int, seconds: float) -> Result:
     """Measures steps of a `LearnedOptimizer`, and of Adam; scratch is NaN where it is unknown."""
-    coordinates, variables = case["coordinates"], case["variables"]
-
-    def learned_optimizer() -> l2l_keras.LearnedOptimizer:
-        name, options = case["rule"], {"state_dtype": case["state_dtype"]}
-        if name in _console.RULES:
-            return l2l_keras.LearnedOptimizer(_console.RULES[name](seed=0), **options)
-        return l2l_keras.LearnedOptimizer.from_preset(name, **options)
-
+    size, variables = case["coordinates"], case["variables"]
+    learned = functools.partial(_learned_optimizer, case["rule"], case["state_dtype"])
     # First a small problem, so that memory of libraries and compilers is not counted; of another
     # size, because programs may be cached.
-    small = _problem(max(variables, min(coordinates, 10_000)) + 1, variables, 0)
-    step = _make_step(_built(learned_optimizer(), small[1])[0], *small)
-    step()
-    step()
-    del step, small
-
-    problem = _problem(coordinates, variables, case["columns"])
-    optimizer, build_seconds = _built(learned_optimizer(), problem[1])
-    step = _make_step(optimizer, *problem)
+    _call(_make_step(learned(), max(variables, min(size, 10_000)) + 1, variables), 2)
+    optimizer = learned()
+    step = _make_step(optimizer, size, variables, case["columns"])
     baseline = _reset_peak()
-    first_call = _seconds(step)
-    step()
-    step()
+    first_call = _call(step)
+    _call(step, 2)
     scratch = _peak() - baseline
     _reset_peak()
-    step()
-    step()
+    _call(step, 2)
     steady_scratch = _peak() - baseline
-    adam, _ = _built(keras.optimizers.Adam(), problem[1])
-    adam_step = _make_step(adam, *problem)
-    adam_first_call = _seconds(adam_step)
-    operations = _operations(optimizer.rule) * coordinates
+    adam_step = _make_step(keras.optimizers.Adam(), size, variables, case["columns"])
+    adam_first_call = _call(adam_step)
+    operations = _operations(optimizer.rule) * size
     sgemm = _make_sgemm()
     source = np.ones(_COPIED, "float32")
     target = np.zeros_like(source)
@@ -301,49 +265,50 @@ def _applying(case: Result, rounds: int, seconds: float) -> Result:
         adam_rate = _rate(adam_step, seconds)
         copies = _rate(lambda: np.copyto(target, source), seconds)
         return {
-            "ns_per_coordinate": 1e9 / timing["rate"] / coordinates,
-            "adam_ns_per_coordinate": 1e9 / adam_rate / coordinates,
+            "ns_per_coordinate": 1e9 / timing["rate"] / size,
+            "adam_ns_per_coordinate": 1e9 / adam_rate / size,
             "times_adam": adam_rate / timing["rate"],
             "copy_bytes_per_second": 2 * source.nbytes * copies,
             **timing,
         }
 
+    state = [v for v in optimizer.variables if "/state_" in v.path or "/tensor_state_" in v.path]
+    state_bytes = sum(np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in state)
     return {
         **_medians([measure() for _ in range(rounds)]),
-        "state_bytes_per_coordinate": _state_bytes(optimizer) / coordinates,
+        "state_bytes_per_coordinate": state_bytes / size,
         "scratch_bytes": scratch,
         "steady_scratch_bytes": steady_scratch,
-        "build_seconds": build_seconds,
         "first_call_seconds": first_call,
         "adam_first_call_seconds": adam_first_call,
     }
 
 
-def _problem(size: int, variables: int, columns: int) -> tuple[list[Any], list[keras.Variable]]:
-    """Returns gradients, and variables to update."""
+def _learned_optimizer(name: str, state_dtype: str) -> l2l_keras.LearnedOptimizer:
+    """Returns an optimizer with a new rule, or with that of a preset."""
+    if name in _console.RULES:
+        rule = _console.RULES[name](seed=0)
+        return l2l_keras.LearnedOptimizer(rule, state_dtype=state_dtype)
+    return l2l_keras.LearnedOptimizer.from_preset(name, state_dtype=state_dtype)
+
+
+def _make_step(optimizer: Any, size: int, variables: int, columns: int = 0) -> Call:
+    """Returns a function that takes a step, as training with the backend does, and waits for it."""
     numbers = np.random.default_rng(0).standard_normal(size, "float32")
     parts = np.array_split(numbers.reshape(-1, columns) if columns else numbers, variables)
-    return [keras.ops.array(part) for part in parts], [keras.Variable(part) for part in parts]
-
-
-def _built(optimizer: Optimizer, variables: Sequence[keras.Variable]) -> tuple[Optimizer, float]:
-    """Builds an optimizer, and returns it with the seconds that this took."""
-    seconds = _seconds(lambda: optimizer.build(variables))
+    gradients = [keras.ops.array(part) for part in parts]
+    parameters = [keras.Variable(part) for part in parts]
+    optimizer.build(parameters)
     # Zeros that were never written to may not occupy memory yet.
     for variable in optimizer.variables:
         variable.assign(variable + 0)
-    return optimizer, seconds
-
-
-def _make_step(optimizer: Optimizer, gradients: list[Any], variables: list[keras.Variable]) -> Call:
-    """Returns a function that takes a step, as training with the backend does, and waits for it."""
     if keras.backend.backend() == "jax":
         import jax
 
         jitted = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
         # A step takes over its arguments.
         state = [variable.value for variable in optimizer.variables]
-        values = [keras.ops.copy(variable) for variable in variables]
+        values = [keras.ops.copy(variable) for variable in parameters]
 
         def step() -> None:
             values[:], state[:] = jax.block_until_ready(jitted(state, gradients, values))
@@ -351,7 +316,7 @@ def _make_step(optimizer: Optimizer, gradients: list[Any], variables: list[keras
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        apply = tf.function(lambda: optimizer.apply(gradients, variables), autograph=False)
+        apply = tf.function(lambda: optimizer.apply(gradients, parameters), autograph=False)
 
         def step() -> None:
             apply()
@@ -361,23 +326,16 @@ def _make_step(optimizer: Optimizer, gradients: list[Any], variables: list[keras
         import torch
 
         def step() -> None:
-            optimizer.apply(gradients, variables)
+            optimizer.apply(gradients, parameters)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
 
     return step
 
 
-def _state_bytes(optimizer: Optimizer) -> int:
-    """Returns the bytes of the state that a learned optimizer keeps."""
-    state = [v for v in optimizer.variables if "/state_" in v.path or "/tensor_state_" in v.path]
-    return sum(np.dtype(v.dtype).itemsize * math.prod(v.shape) for v in state)
-
-
 def _operations(rule: Any) -> int:
     """Returns the operations of a rule's matrix products per element and step; 0 if none."""
-    rules = l2l_keras.rules
-    if isinstance(rule, rules.TensorwiseRule) or not isinstance(rule, rules.UpdateRule):
+    if getattr(rule, "scope", "tensor") == "tensor":  # Groups of rules have no scope.
         return 0
     return 2 * sum(math.prod(w.shape) for w in rule.weights if len(w.shape) == 2)
 
@@ -404,26 +362,27 @@ def _medians(results: Sequence[Result]) -> Result:
 
 def _rate(call: Call, seconds: float) -> float:
     """Returns calls per second over at least so many seconds, and one call."""
-    start = time.perf_counter()
-    count = 0
-    while (elapsed := time.perf_counter() - start) < seconds or not count:
-        call()
+    count, elapsed = 1, _call(call)
+    while elapsed < seconds:
+        elapsed += _call(call)
         count += 1
     return count / elapsed
 
 
-def _seconds(call: Call) -> float:
-    """Returns the duration of a call."""
-    return 1.0 / _rate(call, 0.0)
+def _call(call: Call, times: int = 1) -> float:
+    """Calls a function, and returns the seconds that this took."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - start
 
 
 def _reset_peak() -> float:
     """Resets the peak memory of this process, and returns its memory; NaN if this is impossible."""
     gc.collect()
-    # The C library keeps freed memory, which would be counted; later needs would be met from it.
-    with contextlib.suppress(OSError, AttributeError):  # Other libraries than GNU's.
+    with contextlib.suppress(OSError, AttributeError):  # Linux with GNU's C library.
+        # The library keeps freed memory, which would be counted; later needs would be met from it.
         ctypes.CDLL(None).malloc_trim(0)
-    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
         return _peak()
     return math.nan
@@ -432,14 +391,14 @@ def _reset_peak() -> float:
 def _peak() -> float:
     """Returns the largest resident set since `_reset_peak` in bytes; NaN if it is unknown."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((1024 * int(s.split()[1]) for s in lines if s.startswith("VmHWM")), math.nan)
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text() if status.exists() else "")
+    return 1024 * int(found[1]) if found else math.nan
 
 
 def console() -> None:
     """Entry point of `l2l-benchmark`, and of its workers."""
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(_work(**json.loads(sys.argv[2]))))
+        print(json.dumps(_work(*json.loads(sys.argv[2]))))
     else:
         _console.run(main, FLAGS)
 

@@ -34,70 +34,38 @@ from l2l_keras import reproduction
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
-_FIGURE = flags.DEFINE_enum(
-    "figure", None, [*reproduction.names(), "all"], "The figure to reproduce.", flag_values=FLAGS
-)
-_PRESET = flags.DEFINE_multi_string(
+_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
+_choice = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_choice("figure", None, [*reproduction.names(), "all"], "The figure to reproduce.")
+flags.DEFINE_multi_string(
     "preset",
     [],
     "NAME=PRESET takes a preset, by name or folder, for the rule NAME of the figure instead of "
     "meta-training it. Repeatable. `shipped` does so for all rules that have a shipped preset.",
     flag_values=FLAGS,
 )
-_SMALL = flags.DEFINE_boolean(
-    "small", False, "Whether to make a small variant, in seconds.", flag_values=FLAGS
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.", flag_values=FLAGS
-)
-_DOWNLOAD = flags.DEFINE_boolean(
-    "download", True, "Whether to download a data set that is missing.", flag_values=FLAGS
-)
-_PICTURES = flags.DEFINE_string(
+_boolean("small", False, "Whether to make a small variant, in seconds.")
+_string("data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.")
+_boolean("download", True, "Whether to download a data set that is missing.")
+_string(
     "pictures_dir",
     "neural_art",
     "Folder of pictures for neural art: content/train, content/validation, content/test and style.",
-    flag_values=FLAGS,
 )
-_STYLE = flags.DEFINE_string(
-    "style", "starry_night.jpg", "Picture in style/ to meta-train on.", flag_values=FLAGS
-)
-_NEW_STYLE = flags.DEFINE_string(
-    "new_style", "wave.jpg", "Another picture in style/, to test on.", flag_values=FLAGS
-)
-_WEIGHTS = flags.DEFINE_string(
-    "vgg16_weights",
-    "imagenet",
-    "Weights of VGG16 for neural art: `imagenet`, which are downloaded, or a file.",
-    flag_values=FLAGS,
-)
-_PREPROCESSING = flags.DEFINE_enum(
+_string("style", "starry_night.jpg", "Picture in style/ to meta-train on.")
+_string("new_style", "wave.jpg", "Another picture in style/, to test on.")
+_string("vgg16_weights", "imagenet", "Weights of VGG16: `imagenet` (downloaded), or a file.")
+_choice(
     "preprocessing",
     "caffe",
     ["caffe", "torch"],
     "How these weights expect pictures: `caffe` for those that are downloaded.",
-    flag_values=FLAGS,
 )
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir",
-    None,
-    "Output folder: l2l_reproduce by default, l2l_reproduce_small with --small.",
-    flag_values=FLAGS,
-)
-_JOBS = flags.DEFINE_integer(
-    "jobs",
-    1,
-    "Stages that run at a time, each a process of one to two gigabytes.",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-_THREADS = flags.DEFINE_integer(
-    "threads",
-    0,
-    "Processor threads of meta-training; all by default.",
-    lower_bound=0,
-    flag_values=FLAGS,
-)
+_string("output_dir", None, "l2l_reproduce by default, l2l_reproduce_small with --small.")
+_integer("jobs", 1, "Stages that run at a time, each a process of one to two gigabytes.", 1)
+_integer("threads", 0, "Processor threads of meta-training; all by default.", 0)
 
 
 def main(argv: list[str]) -> None:
@@ -109,31 +77,27 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: If a flag names something that does not exist or cannot be used, or if a stage
             fails.
-
-    Example:
-        >>> FLAGS(["l2l-reproduce", "--figure=quadratics", "--small"])  # doctest: +SKIP
-        >>> main(["l2l-reproduce"])  # doctest: +SKIP
     """
     del argv
-    if _FIGURE.value is None:
+    if FLAGS.figure is None:
         raise _console.UserError(
             f"Expected --figure={'|'.join([*reproduction.names(), 'all'])}. Received: none",
             _console.USAGE,
         )
-    names = reproduction.names() if _FIGURE.value == "all" else [_FIGURE.value]
+    names = reproduction.names() if FLAGS.figure == "all" else [FLAGS.figure]
     pictures = reproduction.Pictures(
-        _PICTURES.value, _STYLE.value, _NEW_STYLE.value, _WEIGHTS.value, _PREPROCESSING.value
+        FLAGS.pictures_dir, FLAGS.style, FLAGS.new_style, FLAGS.vgg16_weights, FLAGS.preprocessing
     )
-    figures = {name: reproduction.get(name, _SMALL.value, pictures) for name in names}
+    figures = {name: reproduction.get(name, FLAGS.small, pictures) for name in names}
     given = _given_presets(figures)
-    default = "l2l_reproduce_small" if _SMALL.value else "l2l_reproduce"
-    folder = _console.writable_directory(_OUTPUT_DIR.value or default)
-    data_arguments = [f"--data_dir={_DATA_DIR.value}"] * bool(_DATA_DIR.value)
-    data_arguments += ["--nodownload"] * (not _DOWNLOAD.value)
-    training_arguments = [f"--threads={_THREADS.value}"] * bool(_THREADS.value)
+    default = "l2l_reproduce_small" if FLAGS.small else "l2l_reproduce"
+    folder = _console.writable_directory(FLAGS.output_dir or default)
+    data_arguments = [f"--data_dir={FLAGS.data_dir}"] * bool(FLAGS.data_dir)
+    data_arguments += ["--nodownload"] * (not FLAGS.download)
+    training_arguments = [f"--threads={FLAGS.threads}"] * bool(FLAGS.threads)
     workspace = reproduction.Workspace(folder, given, data_arguments, training_arguments)
-    runner = reproduction.CommandRunner(_JOBS.value, functools.partial(print, flush=True))
-    settings = {"small": _SMALL.value, "made_by": _own_command()}
+    runner = reproduction.CommandRunner(FLAGS.jobs, functools.partial(print, flush=True))
+    settings = {"small": FLAGS.small, "made_by": _own_command()}
     try:
         with workspace.locked():
             for name, figure in figures.items():
@@ -160,7 +124,7 @@ def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
     """Returns the presets to take instead of meta-training, by name of the training."""
     trainings = {t.name: t for figure in figures.values() for t in figure.trainings}
     given: dict[str, str] = {}
-    for value in _PRESET.value:
+    for value in FLAGS.preset:
         if value == "shipped":
             given = {name: t.preset for name, t in trainings.items() if t.preset} | given
             continue
