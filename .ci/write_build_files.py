@@ -31,7 +31,7 @@ def build_files() -> dict[Path, str]:
 def dependencies(modules: list[Path]) -> dict[Path, set[Path]]:
     """Returns the modules that each module needs, without cycles, which Bazel forbids.
 
-    A late import that would close a cycle is left out: whoever runs it has the other module, too.
+    A late import that would close a cycle is left out: the code that runs it has the other module.
     """
     edges = sorted((kind, m, other) for m in modules for kind, other in needs(m, modules))
     graph: dict[Path, set[Path]] = {module: set() for module in modules}
@@ -42,7 +42,7 @@ def dependencies(modules: list[Path]) -> dict[Path, set[Path]]:
 
 
 def needs(module: Path, modules: list[Path]) -> Iterator[tuple[int, Path]]:
-    """Yields the kinds of a module's imports, and the modules imported."""
+    """Yields the modules that a module imports, each with how it does."""
     around = {folder / "__init__.py" for folder in module.parents}
     for kind, name in imports(module):
         stem = Path(*name.split("."))
@@ -58,7 +58,7 @@ def needs(module: Path, modules: list[Path]) -> Iterator[tuple[int, Path]]:
 
 
 def imports(module: Path) -> Iterator[tuple[int, str]]:
-    """Yields kinds and names of what a module imports, except under `if TYPE_CHECKING`."""
+    """Yields how, and the names of what, a module imports, except under `if TYPE_CHECKING`."""
     pending: list[tuple[int, ast.AST]] = [(TOP, ast.parse((ROOT / module).read_text("utf-8")))]
     while pending:
         kind, node = pending.pop()

@@ -42,10 +42,9 @@ class BatchOptimizer(keras.optimizers.Optimizer):
         self.update_variables(grads, trainable_variables, learning_rate)
 
     def index_of(self, variable: Variable) -> int:
-        """Returns the place of a variable among those that the optimizer was built with.
+        """Returns the index of a variable among those that the optimizer was built with.
 
-        Args:
-            variable: A Keras variable, or on TensorFlow a `tf.Variable` or a replica's part of it.
+        On TensorFlow, it may be a `tf.Variable` or a replica's part of one.
         """
         # Private by its name only: the example in the documentation of `keras.optimizers.Optimizer`
         # tells subclasses to use it, and there is no other way from a variable to its state.

@@ -47,7 +47,7 @@ class Safeguard:
     passed on to `observe` and `replace`. By default, nothing happens.
 
     Attributes:
-        name: Name of the safeguard, unlike those of others.
+        name: A name that no other safeguard has.
         slots: Names of the arrays, of a variable's shape, that the safeguard keeps for each
             variable. A safeguard with slots replaces what is written to variables.
         tables: Columns of the scalars that have a row for each variable, by name.
