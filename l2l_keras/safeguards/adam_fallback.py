@@ -161,7 +161,7 @@ class AdamFallback(Safeguard):
     def replace(
         self, slots: Sequence[Tensor], plan: Any, proposal: Proposal, parameters: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Sequence[Tensor]]:
-        """Returns the value after the step of whoever steps; see `Safeguard.replace`.
+        """Returns the value after the step of the rule or of Adam; see `Safeguard.replace`.
 
         What is observed are products of updates: of the rule's and Adam's, the squares of their
         norms, and of the gradient and Adam's update without it, float32 `[4]`.
