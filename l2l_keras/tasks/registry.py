@@ -28,7 +28,11 @@ _EMBEDDED: dict[str, MakeTask] = {
     "neural_art": NeuralArt,
     "quadratic": Quadratic,
 }
-_STORED = {"cifar_convnet": cifar_convnet, "general": general, "mnist_mlp": mnist_mlp}
+_STORED: dict[str, MakeTask] = {
+    "cifar_convnet": cifar_convnet,
+    "general": general,
+    "mnist_mlp": mnist_mlp,
+}
 
 
 def names() -> list[str]:

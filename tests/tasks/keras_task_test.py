@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from l2l_keras.meta import InnerLoop, MetaModel
+from l2l_keras.meta import BackPropagation, InnerLoop, MetaModel, Windows
 from l2l_keras.rules import RNNprop
 from l2l_keras.tasks import KerasTask
 from l2l_keras.tasks.base import SPLITS
@@ -288,7 +288,7 @@ class TestMetaTraining:
         """With convolution, batch normalization and dropout."""
         rule = RNNprop(units=(8,), seed=0)
         task = conv_task(model_fn)
-        meta_model = MetaModel(rule, task, horizon=20, unroll=10, second_derivatives=second)
+        meta_model = MetaModel(rule, task, 20, BackPropagation(second), Windows(unroll=10))
         meta_model.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0))
         validation = tf.data.Dataset.range(5)
         untrained = meta_model.evaluate(validation, return_dict=True, verbose=0)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from l2l_keras.evaluation import testbed
-from l2l_keras.meta import MetaModel
+from l2l_keras.meta import BackPropagation, MetaModel, Windows
 from l2l_keras.rules import RNNprop, TensorwiseLSTM
 from l2l_keras.tasks.base import SPLITS
 from l2l_keras.tasks.general.mixture import general
@@ -71,13 +71,10 @@ def test_a_rule_improves_by_meta_training_on_a_part_of_it(rule, units, kinds):
         rule(units, seed=0),
         general(kinds=kinds, validation=["linear_kinds"]),
         horizon=(5, 10),
-        unroll=5,
+        estimator=BackPropagation(second_derivatives=True),
+        windows=Windows(5, "log_window", random_scale=1.0, random_scale_of="tensor"),
         parallel=2,
         optimizees=4,
-        meta_loss="log_window",
-        random_scale=1.0,
-        random_scale_of="tensor",
-        second_derivatives=True,
     )
     model.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0))
     before = model.evaluate(tf.data.Dataset.range(1), verbose=0, return_dict=True)["loss"]
