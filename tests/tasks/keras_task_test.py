@@ -288,8 +288,7 @@ class TestMetaTraining:
         """With convolution, batch normalization and dropout."""
         rule = RNNprop(units=(8,), seed=0)
         task = conv_task(model_fn)
-        estimator = BackPropagation(second_derivatives=second)
-        meta_model = MetaModel(rule, task, horizon=20, estimator=estimator, windows=Windows(10))
+        meta_model = MetaModel(rule, task, 20, BackPropagation(second), Windows(unroll=10))
         meta_model.compile(keras.optimizers.Adam(2e-2, global_clipnorm=1.0))
         validation = tf.data.Dataset.range(5)
         untrained = meta_model.evaluate(validation, return_dict=True, verbose=0)

@@ -43,9 +43,8 @@ def digits_mlp(
     """
     data = embedded_digits()
     model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
-    return KerasTask(
-        model_fn, cross_entropy(), data, batch_size, jit_compile=True, name="digits_mlp"
-    )
+    loss, name = cross_entropy(), "digits_mlp"
+    return KerasTask(model_fn, loss, data, batch_size, jit_compile=True, name=name)
 
 
 def mnist_mlp(

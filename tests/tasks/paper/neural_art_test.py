@@ -151,7 +151,7 @@ def test_a_rule_can_be_meta_trained_on_it(second_derivatives):
     task = make(size=8, content_layer="block1_conv1", style_layers=("block1_conv1",))
     rule = rules.MomentumLSTM(units=(4,), rate=0.0, adaptive_rate=0.002, seed=0)
     estimator = meta.BackPropagation(second_derivatives)
-    model = meta.MetaModel(rule, task, horizon=6, estimator=estimator, windows=meta.Windows(3))
+    model = meta.MetaModel(rule, task, 6, estimator, meta.Windows(unroll=3))
     model.compile(keras.optimizers.Adam(0.03))
     before = model.evaluate(tf.data.Dataset.range(2), verbose=0, return_dict=True)
     history = model.fit(windows=6, validation_episodes=2, verbose=0).history
