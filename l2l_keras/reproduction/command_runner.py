@@ -14,9 +14,6 @@ from collections.abc import Callable, Sequence
 class StageError(RuntimeError):
     """A command failed or cannot be run. The message is one line that a user understands.
 
-    Args:
-        message: What went wrong.
-
     Example:
         >>> raise l2l_keras.reproduction.StageError("Data set 'mnist' could not be read")
         Traceback (most recent call last):
@@ -33,9 +30,6 @@ class CommandRunner:
         write: Called with each line of output. Defaults to `print`.
         patience: Seconds that a command gets to end after an interrupt before it is killed.
             Defaults to 20.
-
-    Attributes:
-        jobs: As given.
 
     Example:
         >>> runner = l2l_keras.reproduction.CommandRunner()

@@ -1,7 +1,4 @@
-"""Figures in the paper's form: several panels side by side, and one legend for all.
-
-All functions return a `matplotlib.figure.Figure`, which needs no display.
-"""
+"""Figures in the paper's form: panels side by side, and one legend; they need no display."""
 
 from __future__ import annotations
 
@@ -36,10 +33,7 @@ Lines = Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]
 
 
 def draw_panels(panels: Panels, labels: Mapping[str, str]) -> Any:
-    """Draws mean loss curves with 95 % bands, a panel for each comparison.
-
-    `labels` holds texts of the legend by name of an optimizer, where they differ from the name.
-    """
+    """Draws mean loss curves with 95 % bands, and `labels` of optimizers if not their names."""
     styles = line_styles(curve for curves in panels.values() for curve in curves)
     labels = {name: labels.get(name, name) for name in styles}
     figure, row = _row_of_axes(len(panels))
@@ -54,10 +48,9 @@ def draw_panels(panels: Panels, labels: Mapping[str, str]) -> Any:
 def draw_finals(
     groups: Mapping[str, Mapping[float, Sequence[Curve]]], variable: str, labels: Mapping[str, str]
 ) -> Any:
-    """Draws final losses with 95 % intervals against a variable, a panel for each group.
+    """Draws final losses with 95 % intervals against a variable.
 
-    `groups` holds, by the title of a panel, the curves for each value of the variable; `labels` as
-    in `draw_panels`.
+    `groups` holds, by the title of a panel, the curves for each value of the variable.
     """
     all_cells = [cell for cells in groups.values() for cell in cells.values()]
     styles = line_styles(curve for cell in all_cells for curve in cell)
@@ -103,9 +96,8 @@ def draw_pictures(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
 def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str]) -> Any:
     """Draws updates against gradients, and below them the responses of rules to one gradient.
 
-    `maps` holds, by the name of a rule, gradients and the updates after several histories;
-    `responses` steps since a single gradient, and the updates after gradients of several sizes;
-    `titles` those of the panels, where they differ from the name.
+    `maps` holds gradients and the updates after several histories; `responses` steps since a single
+    gradient, and the updates after gradients of several sizes; `titles` those of the panels.
     """
     figure, parts = _stacked(2, max(_WIDTH * len(maps), 7), 8.4)
     row = _draw_lines(parts[0], maps, "gradient")
@@ -120,16 +112,15 @@ def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str]) -
 
 
 def draw_tensor_responses(responses: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Draws the responses of tensorwise rules to sequences of gradients, a row for each rule.
-
-    `responses` holds, by the name of a rule, what `l2l_keras.evaluation.tensor_responses` returns.
-    """
+    """Draws what `tensor_responses` returns for each rule, in a row for each."""
     height = 3.6 * len(responses) + 0.9
     figure, parts = _stacked(len(responses), len(RESPONSE_PANELS) * _WIDTH, height)
     for part, (name, own) in zip(parts, responses.items(), strict=True):
         panels = {}
         for field, title in RESPONSE_PANELS:
-            lines = {label: _means_of_pairs(getattr(r, field)) for label, r in own.items()}
+            values = {label: getattr(response, field) for label, response in own.items()}
+            # Means of neighbours: alternating values would be drawn as a band.
+            lines = {label: (v[1:] + v[:-1]) / 2.0 for label, v in values.items()}
             panels[title] = (np.arange(2, 2 + len(next(iter(lines.values())))), lines)
         row = _draw_lines(part, panels, "step", log=("step size", "RMS of the update"))
         for axes, title in zip(row, panels, strict=True):
@@ -139,10 +130,7 @@ def draw_tensor_responses(responses: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
-    """Draws ratios of losses on several tasks, and their geometric means, a row for each rule.
-
-    `ratios` holds them by the names of rules and tasks; the other rules differ from the first.
-    """
+    """Draws ratios of losses by rule and task, and geometric means, which a line compares."""
     figure, (part,) = _stacked(1, 7.5, 1.5 + 0.3 * len(ratios))
     axes = part.subplots()
     means = []
@@ -164,11 +152,6 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
     tidy(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
-
-
-def _means_of_pairs(values: np.ndarray) -> np.ndarray:
-    """Returns means of neighbours: alternating values would be drawn as a band."""
-    return (values[1:] + values[:-1]) / 2.0
 
 
 def _draw_lines(

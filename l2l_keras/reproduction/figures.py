@@ -205,11 +205,9 @@ def _on_mnist(
 ) -> Evaluation:
     """Returns an evaluation on a network for MNIST, which figures share by its name."""
     steps = steps or size.steps(100)
-    options: dict[str, Any] = {}
-    if (layers, units) != (1, 20):
-        options["layers"] = (units,) * layers
-    if activation != "sigmoid":
-        options["activation"] = activation
+    options: dict[str, Any] = {"layers": (units,) * layers, "activation": activation}
+    defaults = {"layers": (20,), "activation": "sigmoid"}
+    options = {name: option for name, option in options.items() if option != defaults[name]}
     task = ("--task=mnist_mlp", *task_options(options))
     arguments = size.evaluation(task, steps, ("--seeds=10", "--tuning_seeds=3"))
     return _evaluation(f"mnist-{layers}x{units}-{activation}-{steps}", trainings, arguments)

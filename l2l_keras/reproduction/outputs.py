@@ -38,8 +38,8 @@ class Output:
     figure: Any  # A `matplotlib.figure.Figure`.
     rows: Sequence[Sequence[Any]]  # The numbers that it shows, a header first.
     summary: Mapping[str, Any]  # Further content of its JSON file.
-    extras: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    """Further files by what follows the figure's name in theirs, such as `"_pictures.png"`."""
+    sheets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further figures by what follows the figure's name in theirs, such as `"_pictures"`."""
 
     def table(self) -> bytes:
         """Returns the rows as comma-separated values."""
@@ -47,24 +47,26 @@ class Output:
         csv.writer(text, lineterminator="\n").writerows(self.rows)
         return text.getvalue().encode()
 
-    def picture(self) -> bytes:
-        """Returns the figure as PNG."""
-        return _png(self.figure)
+    def picture(self, sheet: str | None = None) -> bytes:
+        """Returns the figure, or one of its sheets, as PNG."""
+        image = io.BytesIO()
+        (self.sheets[sheet] if sheet else self.figure).savefig(image, format="png")
+        return image.getvalue()
 
 
 def curves(cells: Sequence[Cell], workspace: Workspace) -> Output:
-    """Draws loss curves, a panel for each cell; the stages of the cells are finished.
+    """Draws loss curves, a panel for each cell, from the files of finished stages.
 
     The rows are panel, optimizer, step, mean and half-width of its 95 % interval.
     """
-    panels = _read(cells, workspace)
+    panels = _panels(cells, workspace)
     figure = drawing.draw_panels(panels, _labels(cells, workspace))
     return Output(figure, _rows(panels), _summary(cells, workspace))
 
 
 def finals(cells: Sequence[Cell], variable: str, workspace: Workspace) -> Output:
     """Draws final losses against a variable, a panel for each group; the rows of `curves`."""
-    panels = _read(cells, workspace)
+    panels = _panels(cells, workspace)
     groups: dict[str, dict[float, Sequence[evaluation.Curve]]] = {}
     for cell in cells:
         groups.setdefault(cell.group, {})[cell.value] = panels[cell.title]
@@ -122,17 +124,16 @@ def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
 def neural_art(
     cells: Sequence[Cell], paintings: Sequence[Mapping[str, Any]], workspace: Workspace
 ) -> Output:
-    """Draws loss curves on neural art and, as an extra, a sheet of paintings.
+    """Draws loss curves on neural art, and a sheet of each optimizer's first painting of each cell.
 
-    The sheet shows, for each cell and its arguments of `l2l_keras.tasks.NeuralArt`, the painting of
-    the first test optimizee by each optimizer at its tuned learning rate.
+    `paintings` holds the arguments of `l2l_keras.tasks.NeuralArt` for each cell.
     """
     labels = _labels(cells, workspace)
     rows = {}
     for cell, options in zip(cells, paintings, strict=True):
         task = tasks.NeuralArt(**options)
         report = _report(cell, workspace)
-        steps, seed = report["settings"]["steps"], report["settings"]["seeds"][0]
+        seed = report["settings"]["seeds"][0]
         images = {"content": task.content("test", seed), "style": task.style_image}
         for result in report["results"]:
             name = result["name"]
@@ -140,19 +141,19 @@ def neural_art(
                 optimizer = LearnedOptimizer(workspace.load(name)[0])
             else:
                 optimizer = evaluation.BASELINES[name].make(result["learning_rate"])
-            rollout = evaluation.Rollout(task, optimizer, steps)
+            rollout = evaluation.Rollout(task, optimizer, report["settings"]["steps"])
             rollout(seed)
             images[labels[name]] = task.to_image(rollout.parameters)
         rows[cell.title] = images
-    sheet = _png(drawing.draw_pictures(rows))
-    return dataclasses.replace(curves(cells, workspace), extras={"_pictures.png": sheet})
+    sheet = drawing.draw_pictures(rows)
+    return dataclasses.replace(curves(cells, workspace), sheets={"_pictures": sheet})
 
 
 def ablations(stage: Evaluation, workspace: Workspace) -> Output:
     """Draws the ratios of rules that each differ from the first one in one thing, on several tasks.
 
-    The rows are rule, task, final loss relative to the best tuned baseline's with the ends of its
-    95 % interval, and mean loss over the run relative to that baseline's.
+    The rows hold final losses relative to the best tuned baseline's, the ends of their 95 %
+    intervals, and mean losses over the run relative to that baseline's.
     """
     path = workspace.path(stage) / "testbed.json"
     try:
@@ -172,7 +173,7 @@ def ablations(stage: Evaluation, workspace: Workspace) -> Output:
     return Output(drawing.draw_ablations(ratios), rows, summary)
 
 
-def _read(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Sequence[evaluation.Curve]]:
+def _panels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Sequence[evaluation.Curve]]:
     """Returns the curves of each cell by its title."""
     return {cell.title: evaluation.read_curves(workspace.path(cell.evaluation)) for cell in cells}
 
@@ -192,13 +193,12 @@ def _labels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
 def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:
     """Returns all curves as rows."""
     rows: list[Sequence[Any]] = [("panel", "optimizer", "step", "mean", "half_width")]
-    for title, panel in panels.items():
-        for curve in panel:
-            points = zip(curve.mean, curve.half_width, strict=True)
-            rows += [
-                (title, curve.name, step, f"{mean:.6g}", f"{half_width:.6g}")
-                for step, (mean, half_width) in enumerate(points)
-            ]
+    rows += [
+        (title, curve.name, step, f"{mean:.6g}", f"{half_width:.6g}")
+        for title, panel in panels.items()
+        for curve in panel
+        for step, (mean, half_width) in enumerate(zip(curve.mean, curve.half_width, strict=True))
+    ]
     return rows
 
 
@@ -222,10 +222,3 @@ def _summary(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Any]:
             }
         )
     return {"panels": panels}
-
-
-def _png(figure: Any) -> bytes:
-    """Returns a `matplotlib.figure.Figure` as PNG."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()

@@ -60,7 +60,7 @@ def reproduce(
     files = {
         f"{name}.png": output.picture(),
         f"{name}.csv": output.table(),
-        **{f"{name}{ending}": content for ending, content in output.extras.items()},
+        **{f"{name}{sheet}.png": output.picture(sheet) for sheet in output.sheets},
         f"{name}.json": _summary(name, figure, workspace, {**settings, **output.summary}),
     }
     return evaluation.write_files(files, workspace.folder)
@@ -94,21 +94,19 @@ def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
 
 def _summary(name: str, figure: Figure, workspace: Workspace, content: dict[str, Any]) -> bytes:
     """Returns settings, commands, cards and results of a figure as JSON."""
-    cards = {training.name: workspace.load(training.name)[1] for training in figure.trainings}
-    seconds = [card.get("wall_seconds") for card in cards.values()]
+    trainings = {}
+    for training in figure.trainings:
+        command = shlex.join(workspace.command(training))
+        trainings[training.name] = {
+            "preset": workspace.preset(training.name),
+            "command": None if training.name in workspace.given else command,
+            "card": workspace.load(training.name)[1],
+        }
+    seconds = [training["card"].get("wall_seconds") for training in trainings.values()]
     seconds += [workspace.seconds(stage) for stage in figure.evaluations]
     summary = {
         "figure": name,
-        "trainings": {
-            training.name: {
-                "preset": workspace.preset(training.name),
-                "command": None
-                if training.name in workspace.given
-                else shlex.join(workspace.command(training)),
-                "card": cards[training.name],
-            }
-            for training in figure.trainings
-        },
+        "trainings": trainings,
         **content,
         "wall_seconds": round(sum(s or 0.0 for s in seconds), 1),
         "versions": evaluation.versions(),

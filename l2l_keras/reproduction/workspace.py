@@ -1,7 +1,7 @@
 """A folder in which the stages of figures leave their files.
 
-`trainings/NAME` is the output folder of an `l2l-meta-train`, `evaluations/NAME` of an
-`l2l-evaluate`. A file `stage.json` in each records what it was made from.
+The output folder of each stage, `trainings/NAME` or `evaluations/NAME`, has a file `stage.json`
+that records what it was made from.
 """
 
 from __future__ import annotations
@@ -31,10 +31,6 @@ class Workspace:
         data_arguments: Flags that say where data sets are, for all stages.
         training_arguments: Further flags of `l2l-meta-train` that do not change the result, such
             as the number of threads.
-
-    Attributes:
-        folder: The folder.
-        given: As given.
 
     Example:
         >>> workspace = l2l_keras.reproduction.Workspace("figures", {"lstm": "quadratic"})

@@ -93,14 +93,17 @@ def test_the_legend_fits_into_the_figure(panels, count, letters):
     assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
 
 
-def test_nothing_to_draw_is_an_error():
-    for draw in (
-        lambda: drawing.draw_panels({}, {}),
-        lambda: drawing.draw_finals({}, "x", {}),
-        lambda: drawing.draw_tensor_responses({}),
-    ):
-        with pytest.raises(ValueError, match="at least one panel. Received: none"):
-            draw()
+@pytest.mark.parametrize(
+    "draw, arguments",
+    [
+        (drawing.draw_panels, ({}, {})),
+        (drawing.draw_finals, ({}, "x", {})),
+        (drawing.draw_tensor_responses, ({},)),
+    ],
+)
+def test_nothing_to_draw_is_an_error(draw, arguments):
+    with pytest.raises(ValueError, match="at least one panel. Received: none"):
+        draw(*arguments)
 
 
 if __name__ == "__main__":

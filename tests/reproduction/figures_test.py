@@ -8,8 +8,6 @@ from l2l_keras import presets, reproduction
 from l2l_keras.scripts import evaluate, meta_train
 
 SCRIPTS = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}
-ALL = [(name, small) for name in reproduction.names() for small in (False, True)]
-every_figure = pytest.mark.parametrize("name, small", ALL)
 
 
 def parse(script, arguments):
@@ -20,15 +18,12 @@ def parse(script, arguments):
     return {name: script.FLAGS[name].value for name in script.FLAGS}
 
 
-def stages_of(name, small=False):
-    figure = reproduction.get(name, small)
-    return [*figure.trainings, *figure.evaluations]
-
-
-@every_figure
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", reproduction.names())
 def test_commands_can_be_parsed(name, small, tmp_path):
     workspace = reproduction.Workspace(tmp_path, {}, ["--nodownload"], ["--threads=1"])
-    for stage in stages_of(name, small):
+    figure = reproduction.get(name, small)
+    for stage in (*figure.trainings, *figure.evaluations):
         command, *arguments = workspace.command(stage)
         values = parse(SCRIPTS[command], arguments)
         assert values["output_dir"] == str(workspace.path(stage))
@@ -37,18 +32,15 @@ def test_commands_can_be_parsed(name, small, tmp_path):
         assert not (small and values["task"] in ("cifar_convnet", "mnist_mlp"))
 
 
-@every_figure
-def test_evaluations_are_of_the_figures_own_trainings(name, small):
-    figure = reproduction.get(name, small)
-    names = {training.name for training in figure.trainings}
-    assert all(names.issuperset(evaluation.trainings) for evaluation in figure.evaluations)
-
-
 @pytest.mark.parametrize("small", [False, True])
-def test_stages_of_one_name_are_the_same(small):
+def test_stages_belong_together(small):
     stages = {}
     for name in reproduction.names():
-        for stage in stages_of(name, small):
+        figure = reproduction.get(name, small)
+        names = {training.name for training in figure.trainings}
+        assert all(names.issuperset(evaluation.trainings) for evaluation in figure.evaluations)
+        for stage in (*figure.trainings, *figure.evaluations):
+            # Figures share stages of one name, and so of one folder.
             assert stages.setdefault((type(stage), stage.name), stage) == stage
     assert all("/" not in name for _, name in stages)
 
@@ -81,12 +73,9 @@ def test_paintings_are_made_from_the_pictures_that_are_named():
 
 
 def test_lstm_sub_never_sees_the_labels_that_it_is_tested_on():
-    (_, sub), evaluations = (
-        reproduction.get("cifar").trainings,
-        reproduction.get("cifar").evaluations,
-    )
-    assert "--task_option=labels=(5, 6, 7, 8, 9)" in sub.arguments
-    tested = [flag for stage in evaluations for flag in stage.arguments if "labels" in flag]
+    figure = reproduction.get("cifar")
+    assert "--task_option=labels=(5, 6, 7, 8, 9)" in figure.trainings[1].arguments
+    tested = [flag for stage in figure.evaluations for flag in stage.arguments if "labels" in flag]
     assert len(tested) == 2 and not set("".join(tested)) & set("56789")
 
 
@@ -94,14 +83,14 @@ def test_architectures_are_those_named():
     names = ("mnist", "mnist_transfer", "mnist_sweep")
     stages = {stage.name: stage for name in names for stage in reproduction.get(name).evaluations}
     values = {name: parse(evaluate, stage.arguments) for name, stage in stages.items()}
-    options = {name: own["task_option"] for name, own in values.items()}
-    assert options["mnist-1x20-sigmoid-100"] == []
-    assert options["mnist-1x40-sigmoid-100"] == ["layers=(40,)"]
-    assert options["mnist-2x20-sigmoid-100"] == ["layers=(20, 20)"]
-    assert options["mnist-3x100-sigmoid-100"] == ["layers=(100, 100, 100)"]
-    assert options["mnist-1x20-relu-100"] == ["activation=relu"]
-    assert values["mnist-1x20-sigmoid-200"]["steps"] == 200
-    assert values["mnist-1x20-sigmoid-100"]["steps"] == 100
+    for name, options in {
+        "mnist-1x20-sigmoid-100": [],
+        "mnist-1x40-sigmoid-100": ["layers=(40,)"],
+        "mnist-3x100-sigmoid-100": ["layers=(100, 100, 100)"],
+        "mnist-1x20-relu-100": ["activation=relu"],
+    }.items():
+        assert values[name]["task_option"] == options
+    assert all(own["steps"] == int(name.rpartition("-")[2]) for name, own in values.items())
 
 
 def test_techniques_are_tried_one_at_a_time():

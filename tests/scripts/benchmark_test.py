@@ -26,7 +26,7 @@ def run_fixture(tmp_path, capsys):
         benchmark.main(benchmark.FLAGS(["l2l-benchmark", *arguments, f"--json={path}"]))
         content = json.loads(path.read_text())
         output, progress = capsys.readouterr()
-        assert progress.startswith(f"[1/{len(content['results'])}] --")
+        assert progress.startswith("[1/")
         return content, output.splitlines()
 
     yield run
@@ -84,14 +84,10 @@ def test_steps_are_measured_on_every_backend(run):
 def test_presets_are_applied_to_matrices_and_compared_with_another_version(run, tmp_path):
     rule = l2l_keras.rules.TensorwiseLSTM(units=4, momenta=((0.9, 0.99),), orthogonal=(0,), seed=0)
     l2l_keras.LearnedOptimizer(rule).save_to_preset(tmp_path / "mine")
-    backend = "torch" if importlib.util.find_spec("torch") else "tensorflow"
     sizes = ("--coordinates=60", "--columns=5", "--variables=3")
     preset = f"--preset={tmp_path / 'mine'}"
-    against = f"--against={PACKAGE}"
-    path = tmp_path / "speed.json"
-    arguments = (*QUICK, "--what=apply", f"--backend={backend}", preset, *sizes, against)
-    benchmark.main(benchmark.FLAGS(["l2l-benchmark", *arguments, f"--json={path}"]))
-    own, other = json.loads(path.read_text())["results"]
+    arguments = (*QUICK, "--what=apply", "--backend=jax", preset, *sizes, f"--against={PACKAGE}")
+    own, other = run(*arguments)[0]["results"]
     for result in (own, other):
         # A momentum and an average of squares per weight; and per tensor, hidden and cell state,
         # the rate, the steps, the size of the last step, and whether it began as zeros.
@@ -103,17 +99,8 @@ def test_presets_are_applied_to_matrices_and_compared_with_another_version(run, 
 
 @pytest.mark.parametrize(
     "argument",
-    [
-        "--problem=cubic",
-        "--rounds=0",
-        "--seconds=-1",
-        "--what=use",
-        "--backend=numpy",
-        "--rule=adam",
-        "--coordinates=0",
-        "--variables=0",
-        "--state_dtype=float16",
-    ],
+    ["--problem=cubic", "--rounds=0", "--seconds=-1", "--backend=numpy", "--rule=adam"]
+    + ["--coordinates=0", "--variables=0", "--state_dtype=float16"],
 )
 def test_mistakes_are_refused(argument):
     with pytest.raises(flags.IllegalFlagValueError, match=argument):
@@ -137,7 +124,7 @@ def test_variables_without_rows_are_refused(run, sizes):
 def test_a_measurement_that_fails_says_why(run):
     sizes = ("--coordinates=7", "--variables=1")
     with pytest.raises(_console.UserError, match="'rule': 'none'.* failed: .*`preset` must be"):
-        run(*QUICK, "--what=apply", "--backend=tensorflow", "--preset=none", *sizes)
+        run(*QUICK, "--what=apply", "--backend=jax", "--preset=none", *sizes)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,12 +40,12 @@ GIVEN = {
 OTHERS = [f"--preset={name}={GIVEN[name]}" for name in ("mnist_mlp", "paper_lstm", "digits_mlp")]
 
 
-def call(script, program, *arguments):
+def call(script, program, *arguments, stream=None):
     """Runs a command in this process, and returns what it prints."""
     for name in script.FLAGS:
         script.FLAGS[name].unparse()
     script.FLAGS.unparse_flags()
-    text = io.StringIO()
+    text = stream or io.StringIO()
     with contextlib.redirect_stdout(text):
         script.main(script.FLAGS([program, *arguments]))
     return text.getvalue()
@@ -58,11 +57,6 @@ def make(folder, *arguments):
 
 def read_json(path):
     return json.loads(path.read_text())
-
-
-def read_csv(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def contents(folder):
@@ -81,20 +75,28 @@ class InProcess(reproduction.CommandRunner):
         self.write(call(SCRIPTS[command[0]], *command), label)
 
 
-@pytest.fixture(name="folder", scope="module")
-def folder_fixture(tmp_path_factory):
-    return tmp_path_factory.mktemp("figures") / "small"
+class InterruptedOutput(io.StringIO):
+    """Ctrl-C when a training has finished the first of two epochs."""
+
+    def write(self, text):
+        if "epoch 1/2" in text:
+            raise KeyboardInterrupt
+        return super().write(text)
 
 
-@pytest.fixture(name="interrupted", scope="module")
-def interrupted_fixture(folder):
-    """The command that makes `update_maps`, interrupted after one of two epochs of training.
+class Interrupted(reproduction.CommandRunner):
+    """Runs a command in this process until it is interrupted."""
 
-    Only its own process is interrupted: it must end the one that trains.
-    """
+    def run(self, command, label=""):
+        with pytest.raises(_console.UserError, match="interrupted; resume with"):
+            call(SCRIPTS[command[0]], *command, stream=InterruptedOutput())
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_the_command_and_its_stage_with_one_line(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "l2l_keras.scripts.reproduce", "--figure=update_maps"]
-        + [*OTHERS, "--small", f"--output_dir={folder}"],
+        + [*OTHERS, "--small", f"--output_dir={tmp_path}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,57 +107,38 @@ def interrupted_fixture(folder):
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("epoch 1/2"):
+        if line.startswith("$ "):
             break
-    # The training would soon be finished: it is stopped until the interrupt is pending.
-    threads = Path(f"/proc/{process.pid}/task").iterdir()
-    (training,) = (int(c) for t in threads for c in (t / "children").read_text().split())
-    os.kill(training, signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
-    pending = 0
-    while not pending & 1 << (signal.SIGINT - 1):
-        time.sleep(0.05)
-        status = Path(f"/proc/{training}/status").read_text()
-        pending = int(status.partition("ShdPnd:")[2].split()[0], 16)
-    os.kill(training, signal.SIGCONT)
-    rest, stderr = process.communicate(timeout=300)
-    return process.returncode, "".join([*lines, rest]), stderr, sorted(contents(folder))
-
-
-@pytest.fixture(name="continued", scope="module")
-def continued_fixture(folder, interrupted):
-    """What is printed when the interrupted command is given again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduction, "CommandRunner", InProcess)
-        return make(folder, "--figure=update_maps", *OTHERS)
-
-
-def test_an_interrupt_ends_with_one_line_that_says_how_to_continue(interrupted, folder):
-    status, output, stderr, files = interrupted
-    assert status == 130
+    rest, stderr = process.communicate(timeout=300)  # Ends when the training has ended, too.
+    output = "".join([*lines, rest])
+    assert process.returncode == 130
     assert [line for line in stderr.splitlines() if line.startswith("reproduce: ")] == [
         "reproduce: interrupted; continue with: l2l-reproduce --figure=update_maps "
-        f"{' '.join(OTHERS)} --small --output_dir={folder}"
+        f"{' '.join(OTHERS)} --small --output_dir={tmp_path}"
     ]
     assert "Traceback" not in output + stderr
     assert "update_maps, stage 1 of 4: trainings/lstm\n$ l2l-meta-train --task=quadr" in output
-    assert files == [".lock"]
+    assert list(contents(tmp_path)) == [".lock"]
 
 
-def test_the_same_command_continues(continued, folder):
+def test_the_same_command_continues_and_then_has_nothing_left_to_run(tmp_path, monkeypatch):
+    folder = tmp_path / "figures"
+    monkeypatch.setattr(reproduction, "CommandRunner", Interrupted)
+    with pytest.raises(_console.UserError, match="; continue with: l2l-reproduce .*") as error:
+        make(folder, "--figure=update_maps", *OTHERS)
+    assert error.value.status == _console.INTERRUPTED
+    monkeypatch.setattr(reproduction, "CommandRunner", InProcess)
+    continued = make(folder, "--figure=update_maps", *OTHERS)
     (command,) = [shlex.split(line)[1:] for line in continued.splitlines() if line[:2] == "$ "]
     assert (command[0], command[-1]) == ("l2l-meta-train", "--resume")
     assert "epoch 2/2" in continued
     assert continued.splitlines()[-1] == (
         f"update_maps: wrote update_maps.png, update_maps.csv, update_maps.json in {folder}"
     )
-
-
-def test_nothing_is_run_twice(continued, folder):
     before = contents(folder)
     again = make(folder, "--figure=update_maps", *OTHERS)
-    assert "$ " not in again
-    assert again.count("\nexists already") == 4
+    assert "$ " not in again and again.count("\nexists already") == 4
     assert contents(folder) == before
 
 
@@ -201,12 +184,11 @@ def test_figures_are_made_and_share_their_stages(made):
 
 
 def test_tables_hold_all_curves(made):
-    rows = read_csv(made[0] / "neural_art.csv")
-    assert list(rows[0]) == ["panel", "optimizer", "step", "mean", "half_width"]
-    assert len({row["panel"] for row in rows}) == 2
-    assert [row["step"] for row in rows] == [str(step) for step in range(13)] * 4
-    assert {row["optimizer"] for row in rows} == {"Adam", "neural_art"}
-    assert len({row["rule"] for row in read_csv(made[0] / "update_maps.csv")}) == 4
+    header, *rows = csv.reader((made[0] / "neural_art.csv").read_text().splitlines())
+    assert header == ["panel", "optimizer", "step", "mean", "half_width"]
+    panels, optimizers, steps = list(zip(*rows, strict=True))[:3]
+    assert len(set(panels)) == 2 and set(optimizers) == {"Adam", "neural_art"}
+    assert list(steps) == [str(step) for step in range(13)] * 4
 
 
 def test_summaries_say_how_figures_were_made(made):
@@ -258,36 +240,28 @@ def test_shipped_presets_replace_meta_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message, status",
+    "arguments, status, message",
     [
-        ([], r"Expected --figure=quadratics\|.*\|all. Received: none", _console.USAGE),
+        ("", 2, r"Expected --figure=quadratics\|.*\|all. Received: none"),
         (
-            ["--figure=mnist", "--preset=lstm=quadratic"],
+            "--figure=mnist --preset=lstm=quadratic",
+            2,
             "one of mnist_mlp, paper_lstm as NAME. Received: --preset=lstm=quadratic",
-            _console.USAGE,
         ),
-        (["--figure=mnist", "--preset=quadratic"], "Received: --preset=quadratic", _console.USAGE),
+        ("--figure=mnist --preset=quadratic", 2, "Received: --preset=quadratic"),
+        ("--figure=mnist --preset=mnist_mlp=nothing", 2, "`preset` must be.*Received: 'nothing'"),
+        ("--figure=quadratics --output_dir={folder}/file", 1, "written to. Received: '.*/file'"),
         (
-            ["--figure=mnist", "--preset=mnist_mlp=nothing"],
-            "`preset` must be.*Received: 'nothing'",
-            _console.USAGE,
-        ),
-        (
-            ["--figure=quadratics", "--output_dir={folder}/file"],
-            "Expected a folder that can be written to. Received: '{folder}/file'",
-            _console.FAILURE,
-        ),
-        (
-            ["--figure=mnist", "--preset=shipped", "--nodownload", "--output_dir={folder}"],
+            "--figure=mnist --preset=shipped --nodownload --output_dir={folder}",
+            1,
             "Another process works in '{folder}': .*; then continue with: "
             "l2l-reproduce --figure=mnist --preset=shipped --nodownload --output_dir={folder}",
-            _console.FAILURE,
         ),
     ],
 )
-def test_mistakes(arguments, message, status, tmp_path):
+def test_mistakes(arguments, status, message, tmp_path):
     (tmp_path / "file").write_text("")
-    arguments = [text.format(folder=tmp_path) for text in arguments]
+    arguments = arguments.format(folder=tmp_path).split()
     message = message.replace("{folder}", str(tmp_path))
     with (
         reproduction.Workspace(tmp_path).locked(),
