@@ -125,38 +125,40 @@ def decide(
     Returns:
         `(state, decision)`: the state after the step, and what to do in it.
     """
-    both, rule, adam, slope = ops.unstack(products)
-    alike = _all(both > _COSINE * ops.sqrt(rule) * ops.sqrt(adam), rule <= _TIMES**2 * adam)
     usable = _all(accepted, ops.isfinite(loss))
     seen = _all(seen, _any(usable, state.steps > 0.5))
-    s = _observe(state, ops.where(usable, loss, float("inf")), -slope)
+    observed = _observe(state, ops.where(usable, loss, float("inf")), -products[3])
+    after, decision = _decide_with_loss(observed, _resemble(products))
+
+    # Losses may be late: the first is then that of the copy that was made without one.
+    no = ops.zeros_like(seen)
+    without_loss = Decision(_not(no), no, no, no, no, no, no, no)
+    pairs = zip(decision, without_loss, strict=True)
+    decision = Decision(*(ops.where(seen, a, b) for a, b in pairs))
+    updates = state.adam_updates + _number(_all(accepted, decision.adam_sees))
+    updates = ops.where(decision.reset_adam, 0.0, updates)
+    return _where(seen, after, state)._replace(adam_updates=updates), decision
+
+
+def _decide_with_loss(s: FallbackState, alike: Tensor) -> tuple[FallbackState, Decision]:
+    """Decides once the loss is observed, given whether the rule's updates resemble Adam's."""
     leads, trial = s.adam_leads > 0.5, s.trial > 0.5
     adam, period = ops.not_equal(leads, trial), _not(trial)
+    first = _all(s.steps < 1.5, s.adam_updates < 0.5)
+    awaited = _all(period, leads, ops.equal(s.position, 0.0))
+    catch_up = _all(period, leads, s.lost_steps > 0.5)
 
     harm = _all(s.mean > s.level + _margin(s), _any(_not(adam), trial))
     over = _all(s.position >= s.length, _not(harm))
-    error = _standard_error(s)
-    better = (s.target - s.mean) / error
-    # A rule that has once proven itself gets more time.
-    shortest = ops.where(ops.equal(s.position, s.steps), 0.0, _EARLY)
-    longest = ops.maximum(ops.maximum(4.0 * _FIRST_PERIOD, shortest), 0.5 * s.steps)
-    noisy = _all(error > _STANDSTILL * ops.abs(s.level), s.length < longest)
     rules_period = _all(period, over, _not(leads))
-    fallen = ops.minimum(better, (s.level - s.mean) / error)
-    proven = _all(rules_period, fallen > ops.where(noisy, _CERTAIN, _LIKELY))
-    unclear = _all(noisy, _any(s.length < shortest, better >= -_CERTAIN))
-    unclear = _all(rules_period, unclear, _not(proven))
+    proven, unclear = (_all(rules_period, verdict) for verdict in _assess_rule(s))
     postponed = _all(period, over, leads, _not(alike))
     starts = _all(period, over, _not(_any(proven, unclear, postponed)))
     # Later on, and for the rule to return, chance has to be ruled out.
     needed = ops.where(_any(leads, s.steps > _EARLY), _CERTAIN, _LIKELY)
-    wins = _all(trial, over, better > needed)
+    wins = _all(trial, over, _standard_errors_below_target(s) > needed)
     loses = _all(trial, _any(harm, over), _not(wins))
-    awaited = _all(period, leads, ops.equal(s.position, 0.0))
-    catch_up = _all(period, leads, s.lost_steps > 0.5)
 
-    # Losses may be late: the first is then that of the copy that was made without one.
-    first = _all(s.steps < 1.5, s.adam_updates < 0.5)
     decision = Decision(
         save=_any(first, proven, wins, awaited),
         adam=adam,
@@ -171,19 +173,14 @@ def decide(
         adam_steps=s.adam_steps + _number(adam),
         lost_steps=s.lost_steps - (CATCH_UP - 1.0) * _number(catch_up),
     )
+    # At most one of these happens.
     after = _where(unclear, s._replace(length=2.0 * s.length), s)
     after = _where(awaited, s._replace(level=s.mean), after)
     after = _where(_any(proven, postponed), _begin_period(s, s.mean), after)
     after = _where(starts, _begin_trial(s), after)
     after = _where(_any(wins, loses), _end_trial(s, wins, harm), after)
     after = _where(_all(harm, period), _rescue(s), after)
-
-    no = ops.zeros_like(seen)
-    blind = Decision(_not(no), no, no, no, no, no, no, no)
-    decision = Decision(*(ops.where(seen, a, b) for a, b in zip(decision, blind, strict=True)))
-    updates = state.adam_updates + _number(_all(accepted, decision.adam_sees))
-    updates = ops.where(decision.reset_adam, 0.0, updates)
-    return _where(seen, after, state)._replace(adam_updates=updates), decision
+    return after, decision
 
 
 def conclude(state: FallbackState) -> tuple[FallbackState, Tensor, Tensor]:
@@ -245,8 +242,37 @@ def _margin(s: FallbackState) -> Tensor:
 def _standard_error(s: FallbackState) -> Tensor:
     """Returns the standard error of the difference of mean and target."""
     of_mean = _weight(s) / (2.0 - _weight(s))
-    of_target = ops.where(ops.equal(s.position, s.steps), 2.0 / _FIRST_PERIOD, of_mean)
+    of_target = ops.where(_is_first_copy(s), 2.0 / _FIRST_PERIOD, of_mean)
     return ops.maximum(ops.sqrt(s.variance * (of_mean + of_target)), 1e-30)
+
+
+def _standard_errors_below_target(s: FallbackState) -> Tensor:
+    return (s.target - s.mean) / _standard_error(s)
+
+
+def _is_first_copy(s: FallbackState) -> Tensor:
+    return ops.equal(s.position, s.steps)
+
+
+def _assess_rule(s: FallbackState) -> tuple[Tensor, Tensor]:
+    """Returns whether a period of the rule has proven it, and whether it is to be longer."""
+    error = _standard_error(s)
+    better = _standard_errors_below_target(s)
+    # A rule that has once proven itself gets more time.
+    shortest = ops.where(_is_first_copy(s), 0.0, _EARLY)
+    longest = ops.maximum(ops.maximum(4.0 * _FIRST_PERIOD, shortest), 0.5 * s.steps)
+    noisy = _all(error > _STANDSTILL * ops.abs(s.level), s.length < longest)
+    fallen = ops.minimum(better, (s.level - s.mean) / error)
+    proven = fallen > ops.where(noisy, _CERTAIN, _LIKELY)
+    unclear = _all(noisy, _any(s.length < shortest, better >= -_CERTAIN), _not(proven))
+    return proven, unclear
+
+
+def _resemble(products: Tensor) -> Tensor:
+    """Returns whether the rule's update resembles Adam's."""
+    both, rule, adam, _ = ops.unstack(products)
+    direction = both > _COSINE * ops.sqrt(rule) * ops.sqrt(adam)
+    return _all(direction, rule <= _TIMES**2 * adam)
 
 
 def _begin_period(s: FallbackState, level: Tensor) -> FallbackState:
@@ -288,9 +314,13 @@ def _end_trial(s: FallbackState, wins: Tensor, harm: Tensor) -> FallbackState:
         ),
         level=ops.where(harm, s.target, s.mean),
     )
-    # A rule that goes on after a trial of Adam's is left alone for long.
+    # A rule that goes on has a long period. A trial follows, unless Adam was clearly behind.
     resumes = _all(s.adam_leads < 0.5, adam_leads < 0.5)
-    return after._replace(length=ops.where(resumes, s.steps, after.length))
+    unclear = _all(resumes, _not(harm), _standard_errors_below_target(s) >= -_CERTAIN)
+    return after._replace(
+        length=ops.where(resumes, s.steps, after.length),
+        target=ops.where(unclear, -float("inf"), after.target),
+    )
 
 
 def _rescue(s: FallbackState) -> FallbackState:
