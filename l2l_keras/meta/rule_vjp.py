@@ -152,16 +152,8 @@ class CompiledSplitRule(CompiledRule):
     def _backward(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
         return self._with_weights(self._split_backward, weights, *args)
 
-    def _split_backward(
-        self,
-        gradient: Tensor,
-        state: State,
-        new_state: State,
-        cache: State,
-        d_update: Tensor,
-        d_new_state: State,
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor, State]:
+    def _split_backward(self, *args: Any) -> tuple[Tensor, Tensor, State]:
+        gradient, state, new_state, cache, d_update, d_new_state, with_gradient = args
         network_state, feature_state = self.rule.split_state(state)
         new_network_state, _ = self.rule.split_state(new_state)
         d_new_network_state, d_feature_state = self.rule.split_state(d_new_state)
