@@ -185,16 +185,13 @@ class Progress(StatefulCallback):
         self._epochs_done += 1  # In this process: a resumed run starts later than at 0.
         left = elapsed / self._epochs_done * (epochs - epoch - 1)
         parts = [f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"]
-        parts += [
-            f"{label} {float(logs[key]):.4g}"
-            for label, key in (
-                ("meta-loss", "loss"),
-                ("validation: mean loss", "val_loss"),
-                ("final loss", "val_final_loss"),
-            )
-            if key in logs
-        ]
-        if "skipped" in logs and int(logs["skipped"]):
+        labels = {
+            "loss": "meta-loss",
+            "val_loss": "validation: mean loss",
+            "val_final_loss": "final loss",
+        }
+        parts += [f"{labels[key]} {float(logs[key]):.4g}" for key in labels if key in logs]
+        if int(logs.get("skipped", 0)):
             parts.append(f"{int(logs['skipped'])} windows skipped")
         parts.append(f"{duration(elapsed)}, {duration(left)} left")
         self._write("  ".join(parts))
@@ -272,12 +269,7 @@ class Backup(keras.callbacks.Callback):
 
 
 def duration(seconds: float) -> str:
-    """Formats a duration in seconds by its two largest units.
-
-    Example:
-        >>> duration(7384), duration(64.2), duration(3)
-        ('2 h 03 min', '1 min 04 s', '3 s')
-    """
+    """Formats a duration in seconds by its two largest units, such as `"2 h 03 min"`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -18,7 +18,9 @@ class Episode:
     """Optimizes one training optimizee after another, and estimates meta-gradients.
 
     All state is in variables, so that it can be backed up. `add_variable` makes one, zero at first,
-    from a shape and the name of a dtype.
+    from a shape and the name of a dtype. `window` computes a window and moves on; it ends the
+    episode if the window's end is not finite. It returns the meta-loss, whether that and the
+    meta-gradient are finite, and the meta-gradient, shaped as the rules' trainable variables.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Episode:
         self._estimate = compiled(self._estimate_window)
         self._warm_up = compiled(self._take_steps)
         self._start = tf.function(self._start_optimizee, autograph=False)
-        self._run_window = tf.function(self._compute_window, autograph=False)
+        self.window = tf.function(self._compute_window, autograph=False)
         # If optimizees come again: to draw one can take as long as a window.
         self._draw = functools.lru_cache(maxsize=64)(functools.partial(task.sample, "train"))
 
@@ -57,15 +59,6 @@ class Episode:
     def begin(self, optimizee: int, seed: int, horizon: int) -> None:
         """Begins with the next optimizee, given its seed, that of its minibatches and its steps."""
         self._start(*self._draw(optimizee), tf.constant(seed), tf.constant(horizon))
-
-    def window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Computes a window and moves on; ends the episode if the window's end is not finite.
-
-        Returns:
-            `(meta_loss, finite, meta_gradient)`: the meta-loss; whether it and the meta-gradient
-            are finite; and the derivatives with respect to the rules' trainable variables.
-        """
-        return self._run_window()
 
     def _start_optimizee(
         self, parameters: Tensor, task_state: Nest, seed: Tensor, horizon: Tensor

@@ -32,7 +32,7 @@ class Estimator(abc.ABC):
         Args:
             loop: The inner loop.
             inner: Its state.
-            key: int32 `[2]`, the seed of what is random in the episode.
+            key: int32 `[2]`, the seed of the episode.
         """
 
     @abc.abstractmethod
@@ -46,7 +46,7 @@ class Estimator(abc.ABC):
             carry: The carry before the window.
             steps: The window's inner steps.
             meta_loss: Maps losses `[unroll, functions]` to the scalar meta-loss.
-            key: int32 `[2]`, the seed of what is random in the window.
+            key: int32 `[2]`, the seed of the window.
 
         Returns:
             `(meta_loss, meta_gradient, carry)`: a scalar; the derivatives with respect to the

@@ -29,13 +29,8 @@ def meta_gradient(
 ) -> list[Tensor]:
     """Computes the first-order meta-gradient of a window, one vector for each rule.
 
-    Args:
-        loop: The inner loop.
-        weights: φ, as returned by `InnerLoop.pack`.
-        trace: The window's trace.
-        d_losses: Derivatives of the meta-loss with respect to the losses, float32 `[unroll, size]`:
-            for each parameter, that of its function. `[unroll, 1]` if there is one function.
-        scale: See `Steps`.
+    `d_losses` are the derivatives of the meta-loss with respect to the loss of each parameter's
+    function, float32 `[unroll, size]`; `[unroll, 1]` if there is one function.
     """
     gradients = scaled(trace.gradients.stack(), scale)
     d_updates = suffix_sums(d_losses * gradients[1:])
@@ -47,9 +42,8 @@ def back_propagate(
 ) -> list[Tensor]:
     """Back-propagates through the rules' steps, piece by piece; see `meta_gradient`.
 
-    `gradients` are those that the rules saw, float32 `[unroll + 1, size]`. `d_updates` are the
-    derivatives of the meta-loss with respect to the updates, their effect on later parameters
-    included, float32 `[unroll, size]`.
+    The rules saw `gradients`, `[unroll + 1, size]`. `d_updates`, `[unroll, size]`, include the
+    updates' effect on later parameters.
     """
     gradient_pieces = loop.partition.split(gradients)
     d_pieces = loop.partition.split(d_updates)

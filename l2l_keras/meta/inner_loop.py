@@ -184,11 +184,7 @@ class InnerLoop:
     def window(
         self, weights: list[Tensor], inner: InnerState, steps: Steps
     ) -> tuple[Tensor, InnerState]:
-        """Computes a window with given φ, without a meta-gradient.
-
-        Returns:
-            `(losses, inner)`: f(θ_1) … f(θ_T), float32 `[steps, functions]`, and the next state.
-        """
+        """Computes f(θ_1) … f(θ_T), `[T, functions]`, with given φ; also returns the next state."""
 
         def body(t: Tensor, inner: InnerState, losses: tf.TensorArray) -> tuple:
             batch = steps.draw(t)

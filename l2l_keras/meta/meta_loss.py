@@ -80,16 +80,9 @@ last fifth only; for an unroll as long as the horizon, since earlier windows wou
 def window_loss(
     name: str, step_weights: str, losses: Tensor, initial: Tensor, progress: Tensor
 ) -> Tensor:
-    """Computes the meta-loss of a window, a scalar.
+    """Computes the scalar meta-loss of a window.
 
-    Args:
-        name: One of `META_LOSSES`.
-        step_weights: One of `STEP_WEIGHTS`.
-        losses: f(θ_t) of the window's steps, float32 `[unroll, functions]`.
-        initial: f(θ_0), float32 `[functions]`.
-        progress: t / T of the window's steps, float32 `[unroll]`.
-
-    Source: Andrychowicz et al. (2016), equation 3 (weights); Chen et al. (2020) and others (log).
+    From f(θ_t) of its steps, `[unroll, functions]`, f(θ_0), `[functions]`, and t / T, `[unroll]`.
     """
     weights = STEP_WEIGHTS[step_weights](progress)[:, None]
     return META_LOSSES[name](losses, initial, weights)

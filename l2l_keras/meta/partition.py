@@ -44,8 +44,7 @@ class Pieces:
 def chunks(size: int, limit: int) -> Pieces:
     """Returns equal pieces of at most `limit` elements.
 
-    A few thousand elements at a time stay in the processor's cache, and pieces of one shape need
-    the rule compiled once.
+    They fit the processor's cache, and a rule is compiled once for all of them.
     """
     count = math.ceil(size / limit)
     return Pieces(size, count, (math.ceil(size / count),))
@@ -54,14 +53,8 @@ def chunks(size: int, limit: int) -> Pieces:
 class Partition:
     """Divides an optimizee's parameters by groups, and the parameters of a group into pieces.
 
-    Args:
-        sizes: Sizes of the arrays that the parameters consist of.
-        groups: Index of the group of each array.
-        pieces: How the parameters of each group are cut.
-
-    Attributes:
-        owners: Index of each piece's group.
-        shapes: Shape of each piece.
+    The parameters consist of arrays of given sizes and groups. `owners` and `shapes` are the
+    pieces' groups and shapes.
     """
 
     def __init__(
@@ -105,9 +98,7 @@ def divide(
 ) -> tuple[Partition, list[Tensors]]:
     """Divides a task's parameters among rules, and each rule's into what it updates at once.
 
-    Returns:
-        `(partition, tensors)`: the partition, and for each group the tensors that one function's
-        parameters belong to.
+    Also returns the tensors of each group that one function's parameters belong to.
     """
     groups = parameter_groups.rules(rule)
     patterns = list(groups)
@@ -127,15 +118,13 @@ def divide(
                 f"Every group must have variables of the task. Received: {pattern!r}, which "
                 f"has none of {[weight.path for weight in layout]}"
             )
-        if member.scope == "element":
-            pieces.append(chunks(size, chunk_size))
-        elif task.functions > 1:
-            pieces.append(Pieces(size, 1, (task.functions, size // task.functions)))
-        else:
-            pieces.append(Pieces(size, 1, (size,)))
+        shape: Shape = (size,)
         if task.functions > 1:
-            tensors.append(Tensors([(size // task.functions,)]))
+            shape = (task.functions, size // task.functions)
+            tensors.append(Tensors([shape[1:]]))
         else:
             tensors.append(Tensors([w.shape for w in own], [fan_in(*w) for w in own]))
+        element = member.scope == "element"
+        pieces.append(chunks(size, chunk_size) if element else Pieces(size, 1, shape))
     sizes = [math.prod(weight.shape) for weight in layout]
     return Partition(sizes, owners, pieces), tensors

@@ -20,26 +20,16 @@ State = tuple[Tensor, ...]
 class CompiledRule:
     """The step of a rule and its derivative, as compiled functions of φ.
 
-    φ is one vector, since XLA's launch time grows with the number of arguments. The derivative is
-    that of a tape, which computes the step again; see `CompiledSplitRule` for rules with a
-    hand-written derivative.
+    φ, `weights`, is one vector, since XLA's launch time grows with the number of arguments.
+    `parameters` are `()` unless `sees_parameters`. With `problems`, all other arrays have a first
+    axis of functions, on each of which the rule steps separately.
 
-    Args:
-        rule: The update rule.
-        tensors: The tensors of one function, for rules of scope `"tensor"`.
-        problems: Whether all arrays but φ have a first axis of functions, on each of which the rule
-            steps separately.
-
-    Attributes:
-        sees_parameters: Whether `parameters`, below, are given; otherwise, they are `()`.
-        step: Maps `(weights, gradient, state, parameters)` to `(update, state)`; see
-            `UpdateRule.step`. `weights` are φ, as returned by `pack`.
-        forward: Maps the same to `(update, state, cache)`, the cache for `backward`.
-        replay: Maps `(weights, gradient, state, cache)` to the state after the step.
-        backward: The vector-Jacobian product. Maps `(weights, gradient, state, new_state, cache,
-            d_update, d_new_state, with_gradient)` to `(d_weights, d_gradient, d_state)`. Unless
-            `with_gradient`, `d_gradient` is `()`, and the derivatives of the state of a rule's
-            features are returned unchanged.
+    - `step` maps `(weights, gradient, state, parameters)` to `(update, state)`.
+    - `forward` maps the same to `(update, state, cache)`.
+    - `replay` maps `(weights, gradient, state, cache)` to the state after the step.
+    - `backward` maps `(weights, gradient, state, new_state, cache, d_update, d_new_state,
+      with_gradient)` to `(d_weights, d_gradient, d_state)`. Unless `with_gradient`, `d_gradient` is
+      `()`, and the derivatives of the features' state are returned unchanged.
     """
 
     sees_parameters = False
@@ -162,16 +152,8 @@ class CompiledSplitRule(CompiledRule):
     def _backward(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
         return self._with_weights(self._split_backward, weights, *args)
 
-    def _split_backward(
-        self,
-        gradient: Tensor,
-        state: State,
-        new_state: State,
-        cache: State,
-        d_update: Tensor,
-        d_new_state: State,
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor, State]:
+    def _split_backward(self, *args: Any) -> tuple[Tensor, Tensor, State]:
+        gradient, state, new_state, cache, d_update, d_new_state, with_gradient = args
         network_state, feature_state = self.rule.split_state(state)
         new_network_state, _ = self.rule.split_state(new_state)
         d_new_network_state, d_feature_state = self.rule.split_state(d_new_state)

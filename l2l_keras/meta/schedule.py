@@ -8,23 +8,13 @@ import numpy as np
 
 
 def member(seed: int, turn: int, count: int) -> int:
-    """Returns whose turn it is: all members have one in random order, then in another.
-
-    Example:
-        >>> sorted(member(0, turn, 3) for turn in range(3, 6))
-        [0, 1, 2]
-    """
+    """Returns whose turn it is: all members have one in random order, then in another."""
     cycle, k = divmod(turn, count)
     return int(np.random.default_rng((seed, cycle)).permutation(count)[k])
 
 
 def horizon(seed: int, number: int, shortest: int, longest: int, unroll: int) -> int:
-    """Draws the horizon of an episode, a multiple of `unroll`, its logarithm uniformly.
-
-    Example:
-        >>> horizon(seed=0, number=0, shortest=20, longest=20, unroll=10)
-        20
-    """
+    """Draws the horizon of an episode, a multiple of `unroll`, its logarithm uniformly."""
     fewest = shortest // unroll
     most = max(fewest, longest // unroll)
     random = np.random.default_rng((seed, 1, number))

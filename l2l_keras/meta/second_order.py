@@ -33,14 +33,8 @@ def meta_gradient(
 ) -> list[Tensor]:
     """Computes the whole meta-gradient of a window, one vector for each rule.
 
-    Args:
-        loop: The inner loop.
-        weights: φ, as returned by `InnerLoop.pack`.
-        trace: The window's trace, with all caches and the optimizees.
-        d_losses: See `first_order.meta_gradient`.
-        steps: The window's steps.
-        clip_through_time: Whether to clip λ_t to the norm that it would have without second
-            derivatives.
+    The trace has all caches and the optimizees. With `clip_through_time`, λ_t is clipped to the
+    norm that it would have without second derivatives. `d_losses`: see `first_order`.
     """
     read = graph_loops.read
     gradients = loop.partition.split(scaled(trace.gradients.stack(), steps.scale))
@@ -93,8 +87,7 @@ def meta_gradient(
 def clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, Nest]:
     """Clips a derivative to the norm of the first-order one, and scales other derivatives alike.
 
-    A derivative that is not finite is replaced by the first-order one; others that are not finite
-    become zero.
+    The first-order one replaces a derivative that is not finite; others become zero.
     """
     largest, norm = tf.norm(first_order), tf.norm(derivative)
     finite = tf.math.is_finite(norm)

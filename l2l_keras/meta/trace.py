@@ -20,15 +20,11 @@ Nest = Any
 
 
 class Trace(NamedTuple):
-    """A window, step by step. All but `start` are `tf.TensorArray`s.
+    """A window, step by step. All but `start`, the state before it, are `tf.TensorArray`s.
 
-    Attributes:
-        start: The state of the loop before the window.
-        losses: f(θ_1) … f(θ_T).
-        gradients: ∇f(θ_0) … ∇f(θ_T).
-        caches: What the rules' derivatives need of every step, for the first pieces.
-        states: The rules' states before the first step and after every step; empty if not kept.
-        optimizee: For second derivatives, θ_t after every step, and the state before its loss.
+    `losses` are f(θ_1) … f(θ_T), and `gradients` ∇f(θ_0) … ∇f(θ_T). `caches` are those of the first
+    pieces. `states`, from before the first step on, are empty if not kept. `optimizee` is, for
+    second derivatives, θ_t after every step and the state before its loss.
     """
 
     start: InnerState

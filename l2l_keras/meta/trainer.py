@@ -196,14 +196,12 @@ class MetaModel(keras.Model):
         return max(1, round(steps / self.windows.unroll / self.parallel))
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        """Computes truncation windows, and one meta-update.
-
-        Args:
-            data: Ignored: optimizees come from the task.
-        """
+        """Computes truncation windows, and one meta-update; optimizees come from the task."""
         del data
         results = []
-        for episode in self._next_episodes():
+        first = int(self._turn) * self.parallel
+        for turn in range(first, first + self.parallel):
+            episode = self._episodes[schedule.member(self.seed, turn, len(self._episodes))]
             if episode.over:
                 self._begin(episode)
             results.append(episode.window())
@@ -213,24 +211,11 @@ class MetaModel(keras.Model):
         return {"loss": self._loss_metric.result(), "skipped": tf.identity(self.skipped.value)}
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Optimizes one validation optimizee of each task with φ frozen.
-
-        Args:
-            data: The optimizees' seed, an integer.
-        """
+        """Optimizes the validation optimizee of each task with seed `data`, with φ frozen."""
         for validation in self._validation:
             for metric, loss in zip(self._validation_metrics, validation(int(data)), strict=True):
                 metric.update_state(loss)
         return {metric.name: metric.result() for metric in self._validation_metrics}
-
-    def _next_episodes(self) -> list[Episode]:
-        """Returns the episodes that have a turn."""
-        count = len(self._episodes)
-        first = int(self._turn) * self.parallel
-        return [
-            self._episodes[schedule.member(self.seed, turn, count)]
-            for turn in range(first, first + self.parallel)
-        ]
 
     def _begin(self, episode: Episode) -> None:
         """Begins the next episode."""

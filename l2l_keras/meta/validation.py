@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import keras
@@ -34,26 +33,19 @@ class Validation:
     def _run_episode(
         self, parameters: Tensor, task_state: Nest, seed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        draw = functools.partial(self._batch, seed)
-        losses = self._loop.rollout(parameters, task_state, draw, self._horizon)
+        losses = self._loop.rollout(
+            parameters,
+            task_state,
+            lambda step: self._loop.task.batch("validation", tf.stack([seed, step])),
+            self._horizon,
+        )
         losses = tf.reduce_mean(losses[1:], axis=1)
         last = math.ceil(self._horizon / 10)
         return tf.reduce_mean(losses), tf.reduce_mean(losses[-last:])
 
-    def _batch(self, seed: Tensor, step: Tensor) -> Nest:
-        return self._loop.task.batch("validation", tf.stack([seed, step]))
-
 
 class GeometricMean(keras.metrics.Mean):
-    """The geometric mean of losses, for tasks whose losses cannot be added.
-
-    Example:
-        >>> metric = GeometricMean(name="loss")
-        >>> for loss in (1.0, 4.0):
-        ...     metric.update_state(loss)
-        >>> round(float(metric.result()), 3)
-        2.0
-    """
+    """The geometric mean of losses, for tasks whose losses cannot be added."""
 
     def update_state(self, values: Tensor, sample_weight: Tensor | None = None) -> None:
         """Adds losses, which must not be negative."""

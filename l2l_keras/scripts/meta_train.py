@@ -100,12 +100,7 @@ _count("optimizees", None, "Number of optimizees, which come again. By default, 
 _count("epochs", 15, "Epochs, each followed by a validation.")
 _count("episodes", 20, "Episodes (fresh optimizees) an epoch.")
 _count("validation_episodes", 5, "Validation optimizees; the rule that is best on them is kept.")
-_float(
-    "meta_learning_rate",
-    3e-3,
-    "Adam's initial learning rate; it falls as a cosine.",
-    lower_bound=0.0,
-)
+_float("meta_learning_rate", 3e-3, "Adam's rate, which falls as a cosine.", lower_bound=0.0)
 _positive("meta_clip", 1.0, "Largest global norm of a meta-gradient.")
 _float(
     "ema_momentum",
@@ -140,12 +135,7 @@ _boolean(
     "from long windows (--unroll). Not for models with batch normalization.",
 )
 _boolean("clip_through_time", False, "Whether to keep --second_derivatives from growing in time.")
-_integer(
-    "pes_pairs",
-    0,
-    "If set, pairs of inner loops for persistent evolution strategies.",
-    lower_bound=0,
-)
+_integer("pes_pairs", 0, "Pairs of inner loops for persistent evolution.", lower_bound=0)
 _positive("pes_sigma", 0.01, "Standard deviation of the noise that --pes_pairs add to weights.")
 _boolean("pes_reuse_noise", False, "Whether --pes_pairs use the same noise in a whole episode.")
 _positive("imitated_rate", None, "If set, the rule imitates Adam at this rate, as a start.")

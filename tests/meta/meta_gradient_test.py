@@ -55,14 +55,9 @@ class TestExactness:
     @pytest.mark.parametrize(
         ("rule", "chunks", "task"),
         [
-            ("lstm", "mixed", quadratic),
             ("lstm", "whole", quadratic),
-            ("rnnprop", "recomputed", quadratic),
-            ("rnnprop", "cached", quadratic),
             ("momentum_lstm", "mixed", quadratic),
-            ("momentum_lstm", "cached", quadratic),
             ("momentum", "recomputed", quadratic),
-            ("momentum", "whole", quadratic),
             # Not rules that divide gradients by their RMS: a bias before batch normalization has a
             # gradient of rounding errors only.
             ("lstm_plain", "mixed", network),

@@ -108,14 +108,6 @@ def card(folder):
     return content
 
 
-def assert_same_run(folder, other):
-    """Two runs have the same rule, to every bit, and the same history."""
-    for a, b in zip(weights(folder), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert (folder / "history.csv").read_text() == (other / "history.csv").read_text()
-    assert card(folder) == card(other)
-
-
 @pytest.fixture(name="task", scope="module")
 def task_fixture(tmp_path_factory):
     path = tmp_path_factory.mktemp("tasks") / "small_task.py"
@@ -171,12 +163,6 @@ class TestRun:
         assert (folder / "table.txt").read_text() in out
         assert lines[-2:] == [f"The rule:   {folder / 'preset'}", f"All files:  {folder}"]
 
-    def test_the_preset_can_be_used(self, finished):
-        folder, _ = finished
-        optimizer = l2l_keras.LearnedOptimizer.from_preset(folder / "preset")
-        assert optimizer.rule.units == (3,)
-        assert optimizer.rule.count_params() == 76
-
     def test_the_card_says_how_the_rule_was_made(self, finished):
         folder, _ = finished
         content = json.loads((folder / "preset" / "card.json").read_text())
@@ -186,6 +172,8 @@ class TestRun:
         assert {"tensorflow", "keras", "l2l_keras"} <= set(content["versions"])
         (results,) = content["results"].values()
         assert set(results) == {"learned", *BASELINES}
+        optimizer = l2l_keras.LearnedOptimizer.from_preset(folder / "preset")
+        assert optimizer.rule.units == (3,)
         # The command gives the same flags again.
         command, *arguments = shlex.split(content["command"])
         assert command == "l2l-meta-train"
@@ -206,7 +194,7 @@ class TestRun:
         others = {flag.name for flag in own} - set(settings)
         assert others == {*of_files, *of_reports, *of_the_machine}
 
-    def test_the_history_has_a_row_for_every_epoch(self, finished):
+    def test_the_history_and_the_comparison_are_recorded(self, finished):
         folder, _ = finished
         with (folder / "history.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -215,8 +203,6 @@ class TestRun:
         best = min(float(row["val_final_loss"]) for row in rows)
         assert card(folder)["validation_final_loss"] == pytest.approx(best, rel=1e-6)
 
-    def test_the_comparison_is_recorded(self, finished):
-        folder, _ = finished
         content = json.loads((folder / "results.json").read_text())
         assert [result["name"] for result in content["results"]] == ["learned", *BASELINES]
         assert content["settings"]["steps"] == 10
@@ -342,7 +328,10 @@ class TestResume:
         assert not (folder / "backup").exists()
         other = tmp_path / "other"
         train_here(task, f"--output_dir={other}", "--noevaluate", *self.FLAGS)
-        assert_same_run(folder, other)
+        for a, b in zip(weights(folder), weights(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert (folder / "history.csv").read_text() == (other / "history.csv").read_text()
+        assert card(folder) == card(other)
 
     @pytest.mark.slow
     def test_a_run_interrupted_in_its_comparison_compares_again(self, task, tmp_path, monkeypatch):
@@ -369,40 +358,22 @@ class TestResume:
 
 # Arguments, exit status and a pattern of the message; {…} are paths that the fixture below makes.
 MISTAKES = [
-    ("--unrol=5", 2, "Unknown command line flag 'unrol'.*--help"),
     ("--epochs=many", 2, "flag --epochs=many: "),
-    ("--epochs=0", 2, "flag --epochs=0: "),
     ("--ema_momentum=1", 2, "flag --ema_momentum=1: "),
     ("--seed=99999999999", 2, "flag --seed=99999999999: "),
-    ("quadratic", 2, "Expected flags only. Received: 'quadratic'"),
     ("--task=nothing {new}", 2, "Unknown task.*Received: 'nothing'"),
     ("{task} --rule=nothing {new}", 2, "Received: 'nothing'"),
     ("{task} --rule_option=units=(3,0) {new}", 2, r"`units` must .*\(3, 0\)"),
     ("{task} --rule_option=unit=3 {new}", 2, "--rule_option: .*unit"),
-    (
-        "{task} --rule=quadratic --rule_option=units=(3,) {new}",
-        2,
-        "Received: --rule=quadratic and --rule_option",
-    ),
     (
         "{task} --rule=quadratic --group=.* {new}",
         2,
         "no options or groups left to choose. Received: --rule=quadratic and --rule_option or",
     ),
     (
-        "--task=digits_mlp --group=conv --group=.* {new}",
-        2,
-        "Every group must have variables of the task. Received: 'conv', which has none of .*kernel",
-    ),
-    (
         "--task=digits_mlp --group=kernel {new}",
         2,
         r"must match one of the patterns \['kernel'\].*bias', which matches none",
-    ),
-    (
-        "{task} --group=para --group=.* {new}",
-        2,
-        "Parameter groups need a task of one function. Received: 3 functions",
     ),
     (
         "--task=digits_mlp --group=( {new}",
@@ -420,15 +391,9 @@ MISTAKES = [
     ("{task} --curriculum=3,x {new}", 2, "--curriculum: .*'x'"),
     ("{task} --task_option=functions {new}", 2, "=name=value. Received: .*functions"),
     ("{task} --task_option=f=1 {new}", 2, "does not take these.*'f'"),
-    ("{task} --task_option=data_dir=x {new}", 2, "'data_dir' is no option of a task, but a flag"),
     ("{task} --task_option=functions=0 {new}", 2, "functions=0"),
     ("--task=digits_mlp --task_option=layers=40 {new}", 2, "layers.*Received: 40"),
     ("{task} --output_dir={file}", 1, "folder that can be written to"),
-    (
-        "--task=mnist_mlp --nodownload --data_dir={folder} {new}",
-        1,
-        "Data set 'mnist' could not be read from '?{folder}",
-    ),
     ("{task} --output_dir={finished}", 1, "holds a run already.*--resume"),
     ("--resume", 2, "--resume needs --output_dir"),
     ("--resume {new}", 1, "No run to resume in '{folder}/new'"),
