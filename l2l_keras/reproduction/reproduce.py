@@ -94,7 +94,7 @@ def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
 
 def _summary(name: str, figure: Figure, workspace: Workspace, content: dict[str, Any]) -> bytes:
     """Returns settings, commands, cards and results of a figure as JSON."""
-    trainings = {}
+    trainings: dict[str, dict[str, Any]] = {}
     for training in figure.trainings:
         command = shlex.join(workspace.command(training))
         trainings[training.name] = {
