@@ -31,9 +31,9 @@ def build_files() -> dict[Path, str]:
 def dependencies(modules: list[Path]) -> dict[Path, set[Path]]:
     """Returns the modules that each module needs, without cycles, which Bazel forbids.
 
-    A late import that would close a cycle is left out: the code that runs it has the other module.
+    A late import that would close a cycle is left out: its caller has the other module, too.
     """
-    edges = sorted((kind, m, other) for m in modules for kind, other in needs(m, modules))
+    edges = sorted((where, m, other) for m in modules for where, other in needs(m, modules))
     graph: dict[Path, set[Path]] = {module: set() for module in modules}
     for _, module, other in edges:
         if module not in reachable(graph, other):
@@ -42,13 +42,13 @@ def dependencies(modules: list[Path]) -> dict[Path, set[Path]]:
 
 
 def needs(module: Path, modules: list[Path]) -> Iterator[tuple[int, Path]]:
-    """Yields the modules that a module imports, each with how it does."""
+    """Yields where a module's imports are, and the modules imported."""
     around = {folder / "__init__.py" for folder in module.parents}
-    for kind, name in imports(module):
+    for where, name in imports(module):
         stem = Path(*name.split("."))
         for other in (stem.with_suffix(".py"), stem / "__init__.py"):
             if other in modules:
-                yield AROUND if other in around else kind, other
+                yield AROUND if other in around else where, other
     if module.name == "__init__.py":  # It may import them by name.
         yield from ((PACKAGE, m) for m in modules if m.parent == module.parent and m != module)
     if module.name.endswith("_test.py"):
@@ -58,21 +58,21 @@ def needs(module: Path, modules: list[Path]) -> Iterator[tuple[int, Path]]:
 
 
 def imports(module: Path) -> Iterator[tuple[int, str]]:
-    """Yields how, and the names of what, a module imports, except under `if TYPE_CHECKING`."""
+    """Yields where and what a module imports, except under `if TYPE_CHECKING`."""
     pending: list[tuple[int, ast.AST]] = [(TOP, ast.parse((ROOT / module).read_text("utf-8")))]
     while pending:
-        kind, node = pending.pop()
+        where, node = pending.pop()
         if isinstance(node, ast.Import):
-            yield from ((kind, alias.name) for alias in node.names)
+            yield from ((where, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield kind, node.module
-            yield from ((kind, f"{node.module}.{alias.name}") for alias in node.names)
+            yield where, node.module
+            yield from ((where, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             package = ".".join(module.parent.parts)
             yield from ((LATE, f"{package}.{name}") for name in ast.literal_eval(node.value))
         elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
-            kind = LATE if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else kind
-            pending += [(kind, child) for child in ast.iter_child_nodes(node)]
+            where = LATE if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else where
+            pending += [(where, child) for child in ast.iter_child_nodes(node)]
 
 
 def reachable(graph: dict[Path, set[Path]], start: Path) -> set[Path]:

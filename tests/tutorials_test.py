@@ -47,7 +47,7 @@ def read(path):
     return nbformat.read(path.with_suffix(".ipynb"), as_version=4)
 
 
-def kinds_of_outputs(book):
+def output_types(book):
     return [[output.output_type for output in cell.get("outputs", ())] for cell in book.cells]
 
 
@@ -132,7 +132,7 @@ def test_tutobook_runs(path, monkeypatch):
         monkeypatch.setenv("VGG16_WEIGHTS", f"{FILES}/vgg16_notop.weights.h5")
         monkeypatch.setenv("VGG16_PREPROCESSING", "torch")
     book = build.execute(build.notebook(path.read_text(encoding="utf-8")))
-    assert kinds_of_outputs(book) == kinds_of_outputs(read(path))
+    assert output_types(book) == output_types(read(path))
 
 
 if __name__ == "__main__":

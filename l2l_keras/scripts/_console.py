@@ -142,8 +142,8 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
 
 def split_label(preset: str) -> tuple[str, str]:
     """Splits `NAME=PRESET`; the name is empty if there is none, or if all of it is a folder."""
-    label, equals, place = preset.partition("=")
-    return (label, place) if equals and not os.path.isdir(preset) else ("", preset)
+    label, equals, name = preset.partition("=")
+    return (label, name) if equals and not os.path.isdir(preset) else ("", preset)
 
 
 def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:

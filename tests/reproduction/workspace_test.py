@@ -70,7 +70,7 @@ def test_stages_are_finished_once_recorded_with_their_outputs(workspace, report)
     assert not workspace.finished(EVALUATION)
 
 
-def test_an_interrupted_training_is_resumed(workspace):
+def test_an_interrupted_training_is_resumed_and_one_with_other_flags_left_alone(workspace):
     folder = workspace.path(TRAINING)
     command = workspace.begin(TRAINING)
     (folder / "settings.json").write_text("{}")
@@ -81,10 +81,6 @@ def test_an_interrupted_training_is_resumed(workspace):
     (folder / "backup").rmdir()
     # Finished, even if this process was ended before it could record that.
     assert workspace.finished(TRAINING)
-
-
-def test_a_training_with_other_flags_is_left_alone(workspace):
-    train(workspace)
     with pytest.raises(StageError, match="trainings/lstm' holds a run with other flags: remove it"):
         workspace.begin(OTHER_TRAINING)
     assert workspace.finished(TRAINING)

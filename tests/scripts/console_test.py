@@ -83,14 +83,11 @@ def test_commands_keep_their_flags_to_themselves():
     assert not own & {flags.FLAGS[name] for name in flags.FLAGS}
 
 
-def test_writable_directory_is_made_with_its_parents(tmp_path):
+def test_writable_directory_is_made_with_its_parents_but_not_below_a_file(tmp_path):
     path = _console.writable_directory(str(tmp_path / "a" / "b"))
     assert path == tmp_path / "a" / "b"
     assert list(path.iterdir()) == []
     assert _console.writable_directory(path) == path
-
-
-def test_writable_directory_refuses_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(_console.UserError, match="can be written to. Received: '.*file") as e:
@@ -115,17 +112,19 @@ def test_options_are_python_values_or_strings():
         _console.parse_options("rule_option", ["2x=1"])
 
 
-def test_get_task_says_what_is_wrong(tmp_path):
-    assert _console.get_task("quadratic").name == "quadratic"
-    with pytest.raises(_console.UserError, match="Unknown task.*quadratic.*'nothing'") as error:
-        _console.get_task("nothing")
-    assert error.value.status == _console.USAGE
-    with pytest.raises(_console.UserError, match="'data_dir' is no option") as error:
-        _console.get_task("mnist_mlp", options=["data_dir=folder"])
-    assert error.value.status == _console.USAGE
-    with pytest.raises(_console.UserError, match=f"'mnist'.*{tmp_path}") as error:
-        _console.get_task("mnist_mlp", data_dir=str(tmp_path), download=False)
-    assert error.value.status == _console.FAILURE
+@pytest.mark.parametrize(
+    "name, options, status, message",
+    [
+        ("nothing", [], _console.USAGE, "Unknown task.*quadratic.*'nothing'"),
+        ("mnist_mlp", ["data_dir=x"], _console.USAGE, "'data_dir' is no option"),
+        ("mnist_mlp", [], _console.FAILURE, "'mnist'.*{folder}"),
+    ],
+)
+def test_get_task_says_what_is_wrong(name, options, status, message, tmp_path):
+    match = message.format(folder=tmp_path)
+    with pytest.raises(_console.UserError, match=match) as error:
+        _console.get_task(name, data_dir=str(tmp_path), download=False, options=options)
+    assert error.value.status == status
 
 
 def test_get_task_finds_mixtures(tmp_path):
