@@ -154,8 +154,8 @@ def _decide_with_loss(s: FallbackState, alike: Tensor) -> tuple[FallbackState, D
     proven, unclear = (_all(rules_period, verdict) for verdict in _assess_rule(s))
     postponed = _all(period, over, leads, _not(alike))
     starts = _all(period, over, _not(_any(proven, unclear, postponed)))
-    # Later on, and for the rule to return, chance has to be ruled out.
-    needed = ops.where(_any(leads, s.steps > _EARLY), _CERTAIN, _LIKELY)
+    # Chance has to be ruled out for a proven rule to be replaced, and for a rule to return.
+    needed = ops.where(_all(_not(leads), _is_full_trial(s)), _LIKELY, _CERTAIN)
     wins = _all(trial, over, _standard_errors_below_target(s) > needed)
     loses = _all(trial, _any(harm, over), _not(wins))
 
@@ -268,6 +268,11 @@ def _assess_rule(s: FallbackState) -> tuple[Tensor, Tensor]:
     return proven, unclear
 
 
+def _is_full_trial(s: FallbackState) -> Tensor:
+    """Returns whether Adam's trial is as long as the rule's period; not if the rule was proven."""
+    return s.length >= s.lost_steps
+
+
 def _resemble(products: Tensor) -> Tensor:
     """Returns whether the rule's update resembles Adam's."""
     both, rule, adam, _ = ops.unstack(products)
@@ -291,11 +296,12 @@ def _begin_period(s: FallbackState, level: Tensor) -> FallbackState:
 def _begin_trial(s: FallbackState) -> FallbackState:
     """Begins a trial, as long as the period or shorter."""
     longest = ops.maximum(4.0 * _FIRST_PERIOD, ops.floor(_TRIAL * s.steps))
+    repeated = _not(ops.isfinite(s.target))
     return s._replace(
         trials=s.trials + 1.0,
         trial=ops.ones_like(s.trial),
         position=ops.zeros_like(s.position),
-        length=ops.minimum(s.position, longest),
+        length=ops.where(repeated, s.position, ops.minimum(s.position, longest)),
         mean=s.level,
         target=s.mean,
         lost_steps=ops.where(s.adam_leads > 0.5, s.lost_steps, s.position),
@@ -314,9 +320,11 @@ def _end_trial(s: FallbackState, wins: Tensor, harm: Tensor) -> FallbackState:
         ),
         level=ops.where(harm, s.target, s.mean),
     )
-    # A rule that goes on has a long period. A trial follows, unless Adam was clearly behind.
+    # A rule that goes on has a long period. If it never was proven, and Adam not clearly behind,
+    # that ends in a trial.
     resumes = _all(s.adam_leads < 0.5, adam_leads < 0.5)
-    unclear = _all(resumes, _not(harm), _standard_errors_below_target(s) >= -_CERTAIN)
+    close = _all(_standard_errors_below_target(s) >= -_CERTAIN, _not(harm))
+    unclear = _all(resumes, close, _is_full_trial(s))
     return after._replace(
         length=ops.where(resumes, s.steps, after.length),
         target=ops.where(unclear, -float("inf"), after.target),
