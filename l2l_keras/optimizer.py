@@ -174,7 +174,9 @@ class LearnedOptimizer(BatchOptimizer):
             self._safeguards.append(UpdateStatistics())
         if self._fallback:
             self._safeguards.append(self._fallback)
-        self._state = OptimizerState(self._safeguards, self.add_variable)
+        rules = parameter_groups.rules(self.rule)
+        weights = {group: own.weights for group, own in rules.items()}
+        self._state = OptimizerState(weights, self._safeguards, self.add_variable)
 
     @classmethod
     def from_preset(
@@ -352,7 +354,6 @@ class LearnedOptimizer(BatchOptimizer):
         indices = [self.index_of(variable) for variable in variables]
         return self._state.inputs(
             self._engine.blocks_of(indices),
-            {group: rule.weights for group, rule in parameter_groups.rules(self.rule).items()},
             dict(zip(indices, gradients, strict=True)),
             dict(zip(indices, variables, strict=True)),
             learning_rate,

@@ -19,15 +19,19 @@ Variable = Any
 
 
 class OptimizerState:
-    """The variables that hold the state of rules and safeguards; see `StepInputs`.
+    """The variables that hold weights and state of rules, and the state of safeguards.
 
-    A plain object: TensorFlow would wrap the dictionaries in an optimizer's own attributes, and
-    could not save those whose keys are indices.
+    See `StepInputs`. A plain object: TensorFlow would wrap the dictionaries in an optimizer's own
+    attributes, and could not save those whose keys are indices.
     """
 
     def __init__(
-        self, safeguards: Sequence[Safeguard], add_variable: Callable[..., Variable]
+        self,
+        weights: dict[str, list[Variable]],
+        safeguards: Sequence[Safeguard],
+        add_variable: Callable[..., Variable],
     ) -> None:
+        self._weights = weights
         self._safeguards = list(safeguards)
         self._add_variable = add_variable
         self.rule_states: dict[int, list[Variable]] = {}
@@ -72,7 +76,6 @@ class OptimizerState:
     def inputs(
         self,
         blocks: Mapping[int, Block],
-        weights: dict[str, list[Variable]],
         gradients: dict[int, Tensor],
         parameters: dict[int, Variable],
         learning_rate: Any,
@@ -82,7 +85,7 @@ class OptimizerState:
             learning_rate=ops.cast(learning_rate, "float32"),
             gradients=gradients,
             parameters=parameters,
-            weights=weights,
+            weights=self._weights,
             rule_states={number: self.rule_states[number] for number in blocks},
             slots={
                 name: {index: own[index] for index in gradients if index in own}

@@ -62,7 +62,7 @@ class Engine:
             index: to_vector(gradient, self._shapes[index])
             for index, gradient in inputs.gradients.items()
         }
-        blocks = self.blocks_of(list(vectors))
+        blocks = {number: self._blocks[number] for number in inputs.rule_states}
         yes = ops.ones((), "bool")
         conditions = Conditions(inputs.learning_rate, self._norm(blocks, vectors), yes, yes)
         scalars, plans = dict(inputs.scalars), {}
@@ -70,7 +70,7 @@ class Engine:
             conditions, plans[safeguard.name], new = safeguard.begin(conditions, scalars)
             scalars |= new
 
-        states = dict(inputs.rule_states)
+        states = {number: list(arrays) for number, arrays in inputs.rule_states.items()}
         slots = {name: dict(own) for name, own in inputs.slots.items()}
         observations: dict[str, dict[int, Tensor]] = {s.name: {} for s in self._safeguards}
         accepted = ops.logical_and(conditions.accepted, conditions.rule_steps)
@@ -82,7 +82,7 @@ class Engine:
                 inputs.parameters,
                 inputs.weights[block.group],
             )
-            for part in block.step(rule_inputs, states[number]):
+            for part in block.step(rule_inputs, inputs.rule_states[number]):
                 for array, value in part.state.items():
                     states[number][array] = value
                 change = Change({}, {})

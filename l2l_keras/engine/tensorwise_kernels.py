@@ -39,6 +39,7 @@ class TensorwiseKernels:
     def __init__(self, rule: TensorwiseRule, state_dtype: str) -> None:
         self.rule = rule
         self.dtype = StateDtype(state_dtype)
+        self._weight_shapes = [tuple(weight.shape) for weight in rule.weights]
         self.control = functools.lru_cache(maxsize=16)(self._control)
         self._matrices_kernel = backend.kernel(self._matrices)
         self._directions_kernel = backend.kernel(self._directions)
@@ -198,8 +199,7 @@ class TensorwiseKernels:
 
     def _using(self, weights: Weights) -> keras.StatelessScope:
         """Returns a scope in which the rule has the given weights; see `UpdateRule.using`."""
-        shapes = [tuple(weight.shape) for weight in self.rule.weights]
-        return self.rule.using(backend.unpack(weights, shapes))
+        return self.rule.using(backend.unpack(weights, self._weight_shapes))
 
     def _sampled(self, shapes: tuple[Shape, ...]) -> bool:
         """Whether a part's Gram matrices come from a sample: that of one tensor, if large."""
