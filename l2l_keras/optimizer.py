@@ -233,34 +233,27 @@ class LearnedOptimizer(BatchOptimizer):
             return
         super().build(variables)
         # Variables that are overwritten with their gradient are not optimized.
-        updated = [
-            index
+        updated = {
+            index: variable
             for index, variable in enumerate(variables)
             if not getattr(variable, "overwrite_with_gradient", False)
-        ]
-        groups = parameter_groups.assign(
-            [variables[index] for index in updated],
-            parameter_groups.members(self.rule),
-            self.group_of,
-        )
-        members = parameter_groups.indices_by_group(self.rule, updated, groups)
-        self._infos = [
-            describe(variable, parameter_groups.path_of(variable)) for variable in variables
-        ]
+        }
+        members = parameter_groups.divide(self.rule, updated, self.group_of)
+        infos = [describe(v, parameter_groups.path_of(v)) for v in variables]
         rules = parameter_groups.rules(self.rule)
-        own = {group: {i: self._infos[i] for i in members[group]} for group in rules}
-        self._blocks = make_blocks(rules, self.state_dtype, own)
-        self._state.build(self._blocks, self._infos, variables)
+        own = {group: {index: infos[index] for index in members[group]} for group in rules}
+        blocks = make_blocks(rules, self.state_dtype, own)
+        self._state.build(blocks, infos, variables)
         optimizers = parameter_groups.optimizers(self.rule)
         self._delegates = Delegates(
             [(optimizer, members[group]) for group, optimizer in optimizers.items()], variables
         )
         self._delegate_variables = self._delegates.variables  # For Keras to track.
-        shapes = {index: info.shape for index, info in enumerate(self._infos)}
-        self._engine = Engine(self._blocks, shapes, self._safeguards)
-        self._step = backend.compile_step(self._engine.step)
+        self._paths = [info.path for info in infos]
+        shapes = [info.shape for info in infos]
+        self._step = backend.compile_step(Engine(blocks, shapes, self._safeguards).step)
         # The gradient of one variable alone does not tell whether gradients run away.
-        self._step_alone = backend.compile_step(Engine(self._blocks, shapes, _ALONE).step)
+        self._step_alone = backend.compile_step(Engine(blocks, shapes, _ALONE).step)
 
     @property
     def skipped_steps(self) -> int:
@@ -299,17 +292,17 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if not self.built:
             raise ValueError("Diagnostics need an optimizer that has been built.")
-        diagnostics: dict[str, dict[str, float]] = {}
-        for number, block in enumerate(self._blocks):
-            for index in block.shapes:
-                numbers = block.diagnose(self._state.rule_states[number], index)
-                if self.record_updates:
-                    records = ops.convert_to_tensor(self._state.scalars["records"])
-                    numbers |= zip(NAMES, ops.unstack(records[index]), strict=True)
-                diagnostics[self._infos[index].path] = {
-                    name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
-                }
-        return diagnostics
+        diagnostics = self._state.diagnose()
+        if self.record_updates:
+            records = ops.unstack(ops.convert_to_tensor(self._state.scalars["records"]))
+            for index, numbers in diagnostics.items():
+                numbers |= zip(NAMES, ops.unstack(records[index]), strict=True)
+        return {
+            self._paths[index]: {
+                name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
+            }
+            for index, numbers in diagnostics.items()
+        }
 
     def observe_loss(self, loss: Tensor) -> None:
         """Passes a loss of the present weights to the guard, if there is one.
@@ -353,7 +346,6 @@ class LearnedOptimizer(BatchOptimizer):
         """Returns the inputs of a step: gradients, and the variables that it reads and writes."""
         indices = [self.index_of(variable) for variable in variables]
         return self._state.inputs(
-            self._engine.blocks_of(indices),
             dict(zip(indices, gradients, strict=True)),
             dict(zip(indices, variables, strict=True)),
             learning_rate,
@@ -393,11 +385,10 @@ class LearnedOptimizer(BatchOptimizer):
             >>> tuple(optimizer.state_of(variable).shape)
             (80, 3)
         """
-        index = self.index_of(variable)
-        for number, block in enumerate(self._blocks):
-            if index in block.shapes:
-                return block.state_of(self._state.rule_states[number], index)
-        raise ValueError(f"No rule updates the variable. Received: {variable}")
+        state = self._state.state_of(self.index_of(variable))
+        if state is None:
+            raise ValueError(f"No rule updates the variable. Received: {variable}")
+        return state
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, with the weights of the rules.

@@ -179,12 +179,13 @@ def assign(
     return names
 
 
-def indices_by_group(
-    rule: Members, indices: Sequence[int], groups: Sequence[str]
+def divide(
+    rule: Members, variables: Mapping[int, Variable], group_of: Callable[[Variable], str] | None
 ) -> dict[str, list[int]]:
-    """Returns the indices of each group's variables, given the group of each (see `assign`)."""
+    """Returns the indices of each group's variables; see `assign`."""
+    groups = assign(list(variables.values()), members(rule), group_of)
     return {
-        group: [i for i, own in zip(indices, groups, strict=True) if own == group]
+        group: [index for index, own in zip(variables, groups, strict=True) if own == group]
         for group in members(rule)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras import ops
@@ -34,7 +34,8 @@ class OptimizerState:
         self._weights = weights
         self._safeguards = list(safeguards)
         self._add_variable = add_variable
-        self.rule_states: dict[int, list[Variable]] = {}
+        self._blocks: list[Block] = []
+        self._rule_states: list[list[Variable]] = []
         self.slots: dict[str, dict[int, list[Variable]]] = {}
         self.scalars: dict[str, Variable] = {
             name: add_variable(shape, dtype=dtype, name=name)
@@ -60,8 +61,8 @@ class OptimizerState:
                     **layout_argument(array),
                 )
 
-        for number, block in enumerate(blocks):
-            self.rule_states[number] = [add(array) for array in block.state_arrays]
+        self._blocks = list(blocks)
+        self._rule_states = [[add(array) for array in block.state_arrays] for block in blocks]
         for safeguard in self._safeguards:
             for name, columns in safeguard.tables.items():
                 self.scalars[name] = self._add_variable((len(variables), columns), name=name)
@@ -74,25 +75,44 @@ class OptimizerState:
                 }
 
     def inputs(
-        self,
-        blocks: Mapping[int, Block],
-        gradients: dict[int, Tensor],
-        parameters: dict[int, Variable],
-        learning_rate: Any,
+        self, gradients: dict[int, Tensor], parameters: dict[int, Variable], learning_rate: Any
     ) -> StepInputs:
-        """Returns the inputs of a step of some blocks; see `StepInputs`."""
+        """Returns the inputs of a step of some variables, by index; see `StepInputs`."""
         return StepInputs(
             learning_rate=ops.cast(learning_rate, "float32"),
             gradients=gradients,
             parameters=parameters,
             weights=self._weights,
-            rule_states={number: self.rule_states[number] for number in blocks},
+            rule_states={
+                number: arrays
+                for number, (block, arrays) in enumerate(self._by_block())
+                if not block.shapes.keys().isdisjoint(gradients)
+            },
             slots={
                 name: {index: own[index] for index in gradients if index in own}
                 for name, own in self.slots.items()
             },
             scalars=self.scalars,
         )
+
+    def state_of(self, index: int) -> Tensor | None:
+        """Returns a rule's state of the elements of a variable; None if no rule updates it."""
+        for block, arrays in self._by_block():
+            if index in block.shapes:
+                return block.state_of(arrays, index)
+        return None
+
+    def diagnose(self) -> dict[int, dict[str, Tensor]]:
+        """Returns diagnostics of every variable that a rule updates; see `UpdateRule.diagnose`."""
+        return {
+            index: block.diagnose(arrays, index)
+            for block, arrays in self._by_block()
+            for index in block.shapes
+        }
+
+    def _by_block(self) -> Iterable[tuple[Block, list[Variable]]]:
+        """Returns the blocks, each with its state arrays."""
+        return zip(self._blocks, self._rule_states, strict=True)
 
 
 def _like(name: str, index: int, info: VariableInfo) -> StateArray:

@@ -33,21 +33,13 @@ class Engine:
     def __init__(
         self,
         blocks: Sequence[Block],
-        shapes: Mapping[int, Shape],
+        shapes: Sequence[Shape],
         safeguards: Sequence[Safeguard],
     ) -> None:
         self._blocks = list(blocks)
-        self._shapes = dict(shapes)
+        self._shapes = list(shapes)
         self._safeguards = list(safeguards)
         self._replace = {s.name: backend.kernel(s.replace) for s in safeguards if s.slots}
-
-    def blocks_of(self, indices: Sequence[int]) -> dict[int, Block]:
-        """Returns the blocks that have some of the variables, by number."""
-        return {
-            number: block
-            for number, block in enumerate(self._blocks)
-            if not block.shapes.keys().isdisjoint(indices)
-        }
 
     def step(self, inputs: StepInputs) -> Generator[Change, None, StepResult]:
         """Takes a step. Pure, but for states that kernels update in place.
