@@ -88,6 +88,13 @@ class Task(abc.ABC):
             `(losses, state)`: float32 `[functions]`, and the next state.
         """
 
+    def constrain(self, parameters: Tensor) -> Tensor:
+        """Maps parameters `[size]` to those that are allowed; called after each update.
+
+        Defaults to all being allowed, for tasks without constraints.
+        """
+        return parameters
+
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """Splits a vector `[size]`, such as a gradient, into the arrays of `layout`."""
         parts = tf.split(vector, [math.prod(weight.shape) for weight in self.layout])

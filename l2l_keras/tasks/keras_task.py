@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,26 +14,39 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, Weight, split_seed
+from l2l_keras.tasks.examples import Examples, read
+
+_DEFAULT_BATCH_SIZE = 32
+"""As that of `keras.Model.fit`."""
 
 
 class KerasTask(Task):
-    """Trains a Keras model on minibatches of a data set.
+    """Trains a Keras model on minibatches of a data set, as `keras.Model.fit` does.
 
     Each optimizee is the model with fresh initial weights, as `model_fn` draws them. Its loss is
-    the training loss: dropout is active, batch normalization uses and updates its statistics, and
-    the model's own losses (regularizers) are added.
+    what `fit` minimizes: `model.compute_loss` of the compiled model, with masks, sample weights,
+    loss weights and the model's own losses (regularizers); dropout is active, batch normalization
+    uses and updates its statistics. Constraints of variables are applied after each update.
 
     Args:
-        model_fn: Returns a new, built model with freshly drawn weights at every call. Initial
-            weights follow the seed if they come from Keras initializers, NumPy or `random`.
-        loss: A Keras loss, its name, or a function of `(y_true, y_pred)`.
-        dataset: The examples, `(x, y)`: arrays or nested structures of arrays, examples on the
-            first axis; or a `tf.data.Dataset` of single examples, which is read into memory. Or a
+        model_fn: Returns a new, built and compiled model with freshly drawn weights at every call.
+            Initial weights follow the seed if they come from Keras initializers, NumPy or `random`.
+        loss: What to compile the models with, as `keras.Model.compile` takes it, if `model_fn`
+            returns models that are not compiled. Defaults to None.
+        dataset: The examples, as `fit` takes them: `(x, y)` or `(x, y, sample_weight)` of arrays or
+            nested structures of arrays, a `tf.data.Dataset` of minibatches (or of single examples),
+            a `keras.utils.PyDataset` or a torch `DataLoader`. They are read into memory. Or a
             dictionary of such, with the keys `"train"`, `"validation"` and `"test"`. Otherwise,
             the three splits get random 80, 10 and 10 % of the examples.
-        batch_size: Examples in a minibatch. Defaults to 128.
+        batch_size: Examples in a minibatch, which are drawn with replacement. Defaults to the
+            number in the minibatches of `dataset`, or to 32.
         transform: Function of `(x, y)` applied to every minibatch, for example to scale pixels
             that are stored in a compact type. Defaults to none.
+        class_weight: Weights of classes by label, as `fit` takes them. Defaults to None.
+        steps_per_epoch: Minibatches of `dataset` to read; needed if it has no end. Defaults to all.
+        same_start: Whether all optimizees are meant to start from the same weights, as in
+            fine-tuning: then only their minibatches differ. Defaults to False: a warning says so
+            if they do.
         jit_compile: Whether to compile the model with XLA. Best for small dense models; Keras'
             convolutions become several times slower on a CPU. Defaults to False.
         name: Name of the task. Defaults to `"keras_task"`.
@@ -40,10 +55,12 @@ class KerasTask(Task):
         ValueError: If an argument is not as described.
 
     Example:
-        >>> x, y = np.random.rand(100, 4).astype("float32"), np.random.rand(100, 1)
+        >>> x, y = np.random.rand(100, 4).astype("float32"), np.random.rand(100)
         >>> def model_fn():
-        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> task = l2l_keras.tasks.KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=10)
+        ...     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        ...     model.compile(loss="mean_squared_error", metrics=["mean_absolute_error"])
+        ...     return model
+        >>> task = l2l_keras.tasks.KerasTask(model_fn, dataset=(x, y), batch_size=10)
         >>> task.size
         5
     """
@@ -51,25 +68,35 @@ class KerasTask(Task):
     def __init__(
         self,
         model_fn: Callable[[], keras.Model],
-        loss: str | keras.losses.Loss | Callable[[Tensor, Tensor], Tensor],
-        dataset: Any,
-        batch_size: int = 128,
+        loss: Any = None,
+        dataset: Any = None,
+        batch_size: int | None = None,
         transform: Callable[[Nest, Nest], tuple[Nest, Nest]] | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        steps_per_epoch: int | None = None,
+        same_start: bool = False,
         jit_compile: bool = False,
         name: str = "keras_task",
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
         self.name = name
         self.jit_compile = jit_compile
         self._model_fn = model_fn
+        self._transform = transform
         self._model = self._new_model(0)
+        _compile(self._model, loss)
         if not self.layout:
             raise ValueError("`model_fn` must return a model with trainable variables.")
-        self._loss = keras.losses.get(loss)
-        self._batch_size = batch_size
-        self._transform = transform
-        self._data = _splits(dataset)
+        if not same_start:
+            self._warn_of_same_starts()
+        splits = _splits(
+            dataset, lambda data: read(data, steps_per_epoch, class_weight, self._fits)
+        )
+        self._data = {split: examples.data for split, examples in splits.items()}
+        self._batch_size = batch_size or splits["train"].batch_size or _DEFAULT_BATCH_SIZE
+        # Keras builds what a loss keeps at its first use, which must not be in a graph.
+        self._compute_loss(self.batch("train", tf.constant([0, 0])))
 
     @property
     def size(self) -> int:
@@ -100,20 +127,60 @@ class KerasTask(Task):
         data = self._data[split]
         count = tf.nest.flatten(data)[0].shape[0]
         indices = tf.random.stateless_uniform((self._batch_size,), seed, 0, count, tf.int32)
-        x, y = tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
-        return self._transform(x, y) if self._transform else (x, y)
+        drawn = tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
+        if self._transform is None:
+            return drawn
+        x, y, *weights = drawn
+        return (*self._transform(x, y), *weights)
 
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes the model's training loss; see `Task.loss`."""
-        x, y = batch
-        variables = zip(self.unflatten(parameters), self._model.trainable_variables, strict=True)
-        weights = [tf.cast(part, variable.dtype) for part, variable in variables]
-        prediction, state, extra_losses = self._model.stateless_call(
-            weights, list(state), x, training=True, return_losses=True
+        trainable, others = self._model.trainable_variables, self._model.non_trainable_variables
+        values = [
+            tf.cast(part, variable.dtype)
+            for part, variable in zip(self.unflatten(parameters), trainable, strict=True)
+        ]
+        mapping = [*zip(trainable, values, strict=True), *zip(others, state, strict=True)]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            loss = self._compute_loss(batch)
+        new_state = tuple(
+            old if (new := scope.get_current_value(variable)) is None else tf.convert_to_tensor(new)
+            for variable, old in zip(others, state, strict=True)
         )
-        loss = tf.reduce_mean(tf.cast(self._loss(y, prediction), "float32"))
-        loss = tf.add_n([loss, *(tf.cast(extra, "float32") for extra in extra_losses)])
-        return tf.reshape(loss, (1,)), tuple(state)
+        return tf.reshape(tf.cast(loss, "float32"), (1,)), new_state
+
+    def constrain(self, parameters: Tensor) -> Tensor:
+        """Applies the constraints of the model's variables; see `Task.constrain`."""
+        variables = self._model.trainable_variables
+        if all(variable.constraint is None for variable in variables):
+            return parameters
+        parts = [
+            part if variable.constraint is None else variable.constraint(part)
+            for part, variable in zip(self.unflatten(parameters), variables, strict=True)
+        ]
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+    def _compute_loss(self, batch: Nest) -> Tensor:
+        """Computes the training loss of the model with its present weights."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        compute_loss = self._model.compute_loss
+        # Models may override it as it was before it had this argument.
+        takes_training = "training" in inspect.signature(compute_loss).parameters
+        return compute_loss(
+            x=x,
+            y=y,
+            y_pred=self._model(x, training=True),
+            sample_weight=sample_weight,
+            **({"training": True} if takes_training else {}),
+        )
+
+    def _fits(self, element: Nest) -> bool:
+        """Returns whether `fit` accepts an element of a data set as a minibatch."""
+        try:
+            self._compute_loss(tf.nest.map_structure(tf.convert_to_tensor, element))
+        except Exception:
+            return False
+        return True
 
     def _new_model(self, seed: int) -> keras.Model:
         """Calls `model_fn` with seeded random generators, and restores them."""
@@ -132,41 +199,43 @@ class KerasTask(Task):
             )
         return model
 
+    def _warn_of_same_starts(self) -> None:
+        """Warns if fresh optimizees coincide."""
+        first, second = (self.sample("train", seed)[0] for seed in (0, 1))
+        if bool(tf.reduce_all(first == second)):
+            warnings.warn(
+                "All optimizees start from the same weights: `model_fn` returns the same model "
+                "twice, sets a seed (`keras.utils.set_random_seed`, `seed=`), loads weights, or "
+                "draws none. Results are then those of one network. Pass `same_start=True` if "
+                "that is meant.",
+                stacklevel=3,
+            )
 
-def _splits(dataset: Any) -> dict[Split, Nest]:
-    """Returns the examples of each split as tensors."""
+
+def _compile(model: keras.Model, loss: Any) -> None:
+    """Compiles a model that is not compiled, and checks that it can be trained on its loss."""
+    if model.compiled and loss is not None:
+        raise ValueError(
+            "`loss` is for models that are not compiled. Received: a compiled model, and "
+            f"loss={loss!r}"
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            "A model with a `train_step` of its own is trained in a way that cannot be seen from "
+            "outside: override `compute_loss` instead. "
+            f"Received: {type(model).__name__}.train_step"
+        )
+    if not model.compiled:
+        model.compile(loss=loss)
+
+
+def _splits(dataset: Any, read: Callable[[Any], Examples]) -> dict[Split, Examples]:
+    """Reads the examples of each split."""
     if isinstance(dataset, Mapping) and set(dataset) == set(SPLITS):
-        return {split: _examples(dataset[split]) for split in SPLITS}
-    data = _examples(dataset)
-    count = tf.nest.flatten(data)[0].shape[0]
-    if count < 10:
-        raise ValueError(f"`dataset` must hold at least 10 examples. Received: {count}")
-    order = np.random.default_rng(0).permutation(count)
-    bounds = np.split(order, [int(0.8 * count), int(0.9 * count)])
-    return {
-        split: tf.nest.map_structure(lambda array, i=indices: tf.gather(array, i), data)
-        for split, indices in zip(SPLITS, bounds, strict=True)
-    }
-
-
-def _examples(dataset: Any) -> tuple[Nest, Nest]:
-    """Returns `(x, y)` as nested structures of tensors, examples on the first axis."""
-    if isinstance(dataset, tf.data.Dataset):
-        rows = list(dataset.as_numpy_iterator())
-        if not rows:
-            raise ValueError("`dataset` must not be empty.")
-        dataset = tf.nest.map_structure(lambda *arrays: np.stack(arrays), *rows)
-    if not isinstance(dataset, (tuple, list)) or len(dataset) != 2:
-        raise ValueError(
-            "`dataset` must be (x, y), a tf.data.Dataset of such examples, or a dictionary of "
-            f"such with the keys {SPLITS}. Received: {type(dataset).__name__}"
-        )
-    # On the host: a data set may exceed an accelerator's memory.
-    with tf.device("CPU"):
-        x, y = (tf.nest.map_structure(tf.convert_to_tensor, part) for part in dataset)
-    counts = {int(array.shape[0]) for array in tf.nest.flatten((x, y))}
-    if len(counts) != 1:
-        raise ValueError(
-            f"`dataset` must have the same number of examples everywhere. Received: {counts}"
-        )
-    return x, y
+        return {split: read(dataset[split]) for split in SPLITS}
+    examples = read(dataset)
+    if examples.count < 10:
+        raise ValueError(f"`dataset` must hold at least 10 examples. Received: {examples.count}")
+    order = np.random.default_rng(0).permutation(examples.count)
+    bounds = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
+    return {split: examples.take(indices) for split, indices in zip(SPLITS, bounds, strict=True)}
