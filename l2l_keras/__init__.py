@@ -41,5 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Returns the public names, lazy ones included."""
-    return sorted([*globals(), *_LAZY])
+    """Returns the public names."""
+    return [*__all__, "__version__"]

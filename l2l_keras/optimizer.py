@@ -10,9 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from l2l_keras import parameter_groups, presets
+from l2l_keras import argument_checks, parameter_groups, presets
 from l2l_keras.delegates import Delegates
-from l2l_keras.engine import state_dtype as dtypes
 from l2l_keras.engine.backends import backend
 from l2l_keras.engine.backends.boundary import StepInputs
 from l2l_keras.engine.blocks import make_blocks
@@ -133,17 +132,9 @@ class LearnedOptimizer(BatchOptimizer):
         name: str | None = None,
     ) -> None:
         parameter_groups.check(rule, group_of)
-        if state_dtype not in dtypes.STATE_DTYPES:
-            raise ValueError(
-                f"`state_dtype` must be one of {list(dtypes.STATE_DTYPES)}. "
-                f"Received: {state_dtype!r}"
-            )
-        if runaway_factor is not None and not runaway_factor > 1.0:
-            raise ValueError(
-                f"`runaway_factor` must be greater than 1, or None. Received: {runaway_factor!r}"
-            )
-        if not isinstance(guard, Guard | bool | None):
-            raise ValueError(f"`guard` must be a `Guard`, True, or None. Received: {guard!r}")
+        argument_checks.check(state_dtype, runaway_factor, guard)
+        argument_checks.warn_of_large_decay(weight_decay)
+        argument_checks.warn_of_small_rate(learning_rate)
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -220,6 +211,17 @@ class LearnedOptimizer(BatchOptimizer):
         """
         presets.save_preset(self.rule, path, card or {"name": pathlib.Path(path).name})
 
+    def __repr__(self) -> str:
+        """Names the rules, the learning rate and the guard."""
+        members = ", ".join(
+            f"{'' if group == '.*' else f'{group!r}: '}{type(member).__name__}"
+            for group, member in parameter_groups.members(self.rule).items()
+        )
+        rate = self.get_config()["learning_rate"]
+        rate = f"{rate:g}" if isinstance(rate, float) else rate["class_name"]
+        guard = "with" if self.guard else "without"
+        return f"<LearnedOptimizer of {members}, learning_rate={rate}, {guard} guard>"
+
     def build(self, variables: Sequence[Variable]) -> None:
         """Creates the rules' state, and that of Keras optimizers, for the variables.
 
@@ -254,6 +256,18 @@ class LearnedOptimizer(BatchOptimizer):
         self._step = backend.compile_step(Engine(blocks, shapes, self._safeguards).step)
         # The gradient of one variable alone does not tell whether gradients run away.
         self._step_alone = backend.compile_step(Engine(blocks, shapes, _ALONE).step)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The present learning rate, or what it was set to; see `keras.optimizers.Optimizer`."""
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        # Later, callbacks lower it as they should.
+        if not self.built:
+            argument_checks.warn_of_small_rate(learning_rate)
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     @property
     def skipped_steps(self) -> int:

@@ -123,10 +123,21 @@ def to_vector(gradient: Tensor, shape: Shape) -> Tensor:
 
     Repeated rows of a sparse gradient are summed first: preprocessing is not linear. The shape is
     the variable's, which a `tf.IndexedSlices` need not know.
+
+    Raises:
+        ValueError: If the gradient has another shape, or is complex.
     """
     if hasattr(gradient, "dense_shape"):  # A `tf.IndexedSlices`, as an embedding's gradient is.
         values = ops.cast(gradient.values, "float32")
         gradient = ops.segment_sum(values, gradient.indices, num_segments=shape[0])
+    own = tuple(gradient.shape)
+    if "complex" in keras.backend.standardize_dtype(gradient.dtype) or (
+        own != shape and None not in own
+    ):
+        raise ValueError(
+            f"The gradient of a variable of shape {shape} must be real, and have its shape. "
+            f"Received: {keras.backend.standardize_dtype(gradient.dtype)} of shape {own}"
+        )
     gradient = ops.convert_to_tensor(gradient, dtype="float32", sparse=False)
     return gradient if len(shape) == 1 else ops.reshape(gradient, (math.prod(shape),))
 

@@ -47,6 +47,8 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, 
         >>> rule.units
         (20, 20)
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"`preset` must be a name or a path. Received: {name_or_path!r}")
     name = os.fspath(name_or_path)
     shipped = _shipped()
     if name in shipped:
