@@ -1,4 +1,4 @@
-"""Checks of the arguments of `LearnedOptimizer`, and warnings of habits that do not carry over."""
+"""Checks of what `LearnedOptimizer` is given, and warnings of what rarely is meant."""
 
 from __future__ import annotations
 
@@ -54,6 +54,17 @@ def warn_of_large_decay(weight_decay: float | None) -> None:
             "`weight_decay` is multiplied by the learning rate, here about 1 instead of AdamW's "
             f"0.001: {weight_decay:g} takes {100 * weight_decay:g} % off all weights in each step. "
             f"For what AdamW does with {weight_decay:g}, pass {1e-3 * weight_decay:g}.",
+            stacklevel=3,
+        )
+
+
+def warn_of_skipped_steps(skipped: int, steps: int) -> None:
+    """Warns of steps that were skipped in a run."""
+    if skipped:
+        warnings.warn(
+            f"{skipped:,} of {steps:,} steps were skipped: their gradients were not finite, or "
+            "suddenly far larger than before. If there are many, the rule does not suit this model: "
+            "train with `guard=True`, or with another preset.",
             stacklevel=3,
         )
 
