@@ -25,8 +25,8 @@ STAGES = tuple(Evaluation(f"panel-{k}", ("first", "second"), (f"--seeds={k}",)) 
 class Drawing:
     """A figure that takes no time to draw."""
 
-    def savefig(self, image, format):
-        image.write(b"picture")
+    def savefig(self, path):
+        path.write_bytes(b"picture")
 
 
 class FakeRunner(CommandRunner):

@@ -46,11 +46,11 @@ def run_fixture(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        (["--nomber=1"], _console.USAGE, "Unknown command line flag 'nomber'"),
-        (["--number=x"], _console.USAGE, "flag --number=x: invalid"),
-        (["1", "2"], _console.USAGE, "Expected flags only. Received: '1 2'"),
-        (["--error=user"], _console.FAILURE, "Expected something else."),
-        (["--error=interrupt"], _console.INTERRUPTED, "interrupted"),
+        (["--nomber=1"], _console.UsageError.status, "Unknown command line flag 'nomber'"),
+        (["--number=x"], _console.UsageError.status, "flag --number=x: invalid"),
+        (["1", "2"], _console.UsageError.status, "Expected flags only. Received: '1 2'"),
+        (["--error=user"], _console.UserError.status, "Expected something else."),
+        (["--error=interrupt"], _console.Interrupted.status, "interrupted"),
     ],
 )
 def test_an_error_of_the_user_is_one_line(run, arguments, status, message):
@@ -92,7 +92,7 @@ def test_writable_directory_is_made_with_its_parents_but_not_below_a_file(tmp_pa
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(_console.UserError, match="can be written to. Received: '.*file") as e:
             _console.writable_directory(path)
-        assert e.value.status == _console.FAILURE
+        assert e.value.status == _console.UserError.status
 
 
 def test_a_label_is_split_from_a_preset(tmp_path, monkeypatch):
@@ -115,9 +115,9 @@ def test_options_are_python_values_or_strings():
 @pytest.mark.parametrize(
     "name, options, status, message",
     [
-        ("nothing", [], _console.USAGE, "Unknown task.*quadratic.*'nothing'"),
-        ("mnist_mlp", ["data_dir=x"], _console.USAGE, "'data_dir' is no option"),
-        ("mnist_mlp", [], _console.FAILURE, "'mnist'.*{folder}"),
+        ("nothing", [], _console.UsageError.status, "Unknown task.*quadratic.*'nothing'"),
+        ("mnist_mlp", ["data_dir=x"], _console.UsageError.status, "'data_dir' is no option"),
+        ("mnist_mlp", [], _console.UserError.status, "'mnist'.*{folder}"),
     ],
 )
 def test_get_task_says_what_is_wrong(name, options, status, message, tmp_path):

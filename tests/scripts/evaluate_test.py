@@ -126,7 +126,7 @@ def test_a_wrong_flag_is_refused(arguments, message, module, preset):
     with pytest.raises(_console.UserError, match=message) as error:
         evaluate_here(*arguments.format(module=module, preset=preset).split())
     failed = "--output_dir" in arguments or "--data_dir" in arguments
-    assert error.value.status == (_console.FAILURE if failed else _console.USAGE)
+    assert error.type is (_console.UserError if failed else _console.UsageError)
 
 
 class TestTestbed:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from l2l_keras.evaluation.files import number_or, versions, write_files
 from l2l_keras.evaluation.plots import ratio_figure
-from l2l_keras.evaluation.report import json_text, lay_out, number_or, png, versions, write_files
+from l2l_keras.evaluation.report import lay_out
 from l2l_keras.evaluation.results import Ratio, Score, Summary, summaries
 
 _HEADER = (
@@ -54,7 +55,7 @@ def read_scores(report: str | os.PathLike[str]) -> list[Score]:
         ValueError: If there is no report, or it cannot be read.
     """
     try:
-        scores = json.loads((Path(report) / "testbed.json").read_text())["scores"]
+        scores = json.loads((Path(report) / "testbed.json").read_bytes())["scores"]
         return [_score(score) for score in scores]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -78,7 +79,7 @@ def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
 def write_report(
     scores: Sequence[Score], directory: str | os.PathLike[str], settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the whole report into a folder; see `l2l_keras.evaluation.write_files`.
+    """Writes the whole report into a folder.
 
     Args:
         scores: What to report.
@@ -98,9 +99,9 @@ def write_report(
         "versions": versions(),
     }
     files = {
-        "testbed.md": table(scores).encode(),
-        "testbed.png": png(ratio_figure(scores)),
-        "testbed.json": json_text(content).encode(),
+        "testbed.md": table(scores),
+        "testbed.png": ratio_figure(scores),
+        "testbed.json": content,
     }
     return write_files(files, directory)
 
