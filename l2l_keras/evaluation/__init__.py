@@ -4,15 +4,9 @@ from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.compare import compare
 from l2l_keras.evaluation.plots import Curve, figure
 from l2l_keras.evaluation.report import read_curves, table, write_report
-from l2l_keras.evaluation.results import (
-    Comparison,
-    Result,
-    Tuning,
-    final_losses,
-    mean_and_interval,
-)
-from l2l_keras.evaluation.rollout import Rollout, RuleRollout, run
-from l2l_keras.evaluation.tune import BASELINES, Baseline, default_window, half_decades, tune
+from l2l_keras.evaluation.results import Comparison, Result, Tuning, mean_and_interval
+from l2l_keras.evaluation.rollout import Rollout, run
+from l2l_keras.evaluation.tune import BASELINES, Baseline, half_decades, tune
 
 __all__ = [
     "BASELINES",
@@ -21,12 +15,9 @@ __all__ = [
     "Curve",
     "Result",
     "Rollout",
-    "RuleRollout",
     "Tuning",
     "compare",
-    "default_window",
     "figure",
-    "final_losses",
     "half_decades",
     "mean_and_interval",
     "read_curves",

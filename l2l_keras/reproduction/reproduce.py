@@ -51,7 +51,14 @@ def reproduce(
     def run(stage: Stage) -> None:
         number = stages.index(stage) + 1
         runner.write(f"{name}, stage {number} of {len(stages)}: {stage.folder}/{stage.name}")
-        _run(stage, workspace, runner)
+        if workspace.finished(stage):
+            runner.write("exists already", stage.name)
+            return
+        start = time.monotonic()
+        runner.run(workspace.begin(stage), stage.name)
+        seconds = round(time.monotonic() - start, 1)
+        workspace.finish(stage, seconds)
+        runner.write(f"done in {seconds:.0f} s", stage.name)
 
     _run_each(run, figure.trainings, runner)
     _run_each(run, figure.evaluations, runner)  # They need the rules.
@@ -73,18 +80,6 @@ def _run_each(run: Callable[[Any], None], stages: Sequence[Stage], runner: Comma
         raise
     finally:
         pool.shutdown()
-
-
-def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
-    """Runs a stage unless its outputs exist."""
-    if workspace.finished(stage):
-        runner.write("exists already", stage.name)
-        return
-    start = time.monotonic()
-    runner.run(workspace.begin(stage), stage.name)
-    seconds = round(time.monotonic() - start, 1)
-    workspace.finish(stage, seconds)
-    runner.write(f"done in {seconds:.0f} s", stage.name)
 
 
 def _summary(

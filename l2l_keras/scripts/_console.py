@@ -178,15 +178,6 @@ def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
         raise UsageError(str(error)) from error
 
 
-def set_threads(threads: int) -> None:
-    """Limits TensorFlow, before it computes anything, to some processor threads; 0: no limit."""
-    import tensorflow as tf
-
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
 def peak_memory() -> int:
     """Returns the largest resident set of this process so far, in bytes."""
     # Linux counts in KiB, macOS in bytes.

@@ -56,7 +56,7 @@ Call = Callable[[], Any]
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 _PROBLEMS = ("quadratic", "mnist_mlp")
-_WINDOWS, _UNROLL = 5, 20  # Of an episode of meta-training.
+_WINDOWS, _STEPS = 5, 100  # Of an episode of meta-training.
 _SGEMM_OPERATIONS = 2 * 4096 * 512 * 512
 
 FLAGS = flags.FlagValues()
@@ -183,20 +183,19 @@ def _meta_training(case: Result, rounds: int, seconds: float) -> Result:
         preprocessing, task = "log_sign", l2l_keras.tasks.image_mlp(splits, name="mnist_mlp")
     rule = l2l_keras.rules.CoordinatewiseLSTM(preprocessing=preprocessing, seed=0)
 
-    meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=_WINDOWS * _UNROLL)
+    meta_model = l2l_keras.meta.MetaModel(rule, task, horizon=_STEPS)
     meta_model.compile(keras.optimizers.Adam(1e-4, global_clipnorm=1.0))
     window = functools.partial(meta_model.train_step, None)
     first_call = timeit.timeit(window, number=1)
     episode = functools.partial(timeit.timeit, window, number=_WINDOWS)
     episode()
     peak_memory = _console.peak_memory()  # Before anything that is not meta-training.
-    steps = _WINDOWS * _UNROLL
     speed, sgemm = _rates([episode, _sgemm()], rounds, seconds)
     # Backward, there are two matrix products for each one forward.
-    operations = 3 * _operations(rule) * task.size * steps
+    operations = 3 * _operations(rule) * task.size * _STEPS
     return {
         "weights": task.size,
-        "steps/s": speed * steps,
+        "steps/s": speed * _STEPS,
         "of sgemm": speed * operations / (sgemm * _SGEMM_OPERATIONS),
         "sgemm, GFLOP/s": sgemm * _SGEMM_OPERATIONS / 1e9,
         "first call, s": first_call,

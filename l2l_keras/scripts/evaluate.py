@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.task != _TESTBED:
         task = _console.get_task(FLAGS.task, FLAGS.data_dir, FLAGS.download, FLAGS.task_option)
     if task is None or isinstance(task, tasks.Mixture):
-        scores = _evaluate_on_mixture(task, learned) if task else _evaluate_on_testbed(learned)
+        scores = _evaluate_on_several(task, learned)
         if not scores:
             print("The baselines are tuned and cached: name a --preset to compare.")
             return
@@ -127,42 +127,35 @@ def main(argv: list[str]) -> None:
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the testbed."""
-    options = _console.parse_options("task_option", FLAGS.task_option)
+def _evaluate_on_several(
+    mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]
+) -> Scores:
+    """Compares presets with baselines on the validation tasks of a mixture, or on the testbed."""
+    if FLAGS["baseline"].present:
+        raise _console.UsageError(
+            f"The testbed and mixtures have all baselines. Received: --baseline={FLAGS.baseline}"
+        )
+    if mixture and not learned:
+        raise _console.UsageError("On a mixture, name a --preset to compare.")
+    options = {} if mixture else _console.parse_options("task_option", FLAGS.task_option)
     if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
         raise _console.UsageError(
             "--task_option: the testbed takes multiples, problems and cache_dir. "
             f"Received: {', '.join(unknown)}"
         )
-    return _evaluate(learned, **options)
-
-
-def _evaluate_on_mixture(mixture: tasks.Mixture, learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the validation tasks of a mixture."""
-    if not learned:
-        raise _console.UsageError("On a mixture, name a --preset to compare.")
+    options |= {**_runs(seeds=3, tuning_seeds=1), "download": FLAGS.download}
+    options["data_dir"] = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
     with tempfile.TemporaryDirectory() as folder:
-        return _evaluate(learned, problems=mixture.validation, multiples=(1,), cache_dir=folder)
-
-
-def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
-    """Compares presets with baselines on several problems."""
-    if FLAGS["baseline"].present:
-        raise _console.UsageError(
-            f"The testbed and mixtures have all baselines. Received: --baseline={FLAGS.baseline}"
-        )
-    arguments |= _runs(seeds=3, tuning_seeds=1)
-    data_dir = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
-    arguments |= {"data_dir": data_dir, "download": FLAGS.download}
-    try:
-        return list(evaluation.testbed.evaluate(learned, **arguments))
-    except ValueError as error:
-        raise _console.UsageError(str(error)) from error
-    except FileNotFoundError as error:
-        raise _console.UserError(str(error)) from error
-    except OSError as error:
-        raise _console.UserError(f"The cache cannot be used: {error}") from error
+        if mixture:
+            options |= {"problems": mixture.validation, "multiples": (1,), "cache_dir": folder}
+        try:
+            return list(evaluation.testbed.evaluate(learned, **options))
+        except ValueError as error:
+            raise _console.UsageError(str(error)) from error
+        except FileNotFoundError as error:
+            raise _console.UserError(str(error)) from error
+        except OSError as error:
+            raise _console.UserError(f"The cache cannot be used: {error}") from error
 
 
 def _runs(seeds: int, tuning_seeds: int) -> dict[str, Any]:

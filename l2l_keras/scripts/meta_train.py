@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from absl import flags
 
 from l2l_keras import evaluation, meta, parameter_groups, presets, rules, tasks
@@ -162,7 +163,9 @@ def main(argv: list[str]) -> None:
     """Meta-trains a rule as the flags say; a `UserError` says which flag is wrong."""
     del argv
     output_dir = _resumed_run() if FLAGS.resume else _new_run()
-    _console.set_threads(FLAGS.threads)
+    if FLAGS.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
     keras.utils.set_random_seed(FLAGS.seed)
     task = _console.get_task(FLAGS.task, FLAGS.data_dir, FLAGS.download, FLAGS.task_option)
     members = list(as_mixture(task).members.values())

@@ -8,8 +8,9 @@ import pytest
 
 from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.rule_response import impulse_responses, updates_after
-from l2l_keras.reproduction import Evaluation, Workspace, outputs
+from l2l_keras.reproduction import Workspace, outputs
 from l2l_keras.reproduction.outputs import Cell
+from l2l_keras.reproduction.stages import Evaluation
 from l2l_keras.rules import TensorwiseLSTM
 
 

@@ -127,15 +127,5 @@ def test_get_task_says_what_is_wrong(name, options, status, message, tmp_path):
     assert error.value.status == status
 
 
-def test_get_task_finds_mixtures(tmp_path):
-    file = tmp_path / "mixture.py"
-    file.write_text(
-        "from l2l_keras.tasks import Mixture, Quadratic\n"
-        "def make():\n"
-        "    return Mixture({'a': Quadratic()})\n"
-    )
-    assert list(_console.get_task(f"{file}:make").members) == ["a"]
-
-
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))
