@@ -24,10 +24,6 @@ class CommandRunner:
         write: Called with each line of output. Defaults to `print`.
         patience: Seconds that a command gets to end after an interrupt before it is killed.
             Defaults to 20.
-
-    Example:
-        >>> runner = l2l_keras.reproduction.CommandRunner()
-        >>> runner.run(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
     """
 
     def __init__(

@@ -164,12 +164,6 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def split_label(preset: str) -> tuple[str, str]:
-    """Splits `NAME=PRESET`; the name is empty if there is none, or if all of it is a folder."""
-    label, equals, name = preset.partition("=")
-    return (label, name) if equals and not os.path.isdir(preset) else ("", preset)
-
-
 def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
     """Loads the rule and the card of a preset, by its name or folder."""
     try:

@@ -43,7 +43,6 @@ from absl import flags
 from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
-Scores = list[evaluation.testbed.Score]
 _TESTBED = "testbed"
 
 FLAGS = flags.FlagValues()
@@ -127,9 +126,7 @@ def main(argv: list[str]) -> None:
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _evaluate_on_several(
-    mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]
-) -> Scores:
+def _evaluate_on_several(mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]) -> list:
     """Compares presets with baselines on the validation tasks of a mixture, or on the testbed."""
     if FLAGS["baseline"].present:
         raise _console.UsageError(
@@ -174,7 +171,9 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
     """Returns the rules and the cards of presets, by the name to show."""
     learned, cards = {}, {}
     for name in names:
-        label, preset = _console.split_label(name)
+        label, equals, preset = name.partition("=")
+        if not equals or os.path.isdir(name):  # Folders may have such names.
+            label, preset = "", name
         rule, card = _console.load_preset(preset)
         shown = label or Path(preset).name
         if shown in learned and not label:  # Two folders of the same name.

@@ -95,15 +95,6 @@ def test_writable_directory_is_made_with_its_parents_but_not_below_a_file(tmp_pa
         assert e.value.status == _console.UserError.status
 
 
-def test_a_label_is_split_from_a_preset(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rate=1").mkdir()
-    assert _console.split_label("quadratic") == ("", "quadratic")
-    assert _console.split_label("mine=my_rule/preset") == ("mine", "my_rule/preset")
-    assert _console.split_label("rate=1") == ("", "rate=1")  # A folder.
-    assert _console.split_label("mine=rate=1") == ("mine", "rate=1")
-
-
 def test_options_are_python_values_or_strings():
     options = ["units=(20, 20)", "preprocessing=none"]
     parsed = {"units": (20, 20), "preprocessing": "none"}

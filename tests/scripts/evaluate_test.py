@@ -95,7 +95,7 @@ def test_a_preset_is_evaluated_and_reported_the_same_every_time(preset, task, tm
 
 
 def test_presets_are_shown_by_the_names_given_or_distinguished(preset, task, tmp_path, capsys):
-    other = tmp_path / "other" / "my_rule"
+    other = tmp_path / "a=b" / "my_rule"
     presets.save_preset(CoordinatewiseLSTM(units=(3,), seed=1), other, {})
     flags = [f"--preset={text}" for text in (preset, other, f"mine={preset}")]
     evaluate_here(*flags, "--baseline=SGD", "--baseline=Adam", task, *SMALL)

@@ -68,12 +68,11 @@ def _score(content: Mapping[str, Any]) -> Score:
     """Returns a score from its JSON."""
     losses = ("initial_loss", "final_loss", "baseline_loss", "mean_loss_ratio")
     numbers = {name: number_or(content[name], math.inf) for name in losses}
-    ratios = {name: _ratio(*content[name]) for name in ("ratio", "default_ratio")}
+    ratios = {
+        name: Ratio(*map(number_or, content[name], (math.inf, math.nan, math.nan)))
+        for name in ("ratio", "default_ratio")
+    }
     return Score(**{**content, **numbers, **ratios})
-
-
-def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
-    return Ratio(number_or(mean, math.inf), number_or(low, math.nan), number_or(high, math.nan))
 
 
 def write_report(
