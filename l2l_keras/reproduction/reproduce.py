@@ -39,12 +39,6 @@ def reproduce(
         StageError: If a stage fails.
         ValueError: If the output of a stage cannot be read.
         OSError: If the folder cannot be written to.
-
-    Example:
-        >>> from l2l_keras import reproduction
-        >>> workspace, runner = reproduction.Workspace("figures"), reproduction.CommandRunner()
-        >>> figure = reproduction.get("quadratics", small=True)
-        >>> reproduction.reproduce("quadratics", figure, workspace, runner, {})  # doctest: +SKIP
     """
     stages = (*figure.trainings, *figure.evaluations)
 
