@@ -139,12 +139,6 @@ class Diagnostics(keras.callbacks.Callback):
         if self.update_freq == "epoch":
             self._record()
 
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Closes the file for TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
     def _record(self) -> None:
         backend.synchronize(self.model)
         optimizer = _optimizer_of(self.model)

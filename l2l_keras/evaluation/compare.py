@@ -30,7 +30,6 @@ def compare(
     seeds: Sequence[int],
     tuning_seeds: Sequence[int] | None = None,
     baselines: Mapping[str, Baseline] = BASELINES,
-    window: int | None = None,
     guard: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
@@ -47,8 +46,6 @@ def compare(
         seeds: Seeds of the test optimizees and their minibatches.
         tuning_seeds: Those of the validation optimizees. Defaults to `seeds`.
         baselines: Baselines by the name to show. Defaults to the paper's.
-        window: Number of last losses whose mean is a run's final loss; 1 for f(θ_steps). Defaults
-            to `default_window(task, steps)`.
         guard: Whether learned optimizers have a guard. Defaults to False.
         progress: Called with a line of text as the work goes on. Defaults to silence.
 
@@ -80,7 +77,7 @@ def compare(
         raise ValueError("Expected at least one optimizer. Received: learned={}, baselines={}")
     seeds = checked_seeds("seeds", seeds)
     tuning_seeds = seeds if tuning_seeds is None else checked_seeds("tuning_seeds", tuning_seeds)
-    window = default_window(task, steps) if window is None else window
+    window = default_window(task, steps)
 
     def result(name: str, rollout: Rollout | RuleRollout, tuning: Tuning | None) -> Result:
         start = time.perf_counter()
@@ -94,9 +91,7 @@ def compare(
     ]
     for name, baseline in baselines.items():
         tell = prefixed(progress, name)
-        tuning = tune(
-            task, baseline.make, baseline.grid, steps, tuning_seeds, window=window, progress=tell
-        )
+        tuning = tune(task, baseline.make, baseline.grid, steps, tuning_seeds, window, tell)
         results.append(result(name, Rollout(task, baseline.make(tuning.best), steps), tuning))
     return Comparison(task.name, steps, seeds, tuning_seeds, window, tuple(results))
 

@@ -101,14 +101,7 @@ def figure(comparison: Comparison) -> Any:
 
 
 def line_styles(curves: Iterable[Curve]) -> dict[str, dict[str, Any]]:
-    """Chooses how to draw each optimizer, whatever its rank.
-
-    Args:
-        curves: Curves of one or more panels; the first one of a name counts.
-
-    Returns:
-        Matplotlib's properties of a line by name of the optimizer.
-    """
+    """Returns Matplotlib's properties of a line by name; the first curve of a name counts."""
     learned = itertools.cycle(
         {"color": colour, "linewidth": 2.5, "zorder": 4} for colour in LEARNED_COLOURS
     )
@@ -131,14 +124,9 @@ def draw_curves(
 ) -> None:
     """Draws mean loss curves with 95 % bands, on a log scale if losses are positive.
 
-    Runs of more than 200 steps are drawn as means over fiftieths of the run. Their bands have the
-    mean width of the bands of single steps, which are wider than those of such means.
-
-    Args:
-        axes: Matplotlib's axes.
-        curves: What to draw; the lowest final loss comes first in a legend.
-        styles: Properties of the lines by name; see `line_styles`.
-        labels: Texts for a legend by name. Defaults to the curves' own.
+    The lowest final loss comes first in a legend, with `labels` by name, or the curves' own. Runs
+    of more than 200 steps are drawn as means over fiftieths of the run. Their bands have the mean
+    width of the bands of single steps, which are wider than those of such means.
     """
     curves = sorted(curves, key=lambda curve: curve.final)
     lowest, highest = math.inf, -math.inf

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import collections
 import csv
-import io
 import json
 import math
 import os
-import platform
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from l2l_keras.evaluation.files import number_or, versions, write_files
 from l2l_keras.evaluation.plots import Curve, curves_of, figure
 from l2l_keras.evaluation.results import Comparison, Result
 
 _HEADER = ("optimizer", "learning rate", "final loss", "ratio", "mean loss", "seconds")
+CURVE_HEADER = ("optimizer", "step", "mean", "half_width")
 
 
 def table(comparison: Comparison, markdown: bool = False) -> str:
@@ -82,30 +78,11 @@ def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool
     return "\n".join(map(line, (header, dashes, *rows)))
 
 
-def curves_csv(comparison: Comparison) -> str:
-    """Writes, for every step, mean losses before the update and half-widths of 95 % intervals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("optimizer", "step", "mean", "half_width"))
-    for curve in curves_of(comparison):
-        for step, point in enumerate(zip(curve.mean, curve.half_width, strict=True)):
-            writer.writerow((curve.name, step, *(f"{number:.6g}" for number in point)))
-    return text.getvalue()
-
-
-def to_json(comparison: Comparison, settings: Mapping[str, Any] | None = None) -> str:
-    """Writes settings, tuned learning rates, results without curves, and versions as JSON."""
-    fields = ("task", "steps", "seeds", "tuning_seeds", "window")
-    own_settings = {field: getattr(comparison, field) for field in fields}
-    best = comparison.best_baseline
-    return json_text(
-        {
-            "settings": {**own_settings, **(settings or {})},
-            "best_baseline": best and best.name,
-            "results": [_record(comparison, result) for result in comparison.results],
-            "versions": versions(),
-        }
-    )
+def curve_rows(curves: Iterable[Curve]) -> Iterator[tuple[str, int, str, str]]:
+    """Yields optimizer, step, mean loss before its update and half-width of its 95 % interval."""
+    for curve in curves:
+        for step, (mean, half_width) in enumerate(zip(curve.mean, curve.half_width, strict=True)):
+            yield curve.name, step, f"{mean:.6g}", f"{half_width:.6g}"
 
 
 def _record(comparison: Comparison, result: Result) -> dict[str, Any]:
@@ -135,7 +112,7 @@ def write_report(
     directory: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Writes the whole report into a folder, and returns the paths of its files; see `write_files`.
+    """Writes the whole report into a folder, and returns the paths of its files.
 
     Args:
         comparison: What to report.
@@ -152,12 +129,20 @@ def write_report(
         >>> [path.name for path in paths]
         ['table.txt', 'table.md', 'curves.csv', 'curves.png', 'results.json']
     """
+    own = ("task", "steps", "seeds", "tuning_seeds", "window")
+    best = comparison.best_baseline
+    results = {
+        "settings": {**{name: getattr(comparison, name) for name in own}, **(settings or {})},
+        "best_baseline": best and best.name,
+        "results": [_record(comparison, result) for result in comparison.results],
+        "versions": versions(),
+    }
     files = {
-        "table.txt": table(comparison).encode(),
-        "table.md": table(comparison, markdown=True).encode(),
-        "curves.csv": curves_csv(comparison).encode(),
-        "curves.png": png(figure(comparison)),
-        "results.json": to_json(comparison, settings).encode(),
+        "table.txt": table(comparison),
+        "table.md": table(comparison, markdown=True),
+        "curves.csv": [CURVE_HEADER, *curve_rows(curves_of(comparison))],
+        "curves.png": figure(comparison),
+        "results.json": results,
     }
     return write_files(files, directory)
 
@@ -178,10 +163,10 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
     points: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
     curves = []
     try:
-        with (folder / "curves.csv").open(newline="") as file:
+        with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 points[row["optimizer"]].append((float(row["mean"]), float(row["half_width"])))
-        for result in json.loads((folder / "results.json").read_text())["results"]:
+        for result in json.loads((folder / "results.json").read_bytes())["results"]:
             mean, half_width = np.transpose(points[result["name"]])
             final = number_or(result["mean_final_loss"], math.inf)
             interval = number_or(result["interval_half_width"], math.nan)
@@ -193,87 +178,3 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
             f"Received: {str(folder)!r} ({type(error).__name__}: {error})"
         ) from error
     return tuple(curves)
-
-
-def write_files(files: Mapping[str, bytes], directory: str | os.PathLike[str]) -> list[Path]:
-    """Writes files that belong together into a folder, which it makes where needed.
-
-    No file is ever half-written: all are completed in a temporary folder inside `directory` and
-    then renamed, in their order. Files of the same names are replaced, others are left alone.
-
-    Args:
-        files: Contents by file name.
-        directory: The folder.
-
-    Returns:
-        Paths of the files.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-
-    Example:
-        >>> l2l_keras.evaluation.write_files({"notes.txt": b"mine"}, "notes")
-        [PosixPath('notes/notes.txt')]
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    # In the same folder, and so on the same disk: a rename is atomic only there.
-    temporary = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
-    try:
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        for name in files:
-            os.replace(temporary / name, directory / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return [directory / name for name in files]
-
-
-def png(drawing: Any) -> bytes:
-    """Returns a Matplotlib figure as PNG."""
-    image = io.BytesIO()
-    drawing.savefig(image, format="png")
-    return image.getvalue()
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    """Returns content as strict JSON, null for numbers that are not finite."""
-    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
-
-
-def finite(value: Any) -> Any:
-    """Replaces numbers that are not finite, which JSON cannot express, by None.
-
-    Args:
-        value: Nested mappings and sequences, which become dictionaries and lists.
-
-    Example:
-        >>> l2l_keras.evaluation.finite({"Adam": 0.5, "SGD": float("inf")})
-        {'Adam': 0.5, 'SGD': None}
-    """
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def number_or(value: float | None, missing: float) -> float:
-    """Returns a number of a report, or `missing` for null, which stands for one not finite."""
-    return missing if value is None else float(value)
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the package, its libraries and the platform, by name."""
-    import l2l_keras  # Late: the package imports this module.
-
-    return {
-        "l2l_keras": l2l_keras.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }

@@ -21,19 +21,9 @@ def last_tenth(steps: int) -> int:
 
 
 def final_losses(curves: np.ndarray, window: int = 1) -> np.ndarray:
-    """Returns the final loss of every run, float64 `[runs]`; infinite if it is not finite.
+    """Returns the mean of the last `window` losses of `curves`, `[runs, steps + 1]`.
 
-    Args:
-        curves: Losses, `[runs, steps + 1]`.
-        window: Number of last losses to take the mean of. Defaults to 1.
-
-    Raises:
-        ValueError: If there are fewer losses than `window`, or `window` is not positive.
-
-    Example:
-        >>> curves = np.array([[3.0, 2.0, 1.0], [3.0, np.nan, np.nan]])
-        >>> l2l_keras.evaluation.final_losses(curves, window=2)
-        array([1.5, inf])
+    It is float64 `[runs]`, and infinite if it is not finite.
     """
     if not 1 <= window <= curves.shape[1]:
         raise ValueError(

@@ -22,20 +22,7 @@ Lines = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def update_map(rule: UpdateRule, scale: float) -> Lines:
-    """Computes updates as a function of the gradient, after several histories.
-
-    Args:
-        rule: A rule.
-        scale: A typical gradient s.
-
-    Returns:
-        Gradients from -3 s to 3 s, and the updates by the name of a history.
-
-    Example:
-        >>> rule = l2l_keras.rules.RNNprop(seed=0)
-        >>> gradients, updates = l2l_keras.evaluation.update_map(rule, scale=0.1)
-        >>> len(gradients), list(updates)[0]
-        (121, 'first step')
+    """Computes updates for gradients from -3 s to 3 s, s = `scale`, by the name of a history.
 
     Source: Andrychowicz et al. (2016), appendix.
     """
@@ -52,49 +39,23 @@ def update_map(rule: UpdateRule, scale: float) -> Lines:
 
 
 def impulse_map(rule: UpdateRule, scale: float) -> Lines:
-    """Computes for how long a single gradient has an effect.
-
-    Args:
-        rule: A rule.
-        scale: A typical gradient s.
-
-    Returns:
-        Steps since the gradient, and the updates then by the name of its size.
-
-    Example:
-        >>> rule = l2l_keras.rules.RNNprop(seed=0)
-        >>> steps, updates = l2l_keras.evaluation.impulse_map(rule, scale=0.1)
-        >>> len(steps), list(updates)[0]
-        (31, 'gradient 0.1 s')
-    """
+    """Computes updates by steps since a single gradient, and the name of its size."""
     sizes = {f"gradient {factor:g} s": factor * scale for factor in (0.1, 1.0, 3.0)}
     responses = impulse_responses(rule, list(sizes.values()), _IMPULSE_STEPS)
     return np.arange(_IMPULSE_STEPS + 1), dict(zip(sizes, responses, strict=True))
 
 
 def updates_after(rule: UpdateRule, history: Any, gradients: Any) -> np.ndarray:
-    """Computes the update for each of several gradients `[n]` that may follow a history `[steps]`.
-
-    Example:
-        >>> rule, _ = l2l_keras.presets.load_preset("quadratic")
-        >>> updates = l2l_keras.evaluation.updates_after(rule, [1.0, 1.0], [-2.0, 0.0, 2.0])
-        >>> bool(updates[0] > updates[2])  # Against the gradient.
-        True
-    """
+    """Returns the update for each of several gradients `[n]` after a history `[steps]`."""
     gradients = np.asarray(gradients, np.float32)
     before = np.repeat(np.asarray(history, np.float32)[:, np.newaxis], len(gradients), axis=1)
     return _updates(rule, np.concatenate([before, gradients[np.newaxis]]))[-1]
 
 
 def impulse_responses(rule: UpdateRule, gradients: Any, steps: int) -> np.ndarray:
-    """Computes the effect of each of several first gradients `[n]` that only zeros follow.
+    """Returns the effect of each of several first gradients `[n]` that only zeros follow.
 
-    Returns the updates 0 to `steps` steps later, less those after zeros alone: `[n, steps + 1]`.
-
-    Example:
-        >>> rule = l2l_keras.rules.MomentumLSTM(seed=0)
-        >>> l2l_keras.evaluation.impulse_responses(rule, [0.1, 1.0], steps=5).shape
-        (2, 6)
+    It is the updates 0 to `steps` steps later, less those after zeros alone: `[n, steps + 1]`.
     """
     gradients = np.asarray(gradients, np.float32)
     sequence = np.zeros((steps + 1, len(gradients) + 1), np.float32)
@@ -117,14 +78,11 @@ def _updates(rule: UpdateRule, gradients: np.ndarray) -> np.ndarray:
 
 
 class TensorResponse(NamedTuple):
-    """How a tensorwise rule responds to a sequence of gradients.
+    """How a tensorwise rule responds to a sequence of gradients: an array `[steps]` of each number.
 
-    Attributes:
-        step_sizes: The rule's step size, `[steps]`; NaN if it reports none.
-        sizes: RMS of the updates, `[steps]`.
-        cosines: Cosines of the angles between updates and descent, `[steps]`. Descent is the
-            direction against the gradient without its noise, or against a gradient that is nothing
-            but noise.
+    The step size is NaN if the rule reports none. Sizes of updates are RMS. Cosines are of the
+    angles between updates and descent: the direction against the gradient without its noise, or
+    against a gradient that is nothing but noise.
     """
 
     step_sizes: np.ndarray
@@ -135,30 +93,7 @@ class TensorResponse(NamedTuple):
 def tensor_responses(
     rule: TensorwiseRule, steps: int = 300, side: int = 32, seed: int = 0
 ) -> dict[str, TensorResponse]:
-    """Computes how a tensorwise rule responds to several sequences of gradients.
-
-    Args:
-        rule: The rule.
-        steps: Steps of a sequence. Defaults to 300.
-        side: Rows and columns of the matrix that the rule updates. Defaults to 32.
-        seed: Seed of the matrix and the gradients. Defaults to 0.
-
-    Returns:
-        The responses by a description of the gradients.
-
-    Raises:
-        ValueError: If `steps` or `side` is not positive.
-
-    Example:
-        >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
-        >>> responses = l2l_keras.evaluation.tensor_responses(rule, steps=3, side=4)
-        >>> responses["the same in each step"].cosines.shape
-        (3,)
-    """
-    if steps < 1 or side < 1:
-        raise ValueError(
-            f"`steps` and `side` must be positive. Received: steps={steps}, side={side}"
-        )
+    """Returns how a tensorwise rule updates a square matrix, by a description of the gradients."""
     parameters = np.random.default_rng((seed, 0)).normal(size=side**2) / np.sqrt(side)
     random = np.random.default_rng((seed, 1))
     signal, noise = random.normal(size=side**2), random.normal(size=(steps, side**2))

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from l2l_keras.evaluation.results import Tuning, final_losses, last_tenth
 from l2l_keras.evaluation.rollout import Rollout, checked_seeds
-from l2l_keras.tasks.base import Split, Task
+from l2l_keras.tasks.base import Task
 
 Progress = Callable[[str], None]
 """Takes a line of text about the progress of the work."""
@@ -88,10 +88,6 @@ def default_window(task: Task, steps: int) -> int:
 
     It is a tenth of the steps, since losses of minibatches are noisy, or 1 where a task has no
     data: losses are then exact.
-
-    Example:
-        >>> l2l_keras.evaluation.default_window(l2l_keras.tasks.Quadratic(), steps=100)
-        1
     """
     has_data = bool(tf.nest.flatten(task.batch("validation", tf.constant([0, 0], tf.int32))))
     return last_tenth(steps) if has_data else 1
@@ -103,7 +99,6 @@ def tune(
     grid: Sequence[float],
     steps: int,
     seeds: Sequence[int],
-    split: Split = "validation",
     window: int | None = None,
     progress: Progress = silent,
 ) -> Tuning:
@@ -118,9 +113,8 @@ def tune(
         grid: At least two learning rates.
         steps: Updates of a run.
         seeds: Seeds of the optimizees and their minibatches.
-        split: `"train"`, `"validation"` or `"test"`. Defaults to `"validation"`.
-        window: Number of last losses whose mean is a run's final loss. Defaults to
-            `default_window(task, steps)`.
+        window: Number of last losses whose mean is a run's final loss. Defaults to a tenth of the
+            steps, or to 1 where a task has no data.
         progress: Called with a line of text after every learning rate. Defaults to silence.
 
     Raises:
@@ -139,7 +133,7 @@ def tune(
     one of the best final loss on each problem.
     """
     windows = {steps: default_window(task, steps) if window is None else window}
-    return tune_for_lengths(task, make_optimizer, grid, windows, seeds, split, progress)[0]
+    return tune_for_lengths(task, make_optimizer, grid, windows, seeds, progress)[0]
 
 
 def tune_for_lengths(
@@ -148,7 +142,6 @@ def tune_for_lengths(
     grid: Sequence[float],
     windows: Mapping[int, int],
     seeds: Sequence[int],
-    split: Split = "validation",
     progress: Progress = silent,
 ) -> tuple[Tuning, ...]:
     """Tunes for several numbers of steps, the keys of `windows`; other arguments are as in `tune`.
@@ -161,7 +154,7 @@ def tune_for_lengths(
             f"`grid` must hold at least two positive learning rates. Received: grid={list(grid)}"
         )
     seeds = checked_seeds("seeds", seeds)
-    rollout = Rollout(task, make_optimizer(rates[0]), max(windows), split)
+    rollout = Rollout(task, make_optimizer(rates[0]), max(windows), "validation")
 
     def losses_of(rate: float) -> list[float]:
         curves = np.concatenate([rollout(seed, rate) for seed in seeds])

@@ -4,16 +4,13 @@ from l2l_keras.reproduction.command_runner import CommandRunner, StageError
 from l2l_keras.reproduction.figures import Figure, get, names
 from l2l_keras.reproduction.reproduce import reproduce
 from l2l_keras.reproduction.sizes import Pictures
-from l2l_keras.reproduction.stages import Evaluation, Training
 from l2l_keras.reproduction.workspace import Workspace
 
 __all__ = [
     "CommandRunner",
-    "Evaluation",
     "Figure",
     "Pictures",
     "StageError",
-    "Training",
     "Workspace",
     "get",
     "names",

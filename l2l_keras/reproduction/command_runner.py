@@ -12,13 +12,7 @@ from collections.abc import Callable, Sequence
 
 
 class StageError(RuntimeError):
-    """A command failed or cannot be run. The message is one line that a user understands.
-
-    Example:
-        >>> raise l2l_keras.reproduction.StageError("Data set 'mnist' could not be read")
-        Traceback (most recent call last):
-        l2l_keras.reproduction.command_runner.StageError: Data set 'mnist' could not be read
-    """
+    """A command failed or cannot be run. The message is one line that a user understands."""
 
 
 class CommandRunner:
@@ -30,10 +24,6 @@ class CommandRunner:
         write: Called with each line of output. Defaults to `print`.
         patience: Seconds that a command gets to end after an interrupt before it is killed.
             Defaults to 20.
-
-    Example:
-        >>> runner = l2l_keras.reproduction.CommandRunner()
-        >>> runner.run(["l2l-evaluate", "--task=quadratic", "--steps=10"])  # doctest: +SKIP
     """
 
     def __init__(

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from l2l_keras.evaluation import Curve, draw_curves, line_styles, log_scale, log_ticks, tidy
+from l2l_keras.evaluation import Curve
+from l2l_keras.evaluation.plots import draw_curves, line_styles, log_scale, log_ticks, tidy
+from l2l_keras.evaluation.results import geometric_mean
+from l2l_keras.evaluation.rule_response import Lines, TensorResponse
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""
@@ -28,8 +30,6 @@ RESPONSE_PANELS = (
 """Fields of the responses of a tensorwise rule, and the titles of their panels."""
 Panels = Mapping[str, Sequence[Curve]]
 """Curves by the title of their panel."""
-Lines = Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]
-"""By the title of a panel, x `[n]`, and by the name of a line its values there, `[n]`."""
 
 
 def draw_panels(panels: Panels, labels: Mapping[str, str]) -> Any:
@@ -93,7 +93,9 @@ def draw_pictures(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
     return figure
 
 
-def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str]) -> Any:
+def draw_update_maps(
+    maps: Mapping[str, Lines], responses: Mapping[str, Lines], titles: Mapping[str, str]
+) -> Any:
     """Draws updates against gradients, and below them the responses of rules to one gradient.
 
     `maps` holds gradients and the updates after several histories; `responses` steps since a single
@@ -111,7 +113,7 @@ def draw_update_maps(maps: Lines, responses: Lines, titles: Mapping[str, str]) -
     return figure
 
 
-def draw_tensor_responses(responses: Mapping[str, Mapping[str, Any]]) -> Any:
+def draw_tensor_responses(responses: Mapping[str, Mapping[str, TensorResponse]]) -> Any:
     """Draws what `tensor_responses` returns for each rule, in a row for each."""
     height = 3.6 * len(responses) + 0.9
     figure, parts = _stacked(len(responses), len(RESPONSE_PANELS) * _WIDTH, height)
@@ -136,7 +138,7 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
     means = []
     for row, own in enumerate(ratios.values()):
         shown = np.clip(list(own.values()), *_SHOWN)
-        mean = stats.gmean(list(own.values()))
+        mean = geometric_mean(list(own.values()))
         means.append(float(np.clip(mean, *_SHOWN)))
         axes.plot(shown, np.full(len(shown), row), "|", color=_GREY, markersize=9)
         axes.text(1.02, row, f"{mean:.3g}", va="center", transform=axes.get_yaxis_transform())
@@ -155,7 +157,7 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
 
 
 def _draw_lines(
-    figure: Any, lines: Lines, xlabel: str, log: Sequence[str] = (), **style: Any
+    figure: Any, lines: Mapping[str, Lines], xlabel: str, log: Sequence[str] = (), **style: Any
 ) -> Any:
     """Draws lines in shades from dark to light; returns the axes of panels side by side."""
     from matplotlib import colormaps
@@ -180,25 +182,23 @@ def _draw_lines(
     return row
 
 
-def _figure(count: int, width: float, height: float) -> Any:
-    """Returns a figure for `count` panels of the given size in inches."""
+def _figure(width: float, height: float) -> Any:
+    """Returns a figure of a size in inches."""
     # Imported late because it is slow. Without pyplot, figures are freed like any other object.
     from matplotlib.figure import Figure
 
-    if not count:
-        raise ValueError("Expected at least one panel. Received: none")
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def _row_of_axes(count: int, sharey: bool = False) -> tuple[Any, Any]:
     """Returns a figure and its axes side by side."""
-    figure = _figure(count, max(_WIDTH * count, 6), _HEIGHT)
+    figure = _figure(max(_WIDTH * count, 6), _HEIGHT)
     return figure, figure.subplots(1, count, squeeze=False, sharey=sharey)[0]
 
 
 def _stacked(count: int, width: float, height: float) -> tuple[Any, Any]:
     """Returns a figure and its parts, one above the other."""
-    figure = _figure(count, width, height)
+    figure = _figure(width, height)
     return figure, figure.subfigures(count, 1, squeeze=False)[:, 0]
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import shlex
@@ -12,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2l_keras import evaluation, tasks
+from l2l_keras.evaluation import testbed
+from l2l_keras.evaluation.report import CURVE_HEADER, curve_rows
+from l2l_keras.evaluation.rule_response import impulse_map, tensor_responses, update_map
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import drawing
 from l2l_keras.reproduction.stages import Evaluation
@@ -41,17 +42,10 @@ class Output:
     sheets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further figures by what follows the figure's name in theirs, such as `"_pictures"`."""
 
-    def table(self) -> bytes:
-        """Returns the rows as comma-separated values."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(self.rows)
-        return text.getvalue().encode()
-
-    def picture(self, sheet: str | None = None) -> bytes:
-        """Returns the figure, or one of its sheets, as PNG."""
-        image = io.BytesIO()
-        (self.sheets[sheet] if sheet else self.figure).savefig(image, format="png")
-        return image.getvalue()
+    def files(self, name: str) -> dict[str, Any]:
+        """Returns the content of the files of a figure by this name; see `write_files`."""
+        sheets = {f"{name}{ending}.png": sheet for ending, sheet in self.sheets.items()}
+        return {f"{name}.png": self.figure, f"{name}.csv": self.rows, **sheets}
 
 
 def curves(cells: Sequence[Cell], workspace: Workspace) -> Output:
@@ -89,8 +83,8 @@ def elementwise_rules(
     `scales` and `titles` hold, by the name of a rule, the RMS s of its gradients and the title of
     its panels. In the rows, x is a gradient, or steps since the impulse.
     """
-    maps = {name: evaluation.update_map(rule, scales[name]) for name, rule in rules.items()}
-    responses = {name: evaluation.impulse_map(rule, scales[name]) for name, rule in rules.items()}
+    maps = {name: update_map(rule, scales[name]) for name, rule in rules.items()}
+    responses = {name: impulse_map(rule, scales[name]) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [("rule", "kind", "which", "x", "update")]
     rows += [
         (rule, panel, which, f"{x:.6g}", f"{value:.6g}")
@@ -108,7 +102,7 @@ def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
 
     The rows hold step sizes, RMS of updates, and cosines of their angles with descent.
     """
-    responses = {name: evaluation.tensor_responses(rule, steps) for name, rule in rules.items()}
+    responses = {name: tensor_responses(rule, steps) for name, rule in rules.items()}
     rows: list[Sequence[Any]] = [
         ("rule", "gradients", "step", *(field for field, _ in drawing.RESPONSE_PANELS))
     ]
@@ -155,21 +149,15 @@ def ablations(stage: Evaluation, workspace: Workspace) -> Output:
     The rows hold final losses relative to the best tuned baseline's, the ends of their 95 %
     intervals, and mean losses over the run relative to that baseline's.
     """
-    path = workspace.path(stage) / "testbed.json"
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Expected a report. Received: {str(path)!r} ({error})") from error
+    scores = testbed.read_scores(workspace.path(stage))
     ratios: dict[str, dict[str, float]] = {name: {} for name in stage.trainings}
     rows: list[Sequence[Any]] = [("rule", "task", "ratio", "low", "high", "mean_loss_ratio")]
-    for score in report["scores"]:
-        mean, *ends = score["ratio"]
-        ratio = math.inf if mean is None else mean
-        others = (math.nan if n is None else n for n in (*ends, score.get("mean_loss_ratio")))
-        ratios[score["optimizer"]][score["problem"]] = ratio
-        texts = (f"{number:.6g}" for number in (ratio, *others))
-        rows.append((score["optimizer"], score["problem"], *texts))
-    summary = {"command": shlex.join(workspace.command(stage)), "results": report["summaries"]}
+    for score in scores:
+        ratios[score.optimizer][score.problem] = score.ratio.mean
+        texts = (f"{number:.6g}" for number in (*score.ratio, score.mean_loss_ratio))
+        rows.append((score.optimizer, score.problem, *texts))
+    results = [dataclasses.asdict(summary) for summary in testbed.summaries(scores)]
+    summary = {"command": shlex.join(workspace.command(stage)), "results": results}
     return Output(drawing.draw_ablations(ratios), rows, summary)
 
 
@@ -180,7 +168,7 @@ def _panels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Sequence[e
 
 def _report(cell: Cell, workspace: Workspace) -> dict[str, Any]:
     """Returns the report of a cell's comparison."""
-    return json.loads((workspace.path(cell.evaluation) / "results.json").read_text())
+    return json.loads((workspace.path(cell.evaluation) / "results.json").read_bytes())
 
 
 def _labels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
@@ -192,14 +180,8 @@ def _labels(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
 
 def _rows(panels: drawing.Panels) -> list[Sequence[Any]]:
     """Returns all curves as rows."""
-    rows: list[Sequence[Any]] = [("panel", "optimizer", "step", "mean", "half_width")]
-    rows += [
-        (title, curve.name, step, f"{mean:.6g}", f"{half_width:.6g}")
-        for title, panel in panels.items()
-        for curve in panel
-        for step, (mean, half_width) in enumerate(zip(curve.mean, curve.half_width, strict=True))
-    ]
-    return rows
+    rows: list[Sequence[Any]] = [("panel", *CURVE_HEADER)]
+    return rows + [(title, *row) for title, panel in panels.items() for row in curve_rows(panel)]
 
 
 def _summary(cells: Sequence[Cell], workspace: Workspace) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from l2l_keras import evaluation
+from l2l_keras.evaluation.files import versions, write_files
 from l2l_keras.reproduction.command_runner import CommandRunner
 from l2l_keras.reproduction.figures import Figure
 from l2l_keras.reproduction.stages import Stage
@@ -40,30 +39,27 @@ def reproduce(
         StageError: If a stage fails.
         ValueError: If the output of a stage cannot be read.
         OSError: If the folder cannot be written to.
-
-    Example:
-        >>> from l2l_keras import reproduction
-        >>> workspace, runner = reproduction.Workspace("figures"), reproduction.CommandRunner()
-        >>> figure = reproduction.get("quadratics", small=True)
-        >>> reproduction.reproduce("quadratics", figure, workspace, runner, {})  # doctest: +SKIP
     """
     stages = (*figure.trainings, *figure.evaluations)
 
     def run(stage: Stage) -> None:
         number = stages.index(stage) + 1
         runner.write(f"{name}, stage {number} of {len(stages)}: {stage.folder}/{stage.name}")
-        _run(stage, workspace, runner)
+        if workspace.finished(stage):
+            runner.write("exists already", stage.name)
+            return
+        start = time.monotonic()
+        runner.run(workspace.begin(stage), stage.name)
+        seconds = round(time.monotonic() - start, 1)
+        workspace.finish(stage, seconds)
+        runner.write(f"done in {seconds:.0f} s", stage.name)
 
     _run_each(run, figure.trainings, runner)
     _run_each(run, figure.evaluations, runner)  # They need the rules.
     output = figure.draw(workspace)
-    files = {
-        f"{name}.png": output.picture(),
-        f"{name}.csv": output.table(),
-        **{f"{name}{sheet}.png": output.picture(sheet) for sheet in output.sheets},
-        f"{name}.json": _summary(name, figure, workspace, {**settings, **output.summary}),
-    }
-    return evaluation.write_files(files, workspace.folder)
+    summary = _summary(name, figure, workspace, {**settings, **output.summary})
+    files = {**output.files(name), f"{name}.json": summary}
+    return write_files(files, workspace.folder)
 
 
 def _run_each(run: Callable[[Any], None], stages: Sequence[Stage], runner: CommandRunner) -> None:
@@ -80,20 +76,10 @@ def _run_each(run: Callable[[Any], None], stages: Sequence[Stage], runner: Comma
         pool.shutdown()
 
 
-def _run(stage: Stage, workspace: Workspace, runner: CommandRunner) -> None:
-    """Runs a stage unless its outputs exist."""
-    if workspace.finished(stage):
-        runner.write("exists already", stage.name)
-        return
-    start = time.monotonic()
-    runner.run(workspace.begin(stage), stage.name)
-    seconds = round(time.monotonic() - start, 1)
-    workspace.finish(stage, seconds)
-    runner.write(f"done in {seconds:.0f} s", stage.name)
-
-
-def _summary(name: str, figure: Figure, workspace: Workspace, content: dict[str, Any]) -> bytes:
-    """Returns settings, commands, cards and results of a figure as JSON."""
+def _summary(
+    name: str, figure: Figure, workspace: Workspace, content: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns settings, commands, cards and results of a figure."""
     trainings: dict[str, dict[str, Any]] = {}
     for training in figure.trainings:
         command = shlex.join(workspace.command(training))
@@ -104,12 +90,10 @@ def _summary(name: str, figure: Figure, workspace: Workspace, content: dict[str,
         }
     seconds = [training["card"].get("wall_seconds") for training in trainings.values()]
     seconds += [workspace.seconds(stage) for stage in figure.evaluations]
-    summary = {
+    return {
         "figure": name,
         "trainings": trainings,
         **content,
         "wall_seconds": round(sum(s or 0.0 for s in seconds), 1),
-        "versions": evaluation.versions(),
+        "versions": versions(),
     }
-    text = json.dumps(evaluation.finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()

@@ -31,8 +31,7 @@ class Pictures:
             `content/test`, and those that give the style, in `style`.
         style: Name of the style picture to meta-train on.
         new_style: Name of another one.
-        weights: See `l2l_keras.tasks.NeuralArt`.
-        preprocessing: See `l2l_keras.tasks.NeuralArt`.
+        weights, preprocessing: See `l2l_keras.tasks.NeuralArt`.
 
     Example:
         >>> l2l_keras.reproduction.Pictures("photographs").style

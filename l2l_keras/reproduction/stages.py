@@ -10,21 +10,11 @@ from typing import Any, ClassVar
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A rule that a figure needs, and how it is meta-trained.
+    """A rule that a figure needs, and how it is meta-trained."""
 
-    Attributes:
-        name: Name of the rule in the figure, and of its folder.
-        arguments: Flags of `l2l-meta-train`, without those of folders.
-        preset: Name of the shipped preset that was made in this way, or None.
-
-    Example:
-        >>> l2l_keras.reproduction.Training("lstm", ("--task=quadratic",), "quadratic").name
-        'lstm'
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    preset: str | None = None
+    name: str  # Of the rule in the figure, and of its folder.
+    arguments: tuple[str, ...]  # Of `l2l-meta-train`, without those of folders.
+    preset: str | None = None  # The shipped preset that was made in this way.
 
     program: ClassVar[str] = "l2l-meta-train"
     folder: ClassVar[str] = "trainings"
@@ -38,21 +28,11 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A comparison that a figure shows.
+    """A comparison of rules, named by their trainings, with tuned baselines."""
 
-    Attributes:
-        name: Name of its folder.
-        trainings: Names of the rules that are compared with tuned baselines.
-        arguments: Flags of `l2l-evaluate`, without those of presets and folders.
-
-    Example:
-        >>> l2l_keras.reproduction.Evaluation("near_zero", ("lstm",), ("--seeds=8",)).trainings
-        ('lstm',)
-    """
-
-    name: str
+    name: str  # Of its folder.
     trainings: tuple[str, ...]
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...]  # Of `l2l-evaluate`, without those of presets and folders.
 
     program: ClassVar[str] = "l2l-evaluate"
     folder: ClassVar[str] = "evaluations"

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from l2l_keras import evaluation, parameter_groups, presets
+from l2l_keras import parameter_groups, presets
+from l2l_keras.evaluation.files import write_files
 from l2l_keras.reproduction.command_runner import StageError
 from l2l_keras.reproduction.stages import Stage
 
@@ -137,7 +138,7 @@ class Workspace:
     def _read(self, stage: Stage) -> tuple[dict[str, Any], float | None]:
         """Returns the recorded inputs and wall time of a stage; nothing if there is no record."""
         try:
-            record = dict(json.loads((self.path(stage) / _RECORD).read_text()))
+            record = dict(json.loads((self.path(stage) / _RECORD).read_bytes()))
         except (OSError, TypeError, ValueError):
             return {}, None
         seconds = record.pop("seconds", None)
@@ -145,4 +146,4 @@ class Workspace:
 
     def _write(self, stage: Stage, record: Mapping[str, Any]) -> None:
         """Writes the record of a stage."""
-        evaluation.write_files({_RECORD: json.dumps(record, indent=2).encode()}, self.path(stage))
+        write_files({_RECORD: record}, self.path(stage))

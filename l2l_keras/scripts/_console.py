@@ -1,16 +1,14 @@
-"""What all commands share: how they start, and how they report what the user did wrong.
-
-A command has a `flags.FlagValues()` of its own, so that one program can import several commands
-with flags of the same names. Importing this module does not import TensorFlow.
-"""
+"""What all commands share: how they define flags, start, and report what the user did wrong."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import resource
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,9 +22,6 @@ from l2l_keras import presets, rules
 if TYPE_CHECKING:
     from l2l_keras import tasks
 
-FAILURE = 1
-USAGE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it.
 RULES = {
     "coordinatewise_lstm": rules.CoordinatewiseLSTM,
     "global_averaging_lstm": rules.GlobalAveragingLSTM,
@@ -43,9 +38,41 @@ _HELP = {
 class UserError(Exception):
     """An error that the user can fix: it ends a command with one line, not with a traceback."""
 
-    def __init__(self, message: str, status: int = FAILURE) -> None:
-        super().__init__(message)
-        self.status = status
+    status = 1
+
+
+class UsageError(UserError):
+    """A flag is wrong."""
+
+    status = 2
+
+
+class Interrupted(UserError):
+    """The user pressed Ctrl-C."""
+
+    status = 130  # 128 + SIGINT, as shells have it.
+
+
+def define_in(values: flags.FlagValues) -> Any:
+    """Returns absl's functions that define flags, such as `.string`, for the flags of one command.
+
+    Each command has flag values of its own, so that one program can import several commands with
+    flags of the same names.
+    """
+    define = functools.partial(functools.partial, flag_values=values)
+    return types.SimpleNamespace(
+        boolean=define(flags.DEFINE_boolean),
+        count=define(flags.DEFINE_integer, lower_bound=1),
+        enum=define(flags.DEFINE_enum),
+        float=define(flags.DEFINE_float),
+        integer=define(flags.DEFINE_integer),
+        list=define(flags.DEFINE_list),
+        multi_count=define(flags.DEFINE_multi_integer, lower_bound=1),
+        multi_enum=define(flags.DEFINE_multi_enum),
+        multi_string=define(flags.DEFINE_multi_string),
+        positive=define(flags.DEFINE_float, lower_bound=1e-30),
+        string=define(flags.DEFINE_string),
+    )
 
 
 def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> NoReturn:
@@ -71,27 +98,24 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
         try:
             rest = script_flags(argv)
         except flags.Error as error:
-            raise UserError(f"{error} (--help lists the flags)", USAGE) from error
+            raise UsageError(f"{error} (--help lists the flags)") from error
         if flags.FLAGS["verbosity"].using_default_value:  # No warnings of the libraries.
             flags.FLAGS.verbosity = logging.ERROR  # type: ignore[assignment]
         if len(rest) > 1:
-            raise UserError(f"Expected flags only. Received: {' '.join(rest[1:])!r}", USAGE)
-        return rest
-
-    def checked_main(argv: list[str]) -> None:
+            raise UsageError(f"Expected flags only. Received: {' '.join(rest[1:])!r}")
         if keras.config.backend() != "tensorflow":
             raise UserError(
                 "The commands need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
                 f"Received: {keras.config.backend()!r}"
             )
-        main(argv)
+        return rest
 
     try:
-        app.run(checked_main, flags_parser=parse)
+        app.run(main, flags_parser=parse)
     except UserError as error:
         message, status = str(error), error.status
     except KeyboardInterrupt:
-        message, status = "interrupted", INTERRUPTED
+        message, status = "interrupted", Interrupted.status
     print(f"{Path(sys.argv[0]).stem}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
 
@@ -116,12 +140,12 @@ def get_task(
     """Returns a task, or a mixture of tasks, by its name and `name=value` options."""
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
-        raise UserError(f"{flag!r} is no option of a task, but a flag.", USAGE)
+        raise UsageError(f"{flag!r} is no option of a task, but a flag.")
     try:
         data_dir = data_dir and os.path.expanduser(data_dir)
         return l2l_keras.tasks.get(name, data_dir=data_dir, download=download, **parsed)
     except ValueError as error:
-        raise UserError(str(error), USAGE) from error
+        raise UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
 
@@ -132,7 +156,7 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier():
-            raise UserError(f"Expected --{flag}=name=value. Received: --{flag}={option}", USAGE)
+            raise UsageError(f"Expected --{flag}=name=value. Received: --{flag}={option}")
         try:
             parsed[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
@@ -140,38 +164,12 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def split_label(preset: str) -> tuple[str, str]:
-    """Splits `NAME=PRESET`; the name is empty if there is none, or if all of it is a folder."""
-    label, equals, name = preset.partition("=")
-    return (label, name) if equals and not os.path.isdir(preset) else ("", preset)
-
-
 def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
     """Loads the rule and the card of a preset, by its name or folder."""
     try:
         return presets.load_preset(name)
     except (ValueError, TypeError) as error:  # TypeError: from Keras, of an unknown class.
-        raise UserError(str(error), USAGE) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{str(path)!r} could not be written: {error.strerror}") from error
-
-
-def set_threads(threads: int) -> None:
-    """Limits TensorFlow, before it computes anything, to some processor threads; 0: no limit."""
-    import tensorflow as tf
-
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        raise UsageError(str(error)) from error
 
 
 def peak_memory() -> int:

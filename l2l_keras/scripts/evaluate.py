@@ -43,71 +43,51 @@ from absl import flags
 from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
-Scores = list[evaluation.testbed.Score]
-FLAGS = flags.FlagValues()
 _TESTBED = "testbed"
-_PRESET = flags.DEFINE_multi_string(
+
+FLAGS = flags.FlagValues()
+define = _console.define_in(FLAGS)
+define.multi_string(
     "preset",
-    None,
+    [],
     "Learned optimizer: the name of a shipped preset, or a folder; NAME=... shows it by another "
     "name. Repeatable.",
-    flag_values=FLAGS,
 )
-_BASELINE = flags.DEFINE_multi_enum(
+define.multi_enum(
     "baseline",
     list(evaluation.BASELINES),
     list(evaluation.BASELINES),
     "Optimizer to compare with, its learning rate tuned. All by default. Repeatable.",
-    flag_values=FLAGS,
 )
-_TASK = flags.DEFINE_string(
+define.string(
     "task",
     "quadratic",
     f"What to minimize: {', '.join(tasks.names())}, {_TESTBED}, or a task or mixture of your own "
     "as package.module:function or path/to/file.py:function.",
-    flag_values=FLAGS,
 )
-_OPTIONS = flags.DEFINE_multi_string(
-    "task_option",
-    [],
-    "Argument of the task as name=value, such as layers=(40,) of mnist_mlp. Repeatable.",
-    flag_values=FLAGS,
-)
-_STEPS = flags.DEFINE_integer("steps", 100, "Updates of a run.", 1, flag_values=FLAGS)
-_SEEDS = flags.DEFINE_integer(
+define.multi_string("task_option", [], "Argument of the task, such as layers=(40,). Repeatable.")
+define.count("steps", 100, "Updates of a run.")
+define.count(
     "seeds",
     None,
     "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
     "problem of the testbed or a mixture.",
-    1,
-    flag_values=FLAGS,
 )
-_TUNING_SEEDS = flags.DEFINE_integer(
+define.count(
     "tuning_seeds",
     None,
     "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 of "
     "each problem of the testbed or a mixture.",
-    1,
-    flag_values=FLAGS,
 )
-_SEED = flags.DEFINE_integer(
-    "seed", 0, "First seed of test and of validation optimizees.", 0, flag_values=FLAGS
-)
-_GUARD = flags.DEFINE_boolean(
-    "guard", False, "Whether presets have a guard, which falls back to Adam.", flag_values=FLAGS
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of the data sets, for a task that reads one.", flag_values=FLAGS
-)
-_DOWNLOAD = flags.DEFINE_boolean(
-    "download", True, "Whether to download a missing data set.", flag_values=FLAGS
-)
-_OUTPUT_DIR = flags.DEFINE_string(
+define.integer("seed", 0, "First seed of test and of validation optimizees.", lower_bound=0)
+define.boolean("guard", False, "Whether presets have a guard, which falls back to Adam.")
+define.string("data_dir", None, "Folder of the data sets, for a task that reads one.")
+define.boolean("download", True, "Whether to download a missing data set.")
+define.string(
     "output_dir",
     None,
     "Folder for table.txt, table.md, curves.csv, curves.png and results.json, or testbed.md, "
     "testbed.png and testbed.json.",
-    flag_values=FLAGS,
 )
 
 
@@ -115,13 +95,13 @@ def main(argv: list[str]) -> None:
     """Makes the comparison that the flags describe, and prints its table."""
     del argv
     # Checked before the long work, whose results would be lost.
-    output_dir = _console.writable_directory(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None
-    learned, cards = _load_presets(_PRESET.value or [])
+    output_dir = _console.writable_directory(FLAGS.output_dir) if FLAGS.output_dir else None
+    learned, cards = _load_presets(FLAGS.preset)
     task = None
-    if _TASK.value != _TESTBED:
-        task = _console.get_task(_TASK.value, _DATA_DIR.value, _DOWNLOAD.value, _OPTIONS.value)
+    if FLAGS.task != _TESTBED:
+        task = _console.get_task(FLAGS.task, FLAGS.data_dir, FLAGS.download, FLAGS.task_option)
     if task is None or isinstance(task, tasks.Mixture):
-        scores = _evaluate_on_mixture(task, learned) if task else _evaluate_on_testbed(learned)
+        scores = _evaluate_on_several(task, learned)
         if not scores:
             print("The baselines are tuned and cached: name a --preset to compare.")
             return
@@ -131,7 +111,7 @@ def main(argv: list[str]) -> None:
         comparison = evaluation.compare(
             task,
             learned,
-            baselines={name: evaluation.BASELINES[name] for name in _BASELINE.value},
+            baselines={name: evaluation.BASELINES[name] for name in FLAGS.baseline},
             **_runs(seeds=10, tuning_seeds=3),
         )
         print(evaluation.table(comparison), end="")
@@ -146,54 +126,43 @@ def main(argv: list[str]) -> None:
     print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
 
 
-def _evaluate_on_testbed(learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the testbed."""
-    options = _console.parse_options("task_option", _OPTIONS.value)
-    if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
-        raise _console.UserError(
-            "--task_option: the testbed takes multiples, problems and cache_dir. "
-            f"Received: {', '.join(unknown)}",
-            _console.USAGE,
-        )
-    return _evaluate(learned, **options)
-
-
-def _evaluate_on_mixture(mixture: tasks.Mixture, learned: dict[str, presets.Rules]) -> Scores:
-    """Compares presets with baselines on the validation tasks of a mixture."""
-    if not learned:
-        raise _console.UserError("On a mixture, name a --preset to compare.", _console.USAGE)
-    with tempfile.TemporaryDirectory() as folder:
-        return _evaluate(learned, problems=mixture.validation, multiples=(1,), cache_dir=folder)
-
-
-def _evaluate(learned: dict[str, presets.Rules], **arguments: Any) -> Scores:
-    """Compares presets with baselines on several problems."""
+def _evaluate_on_several(mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]) -> list:
+    """Compares presets with baselines on the validation tasks of a mixture, or on the testbed."""
     if FLAGS["baseline"].present:
-        raise _console.UserError(
-            f"The testbed and mixtures have all baselines. Received: --baseline={_BASELINE.value}",
-            _console.USAGE,
+        raise _console.UsageError(
+            f"The testbed and mixtures have all baselines. Received: --baseline={FLAGS.baseline}"
         )
-    arguments |= _runs(seeds=3, tuning_seeds=1)
-    data_dir = _DATA_DIR.value and os.path.expanduser(_DATA_DIR.value)
-    arguments |= {"data_dir": data_dir, "download": _DOWNLOAD.value}
-    try:
-        return list(evaluation.testbed.evaluate(learned, **arguments))
-    except ValueError as error:
-        raise _console.UserError(str(error), _console.USAGE) from error
-    except FileNotFoundError as error:
-        raise _console.UserError(str(error)) from error
-    except OSError as error:
-        raise _console.UserError(f"The cache cannot be used: {error}") from error
+    if mixture and not learned:
+        raise _console.UsageError("On a mixture, name a --preset to compare.")
+    options = {} if mixture else _console.parse_options("task_option", FLAGS.task_option)
+    if unknown := sorted(set(options) - {"multiples", "problems", "cache_dir"}):
+        raise _console.UsageError(
+            "--task_option: the testbed takes multiples, problems and cache_dir. "
+            f"Received: {', '.join(unknown)}"
+        )
+    options |= {**_runs(seeds=3, tuning_seeds=1), "download": FLAGS.download}
+    options["data_dir"] = FLAGS.data_dir and os.path.expanduser(FLAGS.data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        if mixture:
+            options |= {"problems": mixture.validation, "multiples": (1,), "cache_dir": folder}
+        try:
+            return list(evaluation.testbed.evaluate(learned, **options))
+        except ValueError as error:
+            raise _console.UsageError(str(error)) from error
+        except FileNotFoundError as error:
+            raise _console.UserError(str(error)) from error
+        except OSError as error:
+            raise _console.UserError(f"The cache cannot be used: {error}") from error
 
 
 def _runs(seeds: int, tuning_seeds: int) -> dict[str, Any]:
     """Returns the arguments of both sorts of comparisons, with default numbers of seeds."""
-    first = _SEED.value
+    first = FLAGS.seed
     return {
-        "steps": _STEPS.value,
-        "seeds": range(first, first + (_SEEDS.value or seeds)),
-        "tuning_seeds": range(first, first + (_TUNING_SEEDS.value or tuning_seeds)),
-        "guard": _GUARD.value,
+        "steps": FLAGS.steps,
+        "seeds": range(first, first + (FLAGS.seeds or seeds)),
+        "tuning_seeds": range(first, first + (FLAGS.tuning_seeds or tuning_seeds)),
+        "guard": FLAGS.guard,
         "progress": functools.partial(print, file=sys.stderr, flush=True),
     }
 
@@ -202,15 +171,16 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
     """Returns the rules and the cards of presets, by the name to show."""
     learned, cards = {}, {}
     for name in names:
-        label, preset = _console.split_label(name)
+        label, equals, preset = name.partition("=")
+        if not equals or os.path.isdir(name):  # Folders may have such names.
+            label, preset = "", name
         rule, card = _console.load_preset(preset)
         shown = label or Path(preset).name
         if shown in learned and not label:  # Two folders of the same name.
             shown = preset
         if shown in learned or shown in evaluation.BASELINES:
-            raise _console.UserError(
-                f"Two optimizers must not have the same name. Received: --preset={name}",
-                _console.USAGE,
+            raise _console.UsageError(
+                f"Two optimizers must not have the same name. Received: --preset={name}"
             )
         learned[shown], cards[shown] = rule, card
     return learned, cards

@@ -14,49 +14,42 @@ from __future__ import annotations
 
 from absl import flags
 
-from l2l_keras import evaluation, parameter_groups
+from l2l_keras import parameter_groups
+from l2l_keras.evaluation.files import write_files
 from l2l_keras.reproduction import outputs
 from l2l_keras.rules import UpdateRule
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
-_PRESET = flags.DEFINE_string(
-    "preset", None, "Name of a shipped preset, or folder of one.", flag_values=FLAGS
-)
-_SCALE = flags.DEFINE_float(
-    "scale", 0.01, "A typical gradient, for elementwise rules.", 1e-30, flag_values=FLAGS
-)
-_STEPS = flags.DEFINE_integer(
-    "steps", 300, "Gradients that tensorwise rules are shown.", 2, flag_values=FLAGS
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", "l2l_explained", "Where everything is written.", flag_values=FLAGS
-)
+define = _console.define_in(FLAGS)
+define.string("preset", None, "Name of a shipped preset, or folder of one.")
+define.positive("scale", 0.01, "A typical gradient, for elementwise rules.")
+define.integer("steps", 300, "Gradients that tensorwise rules are shown.", lower_bound=2)
+define.string("output_dir", "l2l_explained", "Where everything is written.")
 
 
 def main(argv: list[str]) -> None:
     """Draws the responses of a preset's rules to gradients."""
     del argv
-    if _PRESET.value is None:
-        raise _console.UserError("Expected --preset=NAME. Received: none", _console.USAGE)
-    rule, _ = _console.load_preset(_PRESET.value)
-    folder = _console.writable_directory(_OUTPUT_DIR.value)
+    if FLAGS.preset is None:
+        raise _console.UsageError("Expected --preset=NAME. Received: none")
+    rule, _ = _console.load_preset(FLAGS.preset)
+    folder = _console.writable_directory(FLAGS.output_dir)
     rules = {
-        _PRESET.value if isinstance(rule, UpdateRule) else f"{_PRESET.value}, {group!r}": own
+        FLAGS.preset if isinstance(rule, UpdateRule) else f"{FLAGS.preset}, {group!r}": own
         for group, own in parameter_groups.rules(rule).items()
     }
     tensorwise = {name: own for name, own in rules.items() if own.scope == "tensor"}
     others = {name: own for name, own in rules.items() if own.scope != "tensor"}
     explained = {}
     if others:
-        scales = dict.fromkeys(others, _SCALE.value)
-        titles = {name: f"{name}\ns = {_SCALE.value:g}" for name in others}
+        scales = dict.fromkeys(others, FLAGS.scale)
+        titles = {name: f"{name}\ns = {FLAGS.scale:g}" for name in others}
         explained["update_maps"] = outputs.elementwise_rules(others, scales, titles)
     if tensorwise:
-        explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise, _STEPS.value)
+        explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise, FLAGS.steps)
     for name, output in explained.items():
-        files = {f"{name}.png": output.picture(), f"{name}.csv": output.table()}
-        paths = evaluation.write_files(files, folder)
+        paths = write_files(output.files(name), folder)
         print(f"Wrote {' and '.join(str(path) for path in paths)}")
 
 

@@ -44,121 +44,128 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from absl import flags
 
 from l2l_keras import evaluation, meta, parameter_groups, presets, rules, tasks
+from l2l_keras.evaluation.files import finite, versions, write_files
 from l2l_keras.scripts import _console
 from l2l_keras.tasks.mixture import as_mixture
-
-FLAGS = flags.FlagValues()
 
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
 
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_strings = functools.partial(flags.DEFINE_multi_string, flag_values=FLAGS)
-_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
-_count = functools.partial(_integer, lower_bound=1)
-_float = functools.partial(flags.DEFINE_float, flag_values=FLAGS)
-_positive = functools.partial(_float, lower_bound=1e-12)
-_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
-_choice = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
-
-_string(
+FLAGS = flags.FlagValues()
+define = _console.define_in(FLAGS)
+define.string(
     "task",
     "digits_mlp",
     f"What to train on: {', '.join(tasks.names())}, or a task of your own as "
     "package.module:function or path/to/file.py:function.",
 )
-_strings("task_option", [], "Argument of the task as name=value, such as layers=(40,). Repeatable.")
-_string(
+define.multi_string("task_option", [], "Argument of the task, such as layers=(40,). Repeatable.")
+define.string(
     "rule",
     "coordinatewise_lstm",
     "The update rule: coordinatewise_lstm (the paper's), momentum_lstm (sets the step sizes of "
     "momentum), rnnprop (sees gradients relative to their RMS), tensorwise_lstm (decides once for "
     "each tensor, at about Adam's price), or a preset, by name or folder, to train further.",
 )
-_strings(
-    "rule_option", [], "Argument of the rule as name=value, such as units=(20,20). Repeatable."
-)
-_strings(
+define.multi_string("rule_option", [], "Argument of the rule, such as units=(20,20). Repeatable.")
+define.multi_string(
     "group",
     [],
     "Regular expression of the variables that get a rule of their own, such as conv; a last one, "
     "'.*', takes the rest. Repeatable. By default, one rule for all.",
 )
-_count("horizon", 100, "Inner steps of an episode.")
-_count(
+define.count("horizon", 100, "Inner steps of an episode.")
+define.count(
     "longest_horizon",
     None,
     "If set, each episode's horizon is drawn between --horizon and this, its logarithm uniformly.",
 )
-flags.DEFINE_list("curriculum", [], "Growing horizons, such as 100,300,1000.", flag_values=FLAGS)
-_count("unroll", 20, "Inner steps of a window; a divisor of --horizon and --longest_horizon.")
-_count("parallel", 1, "Optimizees side by side in an update.")
-_count("optimizees", None, "Number of optimizees, which come again. By default, all are fresh.")
-_count("epochs", 15, "Epochs, each followed by a validation.")
-_count("episodes", 20, "Episodes (fresh optimizees) an epoch.")
-_count("validation_episodes", 5, "Validation optimizees; the rule that is best on them is kept.")
-_float("meta_learning_rate", 3e-3, "Adam's rate, which falls as a cosine.", lower_bound=0.0)
-_positive("meta_clip", 1.0, "Largest global norm of a meta-gradient.")
-_float(
+define.list("curriculum", [], "Growing horizons, such as 100,300,1000.")
+define.count("unroll", 20, "Inner steps of a window; a divisor of --horizon and --longest_horizon.")
+define.count("parallel", 1, "Optimizees side by side in an update.")
+define.count(
+    "optimizees", None, "Number of optimizees, which come again. By default, all are fresh."
+)
+define.count("epochs", 15, "Epochs, each followed by a validation.")
+define.count("episodes", 20, "Episodes (fresh optimizees) an epoch.")
+define.count(
+    "validation_episodes", 5, "Validation optimizees; the rule that is best on them is kept."
+)
+define.float("meta_learning_rate", 3e-3, "Adam's rate, which falls as a cosine.", lower_bound=0.0)
+define.positive("meta_clip", 1.0, "Largest global norm of a meta-gradient.")
+define.float(
     "ema_momentum",
     None,
     "If set, such as 0.998, a moving average of the rule's weights is validated and kept.",
     lower_bound=0.0,
     upper_bound=1.0 - 1e-12,
 )
-_choice(
+define.enum(
     "meta_loss",
     "mean",
     sorted(meta.META_LOSSES),
     "What is minimized: the mean loss of a window, the mean of its logarithm, the logarithm of the "
     "mean over functions or over the window, or either of these relative to the initial loss.",
 )
-_choice(
+define.enum(
     "step_weights",
     "uniform",
     sorted(meta.STEP_WEIGHTS),
     "How an episode's steps count: all alike, growing towards its end, or its last fifth only.",
 )
-_float("random_scale", 0.0, "Largest |log s| of a random rescaling of parameters.", lower_bound=0.0)
-_choice(
+define.float(
+    "random_scale", 0.0, "Largest |log s| of a random rescaling of parameters.", lower_bound=0.0
+)
+define.enum(
     "random_scale_of", "coordinate", meta.RANDOM_SCALES, "Whether parameters or tensors are scaled."
 )
-_positive("window_clip", None, "If set, the largest norm of the meta-gradient of one window.")
-_boolean("staggered", False, "Whether first windows begin after a random number of steps.")
-_boolean(
+define.positive("window_clip", None, "If set, the largest norm of the meta-gradient of one window.")
+define.boolean("staggered", False, "Whether first windows begin after a random number of steps.")
+define.boolean(
     "second_derivatives",
     False,
     "Whether to compute whole meta-gradients, at one Hessian-vector product a step. Learns more "
     "from long windows (--unroll). Not for models with batch normalization.",
 )
-_boolean("clip_through_time", False, "Whether to keep --second_derivatives from growing in time.")
-_integer("pes_pairs", 0, "Pairs of inner loops for persistent evolution.", lower_bound=0)
-_positive("pes_sigma", 0.01, "Standard deviation of the noise that --pes_pairs add to weights.")
-_boolean("pes_reuse_noise", False, "Whether --pes_pairs use the same noise in a whole episode.")
-_positive("imitated_rate", None, "If set, the rule imitates Adam at this rate, as a start.")
-_integer("seed", 0, "Seed of everything.", lower_bound=0, upper_bound=2**29 - 1)
+define.boolean(
+    "clip_through_time", False, "Whether to keep --second_derivatives from growing in time."
+)
+define.integer("pes_pairs", 0, "Pairs of inner loops for persistent evolution.", lower_bound=0)
+define.positive(
+    "pes_sigma", 0.01, "Standard deviation of the noise that --pes_pairs add to weights."
+)
+define.boolean(
+    "pes_reuse_noise", False, "Whether --pes_pairs keep their noise for a whole episode."
+)
+define.positive("imitated_rate", None, "If set, the rule imitates Adam at this rate, as a start.")
+define.integer("seed", 0, "Seed of everything.", lower_bound=0, upper_bound=2**29 - 1)
 # A resumed run takes these flags from its folder; those below may change.
 _RUN_FLAGS = tuple(FLAGS)
 
-_boolean("evaluate", True, "Whether to compare with tuned baselines at the end.")
-_count("seeds", 10, "Fresh test optimizees to compare on.")
-_string("data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it.")
-_boolean("download", True, "Whether to download a data set that is missing.")
-_string("output_dir", None, "Where everything is written. A new folder in l2l_runs by default.")
-_boolean("resume", False, "Resume the interrupted run in --output_dir, with its flags.")
-_string("description", None, "A line that describes the rule, for its card.")
-_integer("cache_mb", 128, "Megabytes of activations to keep; see BackPropagation.", lower_bound=0)
-_integer("threads", 0, "Processor threads; all by default.", lower_bound=0)
+define.boolean("evaluate", True, "Whether to compare with tuned baselines at the end.")
+define.count("seeds", 10, "Fresh test optimizees to compare on.")
+define.string("data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it.")
+define.boolean("download", True, "Whether to download a data set that is missing.")
+define.string("output_dir", None, "Where all is written; a new folder in l2l_runs by default.")
+define.boolean("resume", False, "Resume the interrupted run in --output_dir, with its flags.")
+define.string("description", None, "A line that describes the rule, for its card.")
+define.integer(
+    "cache_mb", 128, "Megabytes of activations to keep; see BackPropagation.", lower_bound=0
+)
+define.integer("threads", 0, "Processor threads; all by default.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
     """Meta-trains a rule as the flags say; a `UserError` says which flag is wrong."""
     del argv
     output_dir = _resumed_run() if FLAGS.resume else _new_run()
-    _console.set_threads(FLAGS.threads)
+    if FLAGS.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
     keras.utils.set_random_seed(FLAGS.seed)
     task = _console.get_task(FLAGS.task, FLAGS.data_dir, FLAGS.download, FLAGS.task_option)
     members = list(as_mixture(task).members.values())
@@ -170,10 +177,10 @@ def main(argv: list[str]) -> None:
         meta_model = _make_meta_model(rule, task)
         callbacks = _make_callbacks()
     except ValueError as error:
-        raise _console.UserError(str(error), _console.USAGE) from error
+        raise _console.UsageError(str(error)) from error
     # The flags are valid: from here on, the folder holds a run.
     if not FLAGS.resume:
-        _console.write_text(output_dir / _SETTINGS, json.dumps(_settings(), indent=2))
+        write_files({_SETTINGS: _settings()}, output_dir)
     size = "" if len(members) == 1 else f"{len(members)} tasks of up to "
     horizons = " to ".join(str(h) for h in sorted(set(meta_model.horizons)))
     print(
@@ -213,7 +220,7 @@ def _new_run() -> Path:
 def _resumed_run() -> Path:
     """Finds the folder of an interrupted run, and takes over its flags."""
     if FLAGS.output_dir is None:
-        raise _console.UserError("--resume needs --output_dir", _console.USAGE)
+        raise _console.UsageError("--resume needs --output_dir")
     output_dir = Path(FLAGS.output_dir).expanduser()
     try:
         settings = json.loads((output_dir / _SETTINGS).read_text())
@@ -228,10 +235,9 @@ def _resumed_run() -> Path:
     for name, value in settings.items():
         flag = FLAGS[name]
         if flag.present and flag.value != value:
-            raise _console.UserError(
+            raise _console.UsageError(
                 f"A resumed run keeps its flags. Expected --{name}={value}. "
-                f"Received: --{name}={flag.value}",
-                _console.USAGE,
+                f"Received: --{name}={flag.value}"
             )
         flag.value = value
     return _console.writable_directory(output_dir)
@@ -247,10 +253,9 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
     options = _console.parse_options("rule_option", FLAGS.rule_option)
     if FLAGS.rule not in _console.RULES:
         if options or FLAGS.group:
-            raise _console.UserError(
+            raise _console.UsageError(
                 "A preset has no options or groups left to choose. "
-                f"Received: --rule={FLAGS.rule} and --rule_option or --group",
-                _console.USAGE,
+                f"Received: --rule={FLAGS.rule} and --rule_option or --group"
             )
         return _console.load_preset(FLAGS.rule)
     make = functools.partial(_console.RULES[FLAGS.rule], **{"seed": FLAGS.seed, **options})
@@ -259,7 +264,7 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
             return {group: make() for group in FLAGS.group}, None
         return make(), None
     except (TypeError, ValueError) as error:
-        raise _console.UserError(f"--rule_option: {error}", _console.USAGE) from error
+        raise _console.UsageError(f"--rule_option: {error}") from error
 
 
 def _describe(rule: presets.Rules) -> str:
@@ -354,9 +359,8 @@ def _meta_train(meta_model: meta.MetaModel, callbacks: dict[str, Any], output_di
             ],
         )
     except KeyboardInterrupt:
-        raise _console.UserError(
-            f"interrupted; resume with: l2l-meta-train --resume --output_dir={output_dir}",
-            _console.INTERRUPTED,
+        raise _console.Interrupted(
+            f"interrupted; resume with: l2l-meta-train --resume --output_dir={output_dir}"
         ) from None
     if math.isinf(keep_best.best_value):
         raise _console.UserError(
@@ -380,7 +384,7 @@ def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[st
     print(f"\n{evaluation.table(comparison)}")
     print(f"The curves: {output_dir / 'curves.png'} and curves.csv")
     finals = {result.name: result.mean_final for result in comparison.results}
-    return evaluation.finite({f"final loss on {task.name}, {FLAGS.horizon} steps": finals})
+    return finite({f"final loss on {task.name}, {FLAGS.horizon} steps": finals})
 
 
 def _card(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> dict[str, Any]:
@@ -404,7 +408,7 @@ def _card(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> dict[str, An
         "wall_seconds": round(callbacks["progress"].seconds),
         "peak_memory_mb": round(_console.peak_memory() / 1e6),
         "processors": os.cpu_count(),
-        "versions": evaluation.versions(),
+        "versions": versions(),
         "licence": "Apache-2.0",
         "date": datetime.date.today().isoformat(),
     }

@@ -34,55 +34,42 @@ from l2l_keras import reproduction
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
-_string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
-_boolean = functools.partial(flags.DEFINE_boolean, flag_values=FLAGS)
-_choice = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
-_choice("figure", None, [*reproduction.names(), "all"], "The figure to reproduce.")
-flags.DEFINE_multi_string(
+define = _console.define_in(FLAGS)
+define.enum("figure", None, [*reproduction.names(), "all"], "The figure to reproduce.")
+define.multi_string(
     "preset",
     [],
     "NAME=PRESET takes a preset, by name or folder, for the rule NAME of the figure instead of "
     "meta-training it. Repeatable. `shipped` does so for all rules that have a shipped preset.",
-    flag_values=FLAGS,
 )
-_boolean("small", False, "Whether to make a small variant, in seconds.")
-_string("data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.")
-_boolean("download", True, "Whether to download a data set that is missing.")
-_string(
+define.boolean("small", False, "Whether to make a small variant, in seconds.")
+define.string("data_dir", None, "Folder of TensorFlow Datasets, for figures that read it.")
+define.boolean("download", True, "Whether to download a data set that is missing.")
+define.string(
     "pictures_dir",
     "neural_art",
     "Folder of pictures for neural art: content/train, content/validation, content/test and style.",
 )
-_string("style", "starry_night.jpg", "Picture in style/ to meta-train on.")
-_string("new_style", "wave.jpg", "Another picture in style/, to test on.")
-_string("vgg16_weights", "imagenet", "Weights of VGG16: `imagenet` (downloaded), or a file.")
-_choice(
+define.string("style", "starry_night.jpg", "Picture in style/ to meta-train on.")
+define.string("new_style", "wave.jpg", "Another picture in style/, to test on.")
+define.string("vgg16_weights", "imagenet", "Weights of VGG16: `imagenet` (downloaded), or a file.")
+define.enum(
     "preprocessing",
     "caffe",
     ["caffe", "torch"],
     "How these weights expect pictures: `caffe` for those that are downloaded.",
 )
-_string("output_dir", None, "l2l_reproduce by default, l2l_reproduce_small with --small.")
-_integer("jobs", 1, "Stages that run at a time, each a process of one to two gigabytes.", 1)
-_integer("threads", 0, "Processor threads of meta-training; all by default.", 0)
+define.string("output_dir", None, "l2l_reproduce by default, l2l_reproduce_small with --small.")
+define.count("jobs", 1, "Stages that run at a time, each a process of one to two gigabytes.")
+define.integer("threads", 0, "Processor threads of meta-training; 0: all.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
-    """Reproduces the figures that the flags name.
-
-    Args:
-        argv: The command line without its flags.
-
-    Raises:
-        UserError: If a flag names something that does not exist or cannot be used, or if a stage
-            fails.
-    """
+    """Reproduces the figures that the flags name."""
     del argv
     if FLAGS.figure is None:
-        raise _console.UserError(
-            f"Expected --figure={'|'.join([*reproduction.names(), 'all'])}. Received: none",
-            _console.USAGE,
+        raise _console.UsageError(
+            f"Expected --figure={'|'.join([*reproduction.names(), 'all'])}. Received: none"
         )
     names = reproduction.names() if FLAGS.figure == "all" else [FLAGS.figure]
     pictures = reproduction.Pictures(
@@ -108,9 +95,7 @@ def main(argv: list[str]) -> None:
     except (OSError, ValueError) as error:
         raise _console.UserError(f"The figure could not be made: {error}") from error
     except KeyboardInterrupt:
-        raise _console.UserError(
-            f"interrupted; continue with: {_own_command()}", _console.INTERRUPTED
-        ) from None
+        raise _console.Interrupted(f"interrupted; continue with: {_own_command()}") from None
 
 
 def _own_command() -> str:
@@ -130,10 +115,9 @@ def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
             continue
         name, equals, preset = value.partition("=")
         if not equals or name not in trainings:
-            raise _console.UserError(
+            raise _console.UsageError(
                 "Expected --preset=shipped, or --preset=NAME=PRESET with one of "
-                f"{', '.join(trainings)} as NAME. Received: --preset={value}",
-                _console.USAGE,
+                f"{', '.join(trainings)} as NAME. Received: --preset={value}"
             )
         _console.load_preset(preset)  # Before the long work.
         given[name] = preset

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras.evaluation import BASELINES, Baseline, RuleRollout, compare, run, tune
+from l2l_keras.evaluation import BASELINES, Baseline, compare, run, tune
+from l2l_keras.evaluation.rollout import RuleRollout
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules import CoordinatewiseLSTM, GlobalAveragingLSTM
 from tests.evaluation.small_tasks import NoisyMean, quadratic

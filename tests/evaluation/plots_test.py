@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from l2l_keras.evaluation import Curve, draw_curves, figure, line_styles, log_scale
-from l2l_keras.evaluation.plots import ratio_figure
+from l2l_keras.evaluation import Curve, figure
+from l2l_keras.evaluation.plots import draw_curves, line_styles, log_scale, ratio_figure
 from l2l_keras.evaluation.testbed import Ratio, Score
 from tests.evaluation.comparisons import diverged, learned_and_baselines
 

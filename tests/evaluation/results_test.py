@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from l2l_keras.evaluation import Comparison, Result, Tuning, final_losses, mean_and_interval
+from l2l_keras.evaluation import Comparison, Result, Tuning, mean_and_interval
 from l2l_keras.evaluation.results import (
+    final_losses,
     geometric_mean,
     last_tenth,
     loss_ratio,

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_keras.evaluation import BASELINES, Rollout, RuleRollout, run
+from l2l_keras.evaluation import BASELINES, Rollout, run
+from l2l_keras.evaluation.rollout import RuleRollout
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, TensorwiseLSTM
 from l2l_keras.rules.tensorwise.tensors import fan_in

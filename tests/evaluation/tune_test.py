@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras.evaluation import BASELINES, default_window, half_decades, run, tune
-from l2l_keras.evaluation.tune import tune_for_lengths
+from l2l_keras.evaluation import BASELINES, half_decades, run, tune
+from l2l_keras.evaluation.tune import default_window, tune_for_lengths
 from tests.evaluation.small_tasks import NoisyMean, quadratic
 
 SGD = keras.optimizers.SGD

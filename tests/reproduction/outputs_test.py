@@ -1,15 +1,16 @@
 """Tests of the content of figures, from handmade files of their stages."""
 
-import csv
-import io
 import json
+import math
 
 import numpy as np
 import pytest
 
-from l2l_keras import evaluation
-from l2l_keras.reproduction import Evaluation, Workspace, outputs
+from l2l_keras.evaluation import testbed
+from l2l_keras.evaluation.rule_response import impulse_responses, updates_after
+from l2l_keras.reproduction import Workspace, outputs
 from l2l_keras.reproduction.outputs import Cell
+from l2l_keras.reproduction.stages import Evaluation
 from l2l_keras.rules import TensorwiseLSTM
 
 
@@ -50,14 +51,14 @@ def cells_fixture(workspace):
 
 def test_curves(cells, workspace):
     output = outputs.curves(cells, workspace)
-    assert output.picture().startswith(b"\x89PNG")
     assert [axes.get_title() for axes in output.figure.axes] == ["10 units", "40 units"]
     legend = [text.get_text() for text in output.figure.legends[0].get_texts()]
     assert legend == ["lstm (CoordinatewiseLSTM)", "Adam (tuned)"]
 
-    header, *rows = output.table().decode().splitlines()
-    assert header == "panel,optimizer,step,mean,half_width"
-    assert len(rows) == 2 * 2 * 2 and rows[-1] == "40 units,Adam,1,4,nan"
+    header, *rows = output.rows
+    assert header == ("panel", "optimizer", "step", "mean", "half_width")
+    assert len(rows) == 2 * 2 * 2 and rows[-1] == ("40 units", "Adam", 1, "4", "nan")
+    assert output.files("mine") == {"mine.png": output.figure, "mine.csv": output.rows}
     first, second = output.summary["panels"]
     assert first["command"] == (
         "l2l-evaluate --preset=lstm=quadratic '--task_option=layers=(10,)' "
@@ -72,7 +73,6 @@ def test_curves(cells, workspace):
 
 def test_finals(cells, workspace):
     output = outputs.finals(cells, "units", workspace)
-    assert output.picture().startswith(b"\x89PNG")
     (axes,) = output.figure.axes
     assert axes.get_title() == "1 layer"
     lines = [container.lines[0].get_ydata().astype(float) for container in axes.containers]
@@ -81,34 +81,37 @@ def test_finals(cells, workspace):
     assert (output.rows, output.summary) == (curves.rows, curves.summary)
 
 
+def make_score(optimizer, problem, ratio):
+    ratios = testbed.Ratio(ratio, math.nan, math.nan), testbed.Ratio(1.0, math.nan, math.nan)
+    own = (problem, optimizer, 480, "Adam", 0.1, False, 2.0, 1.0, 1.0)
+    return testbed.Score(*own, *ratios, 0.7, None, None)
+
+
 def test_ablations(workspace):
     workspace = Workspace(workspace.folder, {"all": "digits_mlp", "without": "digits_mlp"})
     stage = Evaluation("ablations", ("all", "without"), ("--task=general",))
-    ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": None}}
-    report = {
-        "scores": [
-            {"optimizer": name, "problem": task, "mean_loss_ratio": 0.7}
-            | {"ratio": [ratio, None, None]}
-            for name, own in ratios.items()
-            for task, ratio in own.items()
-        ],
-        "summaries": [{"optimizer": "all"}, {"optimizer": "without"}],
-    }
-    with pytest.raises(ValueError, match="Expected a report. Received: .*testbed.json"):
+    with pytest.raises(ValueError, match="Expected the folder of a report, with testbed.json"):
         outputs.ablations(stage, workspace)
-    workspace.path(stage).mkdir(parents=True)
-    (workspace.path(stage) / "testbed.json").write_text(json.dumps(report))
+    ratios = {"all": {"a": 0.5, "b": 0.8}, "without": {"a": 0.9, "b": math.inf}}
+    scores = [
+        make_score(k, task, ratio) for k, own in ratios.items() for task, ratio in own.items()
+    ]
+    testbed.write_report(scores, workspace.path(stage), {})
     output = outputs.ablations(stage, workspace)
-    assert output.picture().startswith(b"\x89PNG")
-    header, *rows = output.table().decode().splitlines()
-    assert header == "rule,task,ratio,low,high,mean_loss_ratio"
-    assert (rows[0], rows[-1]) == ("all,a,0.5,nan,nan,0.7", "without,b,inf,nan,nan,0.7")
+    header, *rows = output.rows
+    assert header == ("rule", "task", "ratio", "low", "high", "mean_loss_ratio")
+    assert rows[0] == ("all", "a", "0.5", "nan", "nan", "0.7")
+    assert rows[-1] == ("without", "b", "inf", "nan", "nan", "0.7")
     (axes,) = output.figure.subfigs[0].axes
     assert [text.get_text() for text in axes.texts] == ["0.632", "inf"]  # Geometric means.
     assert [text.get_text() for text in axes.get_yticklabels()] == ["all", "without"]
     # Ratios beyond the axis are at its edge.
     assert axes.lines[1].get_xdata().tolist() == [0.9, 10.0]
-    assert output.summary["results"] == report["summaries"]
+    results = output.summary["results"]
+    assert [(r["optimizer"], r["worst_problem"]) for r in results] == [
+        ("all", "b"),
+        ("without", "b"),
+    ]
     assert output.summary["command"].startswith("l2l-evaluate --preset=all=digits_mlp")
 
 
@@ -120,10 +123,9 @@ def test_a_missing_report_is_said(cells, workspace):
 
 def test_tensor_responses_of_rules():
     output = outputs.tensorwise_rules({"untrained": TensorwiseLSTM(seed=0)}, steps=3)
-    assert output.picture().startswith(b"\x89PNG")
-    header, first, *rest = csv.reader(io.StringIO(output.table().decode()))
-    assert header == ["rule", "gradients", "step", "step_sizes", "sizes", "cosines"]
-    assert (first[0], first[2]) == ("untrained", "1") and len(rest) % 3 == 2
+    header, first, *rest = output.rows
+    assert header == ("rule", "gradients", "step", "step_sizes", "sizes", "cosines")
+    assert (first[0], first[2]) == ("untrained", 1) and len(rest) % 3 == 2
     assert all(-1.01 <= float(row[-1]) <= 1.01 for row in (first, *rest))
     axes = output.figure.subfigs[0].axes
     assert {a.get_title(): a.get_yscale() for a in axes} == {
@@ -135,28 +137,26 @@ def test_tensor_responses_of_rules():
 
 def test_update_maps(workspace):
     output = outputs.update_maps({"lstm": 2.0}, workspace)
-    assert output.picture().startswith(b"\x89PNG")
     title = output.figure.subfigs[0].axes[0].get_title()
     assert title == "lstm (CoordinatewiseLSTM)\ns = 2"
     assert output.summary == {"s": {"lstm": 2.0}}
-    rows = list(csv.DictReader(io.StringIO(output.table().decode())))
-    assert {row["rule"] for row in rows} == {"lstm"}
+    _, *rows = output.rows
+    assert {rule for rule, *_ in rows} == {"lstm"}
 
     def values(kind, which):
-        own = [row for row in rows if (row["kind"], row["which"]) == (kind, which)]
-        return [(float(row["x"]), float(row["update"])) for row in own]
+        return [(float(x), float(y)) for _, *names, x, y in rows if names == [kind, which]]
 
     rule = workspace.load("lstm")[0]
     first = values("map", "first step")
     assert (first[0][0], first[-1][0]) == (-6.0, 6.0)
     gradients = np.float32([x for x, _ in first])
     for which, history in (("first step", []), ("after 10 of s and -s in turn", [2.0, -2.0] * 5)):
-        expected = evaluation.updates_after(rule, history, gradients)
+        expected = updates_after(rule, history, gradients)
         actual = [y for _, y in values("map", which)]
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
     response = values("response", "gradient 3 s")
     assert [x for x, _ in response] == list(range(31))
-    expected = evaluation.impulse_responses(rule, [6.0], 30)[0]
+    expected = impulse_responses(rule, [6.0], 30)[0]
     np.testing.assert_allclose([y for _, y in response], expected, rtol=1e-3, atol=1e-6)
 
 

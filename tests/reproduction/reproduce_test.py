@@ -6,16 +6,9 @@ from pathlib import Path
 import pytest
 
 from l2l_keras import presets
-from l2l_keras.reproduction import (
-    CommandRunner,
-    Evaluation,
-    Figure,
-    StageError,
-    Training,
-    Workspace,
-    reproduce,
-)
+from l2l_keras.reproduction import CommandRunner, Figure, StageError, Workspace, reproduce
 from l2l_keras.reproduction.outputs import Output
+from l2l_keras.reproduction.stages import Evaluation, Training
 from l2l_keras.rules import CoordinatewiseLSTM
 
 RULES = tuple(Training(name, ("--task=quadratic",)) for name in ("first", "second"))
@@ -25,8 +18,8 @@ STAGES = tuple(Evaluation(f"panel-{k}", ("first", "second"), (f"--seeds={k}",)) 
 class Drawing:
     """A figure that takes no time to draw."""
 
-    def savefig(self, image, format):
-        image.write(b"picture")
+    def savefig(self, path):
+        path.write_bytes(b"picture")
 
 
 class FakeRunner(CommandRunner):

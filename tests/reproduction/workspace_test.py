@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from l2l_keras import presets
-from l2l_keras.reproduction import Evaluation, StageError, Training, Workspace
+from l2l_keras.reproduction import StageError, Workspace
+from l2l_keras.reproduction.stages import Evaluation, Training
 from l2l_keras.rules import CoordinatewiseLSTM
 
 TRAINING = Training("lstm", ("--task=quadratic", "--epochs=1"), "quadratic")

@@ -46,11 +46,11 @@ def run_fixture(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        (["--nomber=1"], _console.USAGE, "Unknown command line flag 'nomber'"),
-        (["--number=x"], _console.USAGE, "flag --number=x: invalid"),
-        (["1", "2"], _console.USAGE, "Expected flags only. Received: '1 2'"),
-        (["--error=user"], _console.FAILURE, "Expected something else."),
-        (["--error=interrupt"], _console.INTERRUPTED, "interrupted"),
+        (["--nomber=1"], _console.UsageError.status, "Unknown command line flag 'nomber'"),
+        (["--number=x"], _console.UsageError.status, "flag --number=x: invalid"),
+        (["1", "2"], _console.UsageError.status, "Expected flags only. Received: '1 2'"),
+        (["--error=user"], _console.UserError.status, "Expected something else."),
+        (["--error=interrupt"], _console.Interrupted.status, "interrupted"),
     ],
 )
 def test_an_error_of_the_user_is_one_line(run, arguments, status, message):
@@ -92,16 +92,7 @@ def test_writable_directory_is_made_with_its_parents_but_not_below_a_file(tmp_pa
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(_console.UserError, match="can be written to. Received: '.*file") as e:
             _console.writable_directory(path)
-        assert e.value.status == _console.FAILURE
-
-
-def test_a_label_is_split_from_a_preset(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rate=1").mkdir()
-    assert _console.split_label("quadratic") == ("", "quadratic")
-    assert _console.split_label("mine=my_rule/preset") == ("mine", "my_rule/preset")
-    assert _console.split_label("rate=1") == ("", "rate=1")  # A folder.
-    assert _console.split_label("mine=rate=1") == ("mine", "rate=1")
+        assert e.value.status == _console.UserError.status
 
 
 def test_options_are_python_values_or_strings():
@@ -115,9 +106,9 @@ def test_options_are_python_values_or_strings():
 @pytest.mark.parametrize(
     "name, options, status, message",
     [
-        ("nothing", [], _console.USAGE, "Unknown task.*quadratic.*'nothing'"),
-        ("mnist_mlp", ["data_dir=x"], _console.USAGE, "'data_dir' is no option"),
-        ("mnist_mlp", [], _console.FAILURE, "'mnist'.*{folder}"),
+        ("nothing", [], _console.UsageError.status, "Unknown task.*quadratic.*'nothing'"),
+        ("mnist_mlp", ["data_dir=x"], _console.UsageError.status, "'data_dir' is no option"),
+        ("mnist_mlp", [], _console.UserError.status, "'mnist'.*{folder}"),
     ],
 )
 def test_get_task_says_what_is_wrong(name, options, status, message, tmp_path):
@@ -125,16 +116,6 @@ def test_get_task_says_what_is_wrong(name, options, status, message, tmp_path):
     with pytest.raises(_console.UserError, match=match) as error:
         _console.get_task(name, data_dir=str(tmp_path), download=False, options=options)
     assert error.value.status == status
-
-
-def test_get_task_finds_mixtures(tmp_path):
-    file = tmp_path / "mixture.py"
-    file.write_text(
-        "from l2l_keras.tasks import Mixture, Quadratic\n"
-        "def make():\n"
-        "    return Mixture({'a': Quadratic()})\n"
-    )
-    assert list(_console.get_task(f"{file}:make").members) == ["a"]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Tests of `l2l-evaluate`."""
 
 import csv
-import dataclasses
 import json
 
 import pytest
 
 from l2l_keras import presets
-from l2l_keras.evaluation import BASELINES, testbed
+from l2l_keras.evaluation import BASELINES
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.scripts import _console, evaluate
 
@@ -96,7 +95,7 @@ def test_a_preset_is_evaluated_and_reported_the_same_every_time(preset, task, tm
 
 
 def test_presets_are_shown_by_the_names_given_or_distinguished(preset, task, tmp_path, capsys):
-    other = tmp_path / "other" / "my_rule"
+    other = tmp_path / "a=b" / "my_rule"
     presets.save_preset(CoordinatewiseLSTM(units=(3,), seed=1), other, {})
     flags = [f"--preset={text}" for text in (preset, other, f"mine={preset}")]
     evaluate_here(*flags, "--baseline=SGD", "--baseline=Adam", task, *SMALL)
@@ -126,37 +125,17 @@ def test_a_wrong_flag_is_refused(arguments, message, module, preset):
     with pytest.raises(_console.UserError, match=message) as error:
         evaluate_here(*arguments.format(module=module, preset=preset).split())
     failed = "--output_dir" in arguments or "--data_dir" in arguments
-    assert error.value.status == (_console.FAILURE if failed else _console.USAGE)
+    assert error.type is (_console.UserError if failed else _console.UsageError)
 
 
-class TestTestbed:
-    FLAGS = ("--task=testbed", "--task_option=problems=('wine_of_many_scales',)")
-
-    def test_shipped_baselines_are_found(self, tmp_path, capsys):
-        evaluate_here(*self.FLAGS, f"--task_option=cache_dir='{tmp_path / 'cache'}'")
-        printed = capsys.readouterr()
-        assert "name a --preset to compare" in printed.out
-        assert "learning rate" not in printed.err
-        assert not (tmp_path / "cache").exists()
-
-    def test_a_report_is_written(self, tmp_path, capsys, monkeypatch):
-        for name, baseline in list(testbed.TUNED.items()):
-            coarse = dataclasses.replace(baseline, grid=(0.01, 0.03, 0.1))
-            monkeypatch.setitem(testbed.TUNED, name, coarse)
-            if name != "Adam":
-                monkeypatch.delitem(testbed.TUNED, name)
-        small = ("--steps=5", "--seeds=2", "--task_option=multiples=(1, 2)")
-        cache = f"--task_option=cache_dir='{tmp_path / 'cache'}'"
-        report = f"--output_dir={tmp_path / 'report'}"
-        evaluate_here(*self.FLAGS, *small, cache, "--preset=mine=quadratic", report)
-        printed = capsys.readouterr()
-        assert "1/1 wine_of_many_scales: Adam: learning rate 0.1" in printed.err
-        assert "1/1 wine_of_many_scales: mine: 10 steps: " in printed.err
-        assert "**mine, 10 steps**" in printed.out
-        content = json.loads((tmp_path / "report" / "testbed.json").read_text())
-        assert [score["steps"] for score in content["scores"]] == [5, 10]
-        assert content["settings"]["flags"]["steps"] == 5
-        assert content["settings"]["presets"]["mine"]["name"] == "quadratic"
+def test_shipped_baselines_of_the_testbed_are_found(tmp_path, capsys):
+    cache = tmp_path / "cache"
+    problems = "--task_option=problems=('wine_of_many_scales',)"
+    evaluate_here("--task=testbed", problems, f"--task_option=cache_dir='{cache}'")
+    printed = capsys.readouterr()
+    assert "name a --preset to compare" in printed.out
+    assert "learning rate" not in printed.err
+    assert not cache.exists()
 
 
 def test_the_validation_tasks_of_a_mixture_are_evaluated(module, preset, tmp_path, capsys):
@@ -170,6 +149,8 @@ def test_the_validation_tasks_of_a_mixture_are_evaluated(module, preset, tmp_pat
     found = [(score["problem"], score["steps"]) for score in content["scores"]]
     assert found == [("first", 5), ("second", 5)]
     assert content["summaries"][0]["problems"] == 2
+    assert content["settings"]["flags"]["steps"] == 5
+    assert content["settings"]["presets"] == {"my_rule": {"description": "small"}}
 
 
 if __name__ == "__main__":

@@ -449,13 +449,5 @@ def test_a_mistake_ends_with_one_line_and_a_status(
     assert not (paths["folder"] / "new" / "settings.json").exists()
 
 
-def test_help_shows_how_to_start_and_all_flags(monkeypatch, capsys):
-    code, out, lines = run_console(monkeypatch, capsys, "--help")
-    assert (code or 0, lines) == (0, [])
-    assert out.startswith("Meta-trains an update rule, and compares it with")
-    for flag in ("--task:", "--unroll:", "--[no]resume:", "--output_dir:"):
-        assert f"\n  {flag}" in out
-
-
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import zipfile
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras.evaluation.report import versions, write_files
+from l2l_keras.evaluation.files import versions, write_files
 from l2l_keras.evaluation.results import Result, Tuning, last_tenth
 
 Results = tuple[Result, ...]
@@ -49,10 +48,9 @@ class Cache:
             "on_edge": [tuning.on_edge for tuning in tunings],
             "versions": versions(),
         }
-        file = io.BytesIO()
-        curves: dict[str, Any] = {f"curves_{k}": r.curves for k, r in enumerate(results)}
-        np.savez_compressed(file, content=np.array(json.dumps(content)), **curves)
-        write_files({file_name: file.getvalue()}, self._folder)
+        arrays = {f"curves_{k}": result.curves for k, result in enumerate(results)}
+        arrays["content"] = np.array(json.dumps(content))
+        write_files({file_name: arrays}, self._folder)
         return results
 
 

@@ -74,12 +74,6 @@ def patches(size: int, count: int) -> Data:
     return splits(cut(lower=False), cut(lower=True))
 
 
-def flat_patches(size: int, count: int) -> Data:
-    """Returns `patches` as vectors, for models that reproduce their input."""
-    flat = {split: x.reshape(count, -1) for split, (x, _) in patches(size, count).items()}
-    return {split: (vectors, vectors) for split, vectors in flat.items()}
-
-
 def pixels() -> Data:
     """Returns coordinates from -1 to 1, and colours, of the pixels of every fourth row and column.
 

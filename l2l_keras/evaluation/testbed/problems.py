@@ -127,8 +127,9 @@ def patch_autoencoder() -> KerasTask:
             layers.Dense(size, activation="sigmoid"),
         ]
     )
-    patches = data.flat_patches(size=12, count=8000)
-    return _compiled_task(model_fn, "mean_squared_error", patches, batch_size=64)
+    patches = data.patches(size=12, count=8000)
+    flat = {split: (x.reshape(-1, size),) * 2 for split, (x, _) in patches.items()}
+    return _compiled_task(model_fn, "mean_squared_error", flat, batch_size=64)
 
 
 def picture_network() -> KerasTask:

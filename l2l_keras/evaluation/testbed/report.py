@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from l2l_keras.evaluation.files import number_or, versions, write_files
 from l2l_keras.evaluation.plots import ratio_figure
-from l2l_keras.evaluation.report import json_text, lay_out, number_or, png, versions, write_files
+from l2l_keras.evaluation.report import lay_out
 from l2l_keras.evaluation.results import Ratio, Score, Summary, summaries
 
 _HEADER = (
@@ -54,7 +55,7 @@ def read_scores(report: str | os.PathLike[str]) -> list[Score]:
         ValueError: If there is no report, or it cannot be read.
     """
     try:
-        scores = json.loads((Path(report) / "testbed.json").read_text())["scores"]
+        scores = json.loads((Path(report) / "testbed.json").read_bytes())["scores"]
         return [_score(score) for score in scores]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -67,18 +68,17 @@ def _score(content: Mapping[str, Any]) -> Score:
     """Returns a score from its JSON."""
     losses = ("initial_loss", "final_loss", "baseline_loss", "mean_loss_ratio")
     numbers = {name: number_or(content[name], math.inf) for name in losses}
-    ratios = {name: _ratio(*content[name]) for name in ("ratio", "default_ratio")}
+    ratios = {
+        name: Ratio(*map(number_or, content[name], (math.inf, math.nan, math.nan)))
+        for name in ("ratio", "default_ratio")
+    }
     return Score(**{**content, **numbers, **ratios})
-
-
-def _ratio(mean: float | None, low: float | None, high: float | None) -> Ratio:
-    return Ratio(number_or(mean, math.inf), number_or(low, math.nan), number_or(high, math.nan))
 
 
 def write_report(
     scores: Sequence[Score], directory: str | os.PathLike[str], settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the whole report into a folder; see `l2l_keras.evaluation.write_files`.
+    """Writes the whole report into a folder.
 
     Args:
         scores: What to report.
@@ -98,9 +98,9 @@ def write_report(
         "versions": versions(),
     }
     files = {
-        "testbed.md": table(scores).encode(),
-        "testbed.png": png(ratio_figure(scores)),
-        "testbed.json": json_text(content).encode(),
+        "testbed.md": table(scores),
+        "testbed.png": ratio_figure(scores),
+        "testbed.json": content,
     }
     return write_files(files, directory)
 

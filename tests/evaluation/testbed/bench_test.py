@@ -168,12 +168,6 @@ def test_results_of_all_baselines_are_shipped():
             assert [part.shape for part in curves] == [(3, 101), (3, 1001), (3, 10001)]
 
 
-def test_shipped_results_are_found_with_the_default_settings(tmp_path):
-    baselines_alone = testbed.evaluate({}, problems=[PROBLEM], cache_dir=tmp_path / "empty")
-    assert not list(baselines_alone)
-    assert not (tmp_path / "empty").exists()
-
-
 QUICK = ("diabetes_regression", PROBLEM)
 
 

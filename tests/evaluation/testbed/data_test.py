@@ -8,7 +8,6 @@ from l2l_keras.evaluation.testbed import data
 MADE = {
     "halves": lambda: data.halves(np.arange(40.0).reshape(20, 2), np.arange(20)),
     "patches": lambda: data.patches(size=5, count=30),
-    "flat_patches": lambda: data.flat_patches(size=5, count=30),
     "pixels": data.pixels,
     "characters": lambda: data.characters(length=12, vocabulary=20),
     "words": lambda: data.words(context=2, vocabulary=50),
