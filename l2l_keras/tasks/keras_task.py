@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras import arguments
 from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, Weight, split_seed
 
 
@@ -58,8 +59,7 @@ class KerasTask(Task):
         jit_compile: bool = False,
         name: str = "keras_task",
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+        arguments.positive("batch_size", batch_size)
         self.name = name
         self.jit_compile = jit_compile
         self._model_fn = model_fn
