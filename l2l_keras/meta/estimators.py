@@ -71,7 +71,7 @@ class BackPropagation(Estimator):
             step backwards, to the norm that it would have without second derivatives. Defaults to
             False.
         cache_bytes: Bytes of a window's rule states and caches to keep in memory. What does not fit
-            is computed again, except that second derivatives need all. Defaults to 128 MiB.
+            is computed again, except that second derivatives need all. Defaults to 256 MiB.
 
     Raises:
         ValueError: If `clip_through_time` comes without `second_derivatives`.
@@ -86,7 +86,7 @@ class BackPropagation(Estimator):
         self,
         second_derivatives: bool = False,
         clip_through_time: bool = False,
-        cache_bytes: int = 2**27,
+        cache_bytes: int = 2**28,
     ) -> None:
         if clip_through_time and not second_derivatives:
             raise ValueError(
@@ -159,7 +159,7 @@ class Imitation(Estimator):
     optimizers imitate hand-designed ones.
     """
 
-    def __init__(self, learning_rate: float, cache_bytes: int = 2**27) -> None:
+    def __init__(self, learning_rate: float, cache_bytes: int = 2**28) -> None:
         self.learning_rate = arguments.positive("learning_rate", learning_rate)
         self.cache_bytes = cache_bytes
 
