@@ -10,9 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from l2l_keras import parameter_groups, presets
+from l2l_keras import arguments, parameter_groups, presets
 from l2l_keras.delegates import Delegates
-from l2l_keras.engine import state_dtype as dtypes
 from l2l_keras.engine.backends import backend
 from l2l_keras.engine.backends.boundary import StepInputs
 from l2l_keras.engine.blocks import make_blocks
@@ -20,6 +19,7 @@ from l2l_keras.engine.keras_hooks import BatchOptimizer
 from l2l_keras.engine.layout import describe
 from l2l_keras.engine.safeguard import Safeguard
 from l2l_keras.engine.state import OptimizerState
+from l2l_keras.engine.state_dtype import STATE_DTYPES
 from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
@@ -133,17 +133,11 @@ class LearnedOptimizer(BatchOptimizer):
         name: str | None = None,
     ) -> None:
         parameter_groups.check(rule, group_of)
-        if state_dtype not in dtypes.STATE_DTYPES:
-            raise ValueError(
-                f"`state_dtype` must be one of {list(dtypes.STATE_DTYPES)}. "
-                f"Received: {state_dtype!r}"
-            )
-        if runaway_factor is not None and not runaway_factor > 1.0:
-            raise ValueError(
-                f"`runaway_factor` must be greater than 1, or None. Received: {runaway_factor!r}"
-            )
-        if not isinstance(guard, Guard | bool | None):
-            raise ValueError(f"`guard` must be a `Guard`, True, or None. Received: {guard!r}")
+        arguments.one_of("state_dtype", state_dtype, STATE_DTYPES)
+        grows = runaway_factor is None or runaway_factor > 1.0
+        arguments.check(grows, "runaway_factor", "greater than 1, or None", runaway_factor)
+        known = isinstance(guard, Guard | bool | None)
+        arguments.check(known, "guard", "a `Guard`, True, or None", guard)
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
