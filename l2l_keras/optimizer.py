@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from l2l_keras import argument_checks, parameter_groups, presets
+from l2l_keras import advice, arguments, parameter_groups, presets
 from l2l_keras.delegates import Delegates
 from l2l_keras.engine.backends import backend
 from l2l_keras.engine.backends.boundary import StepInputs
@@ -19,6 +19,7 @@ from l2l_keras.engine.keras_hooks import BatchOptimizer
 from l2l_keras.engine.layout import describe
 from l2l_keras.engine.safeguard import Safeguard
 from l2l_keras.engine.state import OptimizerState
+from l2l_keras.engine.state_dtype import STATE_DTYPES
 from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
@@ -132,9 +133,13 @@ class LearnedOptimizer(BatchOptimizer):
         name: str | None = None,
     ) -> None:
         parameter_groups.check(rule, group_of)
-        argument_checks.check(state_dtype, runaway_factor, guard)
-        argument_checks.warn_of_large_decay(weight_decay)
-        argument_checks.warn_of_small_rate(learning_rate)
+        arguments.one_of("state_dtype", state_dtype, STATE_DTYPES)
+        grows = runaway_factor is None or runaway_factor > 1.0
+        arguments.check(grows, "runaway_factor", "greater than 1, or None", runaway_factor)
+        known = isinstance(guard, Guard | bool | None)
+        arguments.check(known, "guard", "a `Guard`, True, or None", guard)
+        advice.warn_of_large_decay(weight_decay)
+        advice.warn_of_small_rate(learning_rate)
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -266,7 +271,7 @@ class LearnedOptimizer(BatchOptimizer):
     def learning_rate(self, learning_rate: Any) -> None:
         # Later, callbacks lower it as they should.
         if not self.built:
-            argument_checks.warn_of_small_rate(learning_rate)
+            advice.warn_of_small_rate(learning_rate)
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
 
     @property
@@ -375,7 +380,7 @@ class LearnedOptimizer(BatchOptimizer):
             variables = {self.index_of(variable): variable for variable in var_list}
             slots = self._state.slots[self._fallback.name]
             self._fallback.conclude(self._state.scalars["fallback"], slots, variables)
-        argument_checks.warn_of_skipped_steps(self.skipped_steps, int(self.iterations))
+        advice.warn_of_skipped_steps(self.skipped_steps, int(self.iterations))
         super().finalize_variable_values(var_list)
 
     def state_of(self, variable: Variable) -> Tensor:

@@ -21,14 +21,7 @@ Tensor = Any
 def elementwise_blocks(
     group: str, rule: UpdateRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
-    """Yields the blocks of a rule of scope "element": parts of each device's variables.
-
-    Args:
-        group: Name of the rule's group.
-        rule: The rule.
-        state_dtype: One of `STATE_DTYPES`.
-        variables: The variables that the rule updates, by index.
-    """
+    """Yields the blocks of a rule of scope "element": parts of each device's variables."""
     kernels = _kernels(rule, state_dtype)
     yield from _sharded_blocks(group, kernels, variables)
     for device, shapes in _by_device(variables).items():

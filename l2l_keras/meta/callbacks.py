@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 
-from l2l_keras import parameter_groups
+from l2l_keras import arguments, parameter_groups
 
 Logs = dict[str, Any] | None
 
@@ -117,19 +117,13 @@ class Curriculum(StatefulCallback):
         tolerance: float = 0.5,
     ) -> None:
         super().__init__(waited=0)
-        if not horizons or list(horizons) != sorted(set(horizons)) or horizons[0] < 1:
-            raise ValueError(
-                f"`horizons` must be positive and in increasing order. Received: {horizons}"
-            )
-        if patience < 1 or not tolerance > 0.0:
-            raise ValueError(
-                "`patience` and `tolerance` must be positive. "
-                f"Received: patience={patience}, tolerance={tolerance}"
-            )
+        valid = horizons and list(horizons) == sorted(set(horizons)) and horizons[0] > 0
+        arguments.check(bool(valid), "horizons", "positive and in increasing order", horizons)
+        arguments.positive("patience", patience)
         self.horizons = list(horizons)
         self.keep_best = keep_best
         self.patience = patience
-        self.tolerance = tolerance
+        self.tolerance = arguments.positive("tolerance", tolerance)
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Begins with the shortest horizons, unless meta-training was under way."""

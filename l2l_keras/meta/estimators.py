@@ -8,10 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from l2l_keras import arguments
 from l2l_keras.meta import first_order, graph_loops, second_order, trace
 from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps, scaled
 from l2l_keras.rules import moments
-from l2l_keras.tasks.base import Tensor
+from l2l_keras.tasks.base import Nest, Tensor
 
 MetaLoss = Callable[[Tensor], Tensor]
 """Maps the losses of a window, float32 `[unroll, functions]`, to its scalar meta-loss."""
@@ -70,7 +71,7 @@ class BackPropagation(Estimator):
             step backwards, to the norm that it would have without second derivatives. Defaults to
             False.
         cache_bytes: Bytes of a window's rule states and caches to keep in memory. What does not fit
-            is computed again, except that second derivatives need all caches. Defaults to 128 MiB.
+            is computed again, except that second derivatives need all. Defaults to 256 MiB.
 
     Raises:
         ValueError: If `clip_through_time` comes without `second_derivatives`.
@@ -85,7 +86,7 @@ class BackPropagation(Estimator):
         self,
         second_derivatives: bool = False,
         clip_through_time: bool = False,
-        cache_bytes: int = 2**27,
+        cache_bytes: int = 2**28,
     ) -> None:
         if clip_through_time and not second_derivatives:
             raise ValueError(
@@ -98,22 +99,29 @@ class BackPropagation(Estimator):
 
     def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
         """See `Estimator.begin`."""
-        del loop, key
         return inner
 
     def window(
         self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
         """See `Estimator.window`."""
-        del key
-        weights = loop.pack()
-        kept = trace.plan(loop, steps.unroll, self.cache_bytes, self.second_derivatives)
+        weights, unroll = loop.pack(), steps.unroll
+        optimizees: Nest = ()
+        if self.second_derivatives:
+            kept = len(loop.pieces)
+            optimizees = graph_loops.new_arrays((carry.parameters, carry.task_state), unroll)
+        else:
+            kept = trace.pieces_to_keep(loop, unroll, self.cache_bytes)
 
-        def take_step(t: Tensor, inner: InnerState, nothing: tuple) -> tuple:
-            batch = steps.draw(t)
-            return *loop.cached_step(weights, inner, batch, steps.scale, kept.caches), nothing
+        def take_step(t: Tensor, inner: InnerState, optimizees: Nest) -> tuple:
+            task_state, batch = inner.task_state, steps.draw(t)
+            losses, inner, caches = loop.cached_step(weights, inner, batch, steps.scale, kept)
+            if self.second_derivatives:
+                optimizee = (inner.parameters, task_state)
+                optimizees = graph_loops.write(optimizees, t, optimizee)
+            return losses, inner, caches, optimizees
 
-        recorded, inner, _ = trace.record(loop, take_step, carry, (), steps.unroll, kept)
+        recorded, inner, optimizees = trace.record(loop, take_step, carry, optimizees, unroll, kept)
         losses = recorded.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(losses)
@@ -123,7 +131,7 @@ class BackPropagation(Estimator):
             d_losses = tf.repeat(d_losses, loop.task.size // loop.task.functions, axis=1)
         if self.second_derivatives:
             d_weights = second_order.meta_gradient(
-                loop, weights, recorded, d_losses, steps, self.clip_through_time
+                loop, weights, recorded, optimizees, d_losses, steps, self.clip_through_time
             )
         else:
             d_weights = first_order.meta_gradient(loop, weights, recorded, d_losses, steps.scale)
@@ -151,15 +159,12 @@ class Imitation(Estimator):
     optimizers imitate hand-designed ones.
     """
 
-    def __init__(self, learning_rate: float, cache_bytes: int = 2**27) -> None:
-        if not learning_rate > 0.0:
-            raise ValueError(f"`learning_rate` must be positive. Received: {learning_rate}")
-        self.learning_rate = learning_rate
+    def __init__(self, learning_rate: float, cache_bytes: int = 2**28) -> None:
+        self.learning_rate = arguments.positive("learning_rate", learning_rate)
         self.cache_bytes = cache_bytes
 
     def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
         """See `Estimator.begin`; the carry holds Adam's state, too."""
-        del loop, key
         zeros, zero = tf.zeros_like(inner.parameters), tf.constant(0.0)
         return inner, (zeros, zeros, zero, zero)
 
@@ -167,15 +172,17 @@ class Imitation(Estimator):
         self, loop: InnerLoop, carry: Carry, steps: Steps, meta_loss: MetaLoss, key: Tensor
     ) -> tuple[Tensor, list[Tensor], Carry]:
         """See `Estimator.window`; the error takes the place of `meta_loss`."""
-        del meta_loss, key
         inner, adam_state = carry
         weights = loop.pack()
-        kept = trace.plan(loop, steps.unroll, self.cache_bytes)
+        kept = trace.pieces_to_keep(loop, steps.unroll, self.cache_bytes)
 
         def take_step(t: Tensor, inner: InnerState, carry: tuple) -> tuple:
             adam_state, error, d_updates = carry
-            update, rule_state, caches = loop.propose(weights, inner, steps.scale, kept.caches)
-            adam_update, adam_state = self._adam(scaled(inner.gradient, steps.scale), adam_state)
+            update, rule_state, caches = loop.propose(weights, inner, steps.scale, kept)
+            gradient = scaled(inner.gradient, steps.scale)
+            # With Keras' defaults.
+            mean, rms, adam_state = moments.update(gradient, adam_state, 0.9, 0.999, epsilon=1e-7)
+            adam_update = -self.learning_rate * mean / rms
             difference = update - adam_update
             weight = 1.0 / (steps.unroll * (tf.reduce_sum(tf.square(adam_update)) + 1e-30))
             error += weight * tf.reduce_sum(tf.square(difference))
@@ -192,11 +199,6 @@ class Imitation(Estimator):
             loop, weights, recorded, gradients, d_updates.stack()
         )
         return error, loop.unpack(d_weights), (inner, adam_state)
-
-    def _adam(self, gradient: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Computes Adam's update, with Keras' defaults."""
-        mean, rms, state = moments.update(gradient, state, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
-        return -self.learning_rate * mean / rms, state
 
 
 class PersistentEvolution(Estimator):
@@ -231,12 +233,9 @@ class PersistentEvolution(Estimator):
     """
 
     def __init__(self, pairs: int = 1, sigma: float = 0.01, reuse_noise: bool = False) -> None:
-        if pairs < 1 or not sigma > 0.0:
-            raise ValueError(
-                f"`pairs` and `sigma` must be positive. Received: pairs={pairs}, sigma={sigma}"
-            )
+        arguments.positive("pairs", pairs)
         self.pairs = pairs
-        self.sigma = sigma
+        self.sigma = arguments.positive("sigma", sigma)
         self.reuse_noise = reuse_noise
 
     def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
@@ -273,11 +272,8 @@ class PersistentEvolution(Estimator):
 
     def _noise(self, weights: list[Tensor], key: Tensor, pair: int) -> list[Tensor]:
         """Draws ε of one pair, for φ as `InnerLoop.pack` returns it."""
-        keys = [
-            tf.random.experimental.stateless_fold_in(key, pair * len(weights) + k)
-            for k in range(len(weights))
-        ]
-        return [
-            self.sigma * tf.random.stateless_normal(part.shape, own)
-            for part, own in zip(weights, keys, strict=True)
-        ]
+        noise = []
+        for k, part in enumerate(weights, start=pair * len(weights)):
+            own_key = tf.random.experimental.stateless_fold_in(key, k)
+            noise.append(self.sigma * tf.random.stateless_normal(part.shape, own_key))
+        return noise

@@ -13,15 +13,12 @@ exact, but for the 16 bits in which LSTM rules keep their gates.
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from l2l_keras.meta import graph_loops
 from l2l_keras.meta.inner_loop import InnerLoop, scaled
 from l2l_keras.meta.trace import Trace, recall
-
-Tensor = Any
+from l2l_keras.tasks.base import Tensor
 
 
 def meta_gradient(
@@ -58,7 +55,12 @@ def back_propagate(
 
 
 def _back_propagate_piece(
-    loop: InnerLoop, weights: list[Tensor], trace: Trace, k: int, gradients: Any, d_updates: Any
+    loop: InnerLoop,
+    weights: list[Tensor],
+    trace: Trace,
+    k: int,
+    gradients: Tensor,
+    d_updates: Tensor,
 ) -> Tensor:
     piece = loop.pieces[k]
     own_weights = weights[piece.group]
@@ -78,7 +80,7 @@ def _back_propagate_piece(
         return d_weights + d_step, d_state
 
     start = (tf.zeros_like(own_weights), piece.rule.initial_state(piece.shape))
-    return graph_loops.run(range(d_updates.shape[0])[::-1], body, start)[0]
+    return graph_loops.run_backwards(d_updates.shape[0], body, start)[0]
 
 
 def suffix_sums(steps: Tensor) -> Tensor:
@@ -90,4 +92,4 @@ def suffix_sums(steps: Tensor) -> Tensor:
         return total, sums.write(t, total)
 
     start = (tf.zeros_like(steps[0]), graph_loops.new_arrays(steps[0], steps.shape[0]))
-    return graph_loops.run(range(steps.shape[0])[::-1], body, start)[1].stack()
+    return graph_loops.run_backwards(steps.shape[0], body, start)[1].stack()

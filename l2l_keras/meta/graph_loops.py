@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-Tensor = Any
-Nest = Any
+from l2l_keras.tasks.base import Nest, Tensor
 
 
-def run(steps: range, body: Callable, variables: tuple) -> tuple:
-    """Runs `variables = body(step, *variables)` for every step of a range."""
-
-    def iteration(count: Tensor, *variables: Any) -> tuple:
-        return count + 1, *body(steps.start + steps.step * count, *variables)
-
+def run(steps: int | Tensor, body: Callable, variables: tuple) -> tuple:
+    """Runs `variables = body(step, *variables)` for each step, counted from zero."""
     return tf.while_loop(
-        lambda count, *_: count < len(steps), iteration, (0, *variables), parallel_iterations=1
+        lambda step, *_: step < steps,
+        lambda step, *variables: (step + 1, *body(step, *variables)),
+        (0, *variables),
+        parallel_iterations=1,
     )[1:]
+
+
+def run_backwards(steps: int, body: Callable, variables: tuple) -> tuple:
+    """Runs `variables = body(step, *variables)` for each step, from the last one to 0."""
+    return run(steps, lambda step, *variables: body(steps - 1 - step, *variables), variables)
 
 
 def bytes_of(like: Nest) -> int:
@@ -28,7 +30,7 @@ def bytes_of(like: Nest) -> int:
     return sum(math.prod(t.shape) * t.dtype.size for t in tf.nest.flatten(like))
 
 
-def new_arrays(like: Nest, steps: int) -> Nest:
+def new_arrays(like: Nest, steps: int | Tensor) -> Nest:
     """Returns a `tf.TensorArray` of `steps` entries for each tensor or spec of a nest."""
     return tf.nest.map_structure(
         lambda t: tf.TensorArray(t.dtype, steps, element_shape=t.shape, clear_after_read=False),
@@ -36,7 +38,7 @@ def new_arrays(like: Nest, steps: int) -> Nest:
     )
 
 
-def write(arrays: Nest, step: Any, values: Nest) -> Nest:
+def write(arrays: Nest, step: int | Tensor, values: Nest) -> Nest:
     """Returns the arrays with the values of one step written."""
     return tf.nest.map_structure(lambda array, value: array.write(step, value), arrays, values)
 

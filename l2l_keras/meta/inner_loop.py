@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from l2l_keras import parameter_groups
+from l2l_keras import arguments, parameter_groups
 from l2l_keras.meta import graph_loops
 from l2l_keras.meta.partition import divide
-from l2l_keras.meta.rule_vjp import CompiledRule, State, compile_rule
+from l2l_keras.meta.rule_vjp import CompiledRule, compile_rule
 from l2l_keras.rules import UpdateRule
-from l2l_keras.tasks.base import Task
+from l2l_keras.rules.base import State
+from l2l_keras.tasks.base import Nest, Task, Tensor
 
-Tensor = Any
-Nest = Any
 Draw = Callable[[Tensor], Nest]
 
 
@@ -102,8 +101,7 @@ class InnerLoop:
     def __init__(
         self, rule: UpdateRule | Mapping[str, UpdateRule], task: Task, chunk_size: int = 4096
     ) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"`chunk_size` must be positive. Received: {chunk_size}")
+        arguments.positive("chunk_size", chunk_size)
         self.task = task
         self.rules = parameter_groups.only_rules(rule)
         self.partition, tensors = divide(rule, task, chunk_size)
@@ -168,18 +166,8 @@ class InnerLoop:
             f(θ_0) … f(θ_steps), float32 `[steps + 1, functions]`.
         """
         start, inner = self.start(parameters, task_state, draw(0))
-        losses = tf.TensorArray("float32", steps + 1, element_shape=(self.task.functions,))
-
-        def body(step: Tensor, inner: InnerState, losses: tf.TensorArray) -> tuple:
-            step_losses, inner = self.step(inner, draw(step + 1))
-            return step + 1, inner, losses.write(step + 1, step_losses)
-
-        return tf.while_loop(
-            lambda step, *_: step < steps,
-            body,
-            (0, inner, losses.write(0, start)),
-            parallel_iterations=1,
-        )[2].stack()
+        later, _ = self.window(self.pack(), inner, Steps(steps, lambda step: draw(step + 1)))
+        return tf.concat([start[None], later], axis=0)
 
     def window(
         self, weights: list[Tensor], inner: InnerState, steps: Steps
@@ -192,7 +180,7 @@ class InnerLoop:
             return inner, losses.write(t, step_losses)
 
         losses = graph_loops.new_arrays(tf.TensorSpec((self.task.functions,)), steps.unroll)
-        inner, losses = graph_loops.run(range(steps.unroll), body, (inner, losses))
+        inner, losses = graph_loops.run(steps.unroll, body, (inner, losses))
         return losses.stack(), inner
 
     def _step(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
-Tensor = Any
+from l2l_keras.tasks.base import Tensor
 
 _EPSILON = 1e-8
 # Exponent of the remaining part of the initial loss in `"log_relative"`: a gain by a factor counts
@@ -75,14 +73,3 @@ STEP_WEIGHTS = {
 """Weights w_t of an episode's steps by name, functions of t / T in (0, 1], 1 on average.
 `"uniform"`: the paper's w_t = 1. `"linear"`: growing, for a low loss at the end. `"final"`: the
 last fifth only; for an unroll as long as the horizon, since earlier windows would learn nothing."""
-
-
-def window_loss(
-    name: str, step_weights: str, losses: Tensor, initial: Tensor, progress: Tensor
-) -> Tensor:
-    """Computes the scalar meta-loss of a window.
-
-    From f(θ_t) of its steps, `[unroll, functions]`, f(θ_0), `[functions]`, and t / T, `[unroll]`.
-    """
-    weights = STEP_WEIGHTS[step_weights](progress)[:, None]
-    return META_LOSSES[name](losses, initial, weights)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from l2l_keras import parameter_groups
 from l2l_keras.rules import Tensors, UpdateRule
+from l2l_keras.rules.base import Shape
 from l2l_keras.rules.tensorwise.tensors import fan_in
-from l2l_keras.tasks.base import Task
-
-Tensor = Any
-Shape = tuple[int, ...]
+from l2l_keras.tasks.base import Task, Tensor
 
 
 @dataclasses.dataclass(frozen=True)

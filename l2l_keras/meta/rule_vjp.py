@@ -10,11 +10,8 @@ import keras
 import tensorflow as tf
 
 from l2l_keras.rules import SplitRule, Tensors, TensorwiseRule, UpdateRule
-
-Tensor = Any
-Nest = Any
-Shape = tuple[int, ...]
-State = tuple[Tensor, ...]
+from l2l_keras.rules.base import Shape, State
+from l2l_keras.tasks.base import Nest, Tensor
 
 
 class CompiledRule:
@@ -26,7 +23,6 @@ class CompiledRule:
 
     - `step` maps `(weights, gradient, state, parameters)` to `(update, state)`.
     - `forward` maps the same to `(update, state, cache)`.
-    - `replay` maps `(weights, gradient, state, cache)` to the state after the step.
     - `backward` maps `(weights, gradient, state, new_state, cache, d_update, d_new_state,
       with_gradient)` to `(d_weights, d_gradient, d_state)`. Unless `with_gradient`, `d_gradient` is
       `()`, and the derivatives of the features' state are returned unchanged.
@@ -40,8 +36,7 @@ class CompiledRule:
         self._problems = problems
         self.step = _compile(self._over_problems(self._step))
         self.forward = _compile(self._over_problems(self._forward))
-        self.replay = _compile(self._over_problems(self._replay))
-        self.backward = _compile(self._backward_over_problems)
+        self.backward = _compile(self._sum_backward)
 
     def pack(self) -> Tensor:
         """Returns φ as one vector."""
@@ -57,8 +52,6 @@ class CompiledRule:
         """Returns the state before the first step, for a gradient `[n]` or `[functions, n]`."""
         *problems, n = shape
         state = self._initial_state(n)
-        if not problems:
-            return state
         return tuple(tf.broadcast_to(part, (*problems, *part.shape)) for part in state)
 
     def specs(self, shape: Shape) -> tuple[Nest, Nest]:
@@ -75,7 +68,6 @@ class CompiledRule:
         return self.rule.initial_state(n)
 
     def _step(self, gradient: Tensor, state: State, parameters: Tensor) -> tuple[Tensor, State]:
-        del parameters
         return self.rule.step(gradient, state)
 
     def _forward(
@@ -83,51 +75,35 @@ class CompiledRule:
     ) -> tuple[Tensor, State, State]:
         return *self._step(gradient, state, parameters), (parameters,)
 
-    def _replay(self, gradient: Tensor, state: State, cache: State) -> State:
-        return self._step(gradient, state, *cache)[1]
-
-    def _backward(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
+    def _backward(self, *args: Any) -> tuple[Tensor, Tensor, State]:
+        """As `backward`, for one problem and with the rule's own weights."""
         gradient, state, _, cache, d_update, d_new_state, with_gradient = args
-        sources = (weights, gradient, state)
+        sources = ([v.value for v in self.rule.trainable_variables], gradient, state)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            outputs = self._with_weights(self._step, *sources, *cache)
-        d_weights, d_gradient, d_state = tape.gradient(
-            outputs,
-            sources,
-            (d_update, d_new_state),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return d_weights, d_gradient if with_gradient else (), d_state
-
-    def _with_weights(self, function: Callable, weights: Tensor, *args: Any) -> Any:
-        """Calls a function with the packed φ in place of the rule's own."""
-        variables = self.rule.trainable_variables
-        mapping = zip(variables, self.unpack(weights), strict=True)
-        with keras.StatelessScope(state_mapping=mapping):
-            return function(*args)
+            outputs = self._step(gradient, state, *cache)
+        d_weights, d_gradient, d_state = _gradient(tape, outputs, sources, (d_update, d_new_state))
+        return _pack(d_weights), d_gradient if with_gradient else (), d_state
 
     def _over_problems(self, function: Callable) -> Callable:
-        """Returns `function` with φ as its first argument, vectorized over problems."""
+        """Returns `function` with the packed φ before its arguments, vectorized over problems."""
 
         def call(weights: Tensor, *args: Any) -> Any:
-            if not self._problems:
-                return self._with_weights(function, weights, *args)
-            return tf.vectorized_map(
-                lambda args: self._with_weights(function, weights, *args), args
-            )
+            variables = zip(self.rule.trainable_variables, self.unpack(weights), strict=True)
+            with keras.StatelessScope(state_mapping=variables):
+                return function(*args)
 
-        return call
+        def call_on_each(weights: Tensor, *args: Any) -> Any:
+            return tf.vectorized_map(lambda args: call(weights, *args), args)
 
-    def _backward_over_problems(
+        return call_on_each if self._problems else call
+
+    def _sum_backward(
         self, weights: Tensor, *arrays: Any, with_gradient: bool
     ) -> tuple[Tensor, Tensor, State]:
-        if not self._problems:
-            return self._backward(weights, *arrays, with_gradient)
-        d_weights, d_gradient, d_state = tf.vectorized_map(
-            lambda arrays: self._backward(weights, *arrays, with_gradient), arrays
-        )
-        return tf.reduce_sum(d_weights, axis=0), d_gradient, d_state
+        backward = self._over_problems(lambda *args: self._backward(*args, with_gradient))
+        d_weights, *others = backward(weights, *arrays)
+        return tf.reduce_sum(d_weights, axis=0) if self._problems else d_weights, *others
 
 
 class CompiledSplitRule(CompiledRule):
@@ -138,27 +114,19 @@ class CompiledSplitRule(CompiledRule):
     def _forward(
         self, gradient: Tensor, state: State, parameters: Tensor
     ) -> tuple[Tensor, State, State]:
-        del parameters
         network_state, feature_state = self.rule.split_state(state)
         features, feature_state = self.rule.features(gradient, feature_state)
         update, network_state, cache = self.rule.forward(features, network_state)
         return update, (*network_state, *feature_state), cache
 
-    def _replay(self, gradient: Tensor, state: State, cache: State) -> State:
-        network_state, feature_state = self.rule.split_state(state)
-        _, feature_state = self.rule.features(gradient, feature_state)
-        return (*self.rule.replay(network_state, cache), *feature_state)
-
-    def _backward(self, weights: Tensor, *args: Any) -> tuple[Tensor, Tensor, State]:
-        return self._with_weights(self._split_backward, weights, *args)
-
-    def _split_backward(self, *args: Any) -> tuple[Tensor, Tensor, State]:
+    def _backward(self, *args: Any) -> tuple[Tensor, Tensor, State]:
         gradient, state, new_state, cache, d_update, d_new_state, with_gradient = args
         network_state, feature_state = self.rule.split_state(state)
         new_network_state, _ = self.rule.split_state(new_state)
         d_new_network_state, d_feature_state = self.rule.split_state(d_new_state)
+        sources = (gradient, feature_state)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch((gradient, feature_state))
+            tape.watch(sources)
             features = self.rule.features(gradient, feature_state)
         d_weights, d_features, d_network_state = self.rule.backward(
             features[0],
@@ -171,12 +139,8 @@ class CompiledSplitRule(CompiledRule):
         )
         d_gradient: Any = ()
         if with_gradient:
-            d_gradient, d_feature_state = tape.gradient(
-                features,
-                (gradient, feature_state),
-                (d_features, d_feature_state),
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
+            derivatives = (d_features, d_feature_state)
+            d_gradient, d_feature_state = _gradient(tape, features, sources, derivatives)
         return _pack(d_weights), d_gradient, (*d_network_state, *d_feature_state)
 
 
@@ -217,3 +181,9 @@ def _compile(function: Callable) -> Any:
 def _pack(tensors: Sequence[Tensor]) -> Tensor:
     """Returns tensors as one vector."""
     return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+
+
+def _gradient(tape: tf.GradientTape, outputs: Nest, sources: Nest, derivatives: Nest) -> Nest:
+    """Returns derivatives with respect to sources, given those with respect to outputs."""
+    zero = tf.UnconnectedGradients.ZERO
+    return tape.gradient(outputs, sources, derivatives, unconnected_gradients=zero)

@@ -11,45 +11,42 @@ averages of batch normalization, counts as given.
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from l2l_keras.meta import graph_loops
 from l2l_keras.meta.inner_loop import InnerLoop, Steps, scaled
-from l2l_keras.meta.trace import Trace, recall
-
-Tensor = Any
-Nest = Any
+from l2l_keras.meta.trace import Trace
+from l2l_keras.tasks.base import Nest, Tensor
 
 
 def meta_gradient(
     loop: InnerLoop,
     weights: list[Tensor],
     trace: Trace,
+    optimizees: Nest,
     d_losses: Tensor,
     steps: Steps,
     clip_through_time: bool,
 ) -> list[Tensor]:
     """Computes the whole meta-gradient of a window, one vector for each rule.
 
-    The trace has all caches and the optimizees. With `clip_through_time`, λ_t is clipped to the
-    norm that it would have without second derivatives. `d_losses`: see `first_order`.
+    The trace has the caches and states of all pieces; `optimizees` are arrays of θ_t after every
+    step, and of the optimizee's state before its loss. With `clip_through_time`, λ_t is clipped to
+    the norm that it would have without second derivatives. `d_losses`: see `first_order`.
     """
     read = graph_loops.read
     gradients = loop.partition.split(scaled(trace.gradients.stack(), steps.scale))
-    recalled = [recall(loop, weights, trace, k, own) for k, own in enumerate(gradients)]
 
     def body(
         t: Tensor,
         d_weights: list,
-        first_order: Any,
-        d_parameters: Any,
-        d_gradient: Any,
+        first_order: Tensor,
+        d_parameters: Tensor,
+        d_gradient: Tensor,
         d_states: list,
     ) -> tuple:
         # `d_gradient` is that of ∇f(θ_{t+1}), which the next step used.
-        parameters, task_state = read(trace.optimizee, t)
+        parameters, task_state = read(optimizees, t)
         d_loss = d_losses[t] * trace.gradients.read(t + 1)
         d_parameters += d_loss
         d_parameters += loop.hessian_vector_product(
@@ -61,13 +58,12 @@ def meta_gradient(
         d_updates = loop.partition.split(scaled(d_parameters, steps.scale))
         parts, d_gradients, new_d_states = [], [], []
         for k, piece in enumerate(loop.pieces):
-            caches, states = recalled[k]
             d_step, d_piece, d_state = piece.rule.backward(
                 weights[piece.group],
                 gradients[k][t],
-                read(states, t),
-                read(states, t + 1),
-                read(caches, t),
+                read(trace.states[k], t),
+                read(trace.states[k], t + 1),
+                read(trace.caches[k], t),
                 d_updates[k],
                 d_states[k],
                 with_gradient=True,
@@ -81,7 +77,7 @@ def meta_gradient(
 
     zeros = tf.zeros((loop.task.size,))
     start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, loop.initial_states())
-    return graph_loops.run(range(steps.unroll)[::-1], body, start)[0]
+    return graph_loops.run_backwards(steps.unroll, body, start)[0]
 
 
 def clip(first_order: Tensor, derivative: Tensor, rest: Nest) -> tuple[Tensor, Nest]:

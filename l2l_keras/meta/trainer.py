@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2l_keras import parameter_groups
+from l2l_keras import arguments, parameter_groups
 from l2l_keras.meta import schedule
 from l2l_keras.meta.episode import Episode
 from l2l_keras.meta.estimators import BackPropagation, Estimator
@@ -94,21 +94,15 @@ class MetaModel(keras.Model):
         super().__init__(name="meta_model")
         windows, estimator = windows or Windows(), estimator or BackPropagation()
         horizons = (horizon, horizon) if isinstance(horizon, int) else tuple(horizon)
-        if (
-            len(horizons) != 2
-            or not 1 <= horizons[0] <= horizons[1]
-            or any(h % windows.unroll for h in horizons)
-        ):
+        in_order = len(horizons) == 2 and 1 <= horizons[0] <= horizons[1]
+        if not in_order or any(h % windows.unroll for h in horizons):
             raise ValueError(
                 "`horizon` must be a positive multiple of `unroll`, or two of them in order. "
                 f"Received: horizon={horizon}, unroll={windows.unroll}"
             )
-        if optimizees is not None and optimizees < 1:
-            raise ValueError(f"`optimizees` must be positive or None. Received: {optimizees}")
-        if parallel < 1:
-            raise ValueError(f"`parallel` must be positive. Received: {parallel}")
-        if not 0 <= seed < 2**29:
-            raise ValueError(f"`seed` must be an integer from 0 to 2**29 - 1. Received: {seed}")
+        arguments.positive_or_none("optimizees", optimizees)
+        arguments.positive("parallel", parallel)
+        arguments.seed("seed", seed)
         self.rule = rule
         self.task = task
         self.horizons = horizons
@@ -197,7 +191,6 @@ class MetaModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Computes truncation windows, and one meta-update; optimizees come from the task."""
-        del data
         results = []
         first = int(self._turn) * self.parallel
         for turn in range(first, first + self.parallel):

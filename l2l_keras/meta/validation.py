@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import keras
@@ -17,18 +18,15 @@ class Validation:
     def __init__(self, loop: InnerLoop, horizon: int) -> None:
         self._loop = loop
         self._horizon = horizon
-        self._optimizees: dict[int, tuple[Tensor, Nest]] = {}
+        self._sample = functools.cache(functools.partial(loop.task.sample, "validation"))
         self._episode = tf.function(
             self._run_episode, jit_compile=loop.jit_compile, autograph=False
         )
 
     def __call__(self, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the mean loss of the episode of a seed, and that of its last tenth."""
-        if seed not in self._optimizees:
-            self._optimizees[seed] = self._loop.task.sample("validation", seed)
-        return self._episode(
-            *self._optimizees[seed], tf.constant(split_seed("validation", seed), tf.int32)
-        )
+        key = tf.constant(split_seed("validation", seed), tf.int32)
+        return self._episode(*self._sample(seed), key)
 
     def _run_episode(
         self, parameters: Tensor, task_state: Nest, seed: Tensor

@@ -7,7 +7,8 @@ import math
 
 import tensorflow as tf
 
-from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS, window_loss
+from l2l_keras import arguments
+from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
 from l2l_keras.tasks.base import Task, Tensor
 
 RANDOM_SCALES = ("coordinate", "tensor")
@@ -52,26 +53,21 @@ class Windows:
     staggered: bool = False
 
     def __post_init__(self) -> None:
-        if self.unroll < 1:
-            raise ValueError(f"`unroll` must be positive. Received: unroll={self.unroll}")
-        for argument, known in (
-            ("meta_loss", META_LOSSES),
-            ("step_weights", STEP_WEIGHTS),
-            ("random_scale_of", RANDOM_SCALES),
-        ):
-            value = getattr(self, argument)
-            if value not in known:
-                raise ValueError(
-                    f"`{argument}` must be one of {sorted(known)}. Received: {value!r}"
-                )
-        if self.random_scale < 0.0:
-            raise ValueError(f"`random_scale` must not be negative. Received: {self.random_scale}")
-        if self.clip_norm is not None and not self.clip_norm > 0.0:
-            raise ValueError(f"`clip_norm` must be positive or None. Received: {self.clip_norm}")
+        arguments.positive("unroll", self.unroll)
+        arguments.one_of("meta_loss", self.meta_loss, META_LOSSES)
+        arguments.one_of("step_weights", self.step_weights, STEP_WEIGHTS)
+        arguments.one_of("random_scale_of", self.random_scale_of, RANDOM_SCALES)
+        arguments.not_negative("random_scale", self.random_scale)
+        arguments.positive_or_none("clip_norm", self.clip_norm)
 
     def loss(self, losses: Tensor, initial: Tensor, progress: Tensor) -> Tensor:
-        """Computes the meta-loss of a window; see `window_loss`."""
-        return window_loss(self.meta_loss, self.step_weights, losses, initial, progress)
+        """Computes the scalar meta-loss of a window.
+
+        From f(θ_t) of its steps, `[unroll, functions]`, f(θ_0), `[functions]`, and t / T of its
+        steps, `[unroll]`.
+        """
+        weights = STEP_WEIGHTS[self.step_weights](progress)[:, None]
+        return META_LOSSES[self.meta_loss](losses, initial, weights)
 
     def draw_scale(self, task: Task, key: Tensor) -> Tensor | None:
         """Draws the factors of a reparametrization, float32 `[size]`; None without any."""

@@ -42,14 +42,7 @@ class Folder(Protocol):
 
 
 def read(folder: Folder, name: str) -> tuple[Rules, dict[str, Any]]:
-    """Reads a preset.
-
-    Args:
-        folder: The preset's folder.
-        name: Name of the preset, for messages.
-
-    Returns:
-        `(rule, card)`: the rule with its weights, or a dictionary of rules by pattern; the card.
+    """Reads a preset; returns its rules, with their weights, and its card.
 
     Raises:
         ValueError: If a file is missing or damaged, or the weights do not fit the rule.
@@ -72,11 +65,6 @@ def read(folder: Folder, name: str) -> tuple[Rules, dict[str, Any]]:
 
 def write(rule: Rules, path: pathlib.Path, card: dict[str, Any]) -> None:
     """Writes a preset, complete or not at all; a preset that exists is replaced.
-
-    Args:
-        rule: The rule, or a dictionary of rules by pattern.
-        path: The folder.
-        card: The card.
 
     Raises:
         ValueError: If `path` exists and is not a preset, or a group has no rule.

@@ -13,6 +13,7 @@ from keras import ops
 Tensor = Any
 Nest = Any
 State = tuple[Tensor, ...]
+Shape = tuple[int, ...]
 
 
 class UpdateRule(keras.layers.Layer, abc.ABC):
@@ -55,7 +56,6 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
 
     def state_rows_for(self, n: int) -> tuple[int, ...]:
         """Returns the rows of each state array for `n` elements. Defaults to `state_rows`."""
-        del n
         return self.state_rows
 
     @abc.abstractmethod
@@ -102,7 +102,6 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
             state: State of the variable's elements, one array below the other, float32 `[rows, n]`;
                 of a tensorwise rule, the state of the variable as a whole, `[rows, 1]`.
         """
-        del state
         return {}
 
 
@@ -118,8 +117,7 @@ class SplitRule(UpdateRule):
     has a state of its own. Meta-training back-propagates through the network by `backward` rather
     than by a tape.
 
-    A subclass implements `network_rows`, `feature_rows`, `features`, `forward`, `replay` and
-    `backward`.
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward` and `backward`.
     """
 
     @property
@@ -165,15 +163,6 @@ class SplitRule(UpdateRule):
     def network(self, features: Nest, state: State) -> tuple[Tensor, State]:
         """Computes the `(update, state)` of `forward`, without a cache."""
         return self.forward(features, state)[:2]
-
-    @abc.abstractmethod
-    def replay(self, state: State, cache: State) -> State:
-        """Computes the network's state after a step again, at less cost than `forward`.
-
-        Args:
-            state: The network's state before the step.
-            cache: The step's cache, as returned by `forward`.
-        """
 
     @abc.abstractmethod
     def backward(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from l2l_keras.rules import arguments
+from l2l_keras import arguments
 from l2l_keras.rules.base import State, Tensor, UpdateRule
 from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork
 from l2l_keras.rules.elementwise.preprocessing import get_preprocessing
@@ -44,9 +44,7 @@ class NTMBFGS(UpdateRule):
         memory_rank: Rank of the memory, or None (the default) for a full one.
         preprocessing: How the LSTM sees a number; see `CoordinatewiseLSTM`.
         output_scale: Factor of the LSTM's own update o. Defaults to 0.1.
-        forget_bias: Initial bias of the forget gates. Defaults to 1.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
-        name: Name of the layer.
+        forget_bias, seed, name: See `CoordinatewiseLSTM`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -87,10 +85,10 @@ class NTMBFGS(UpdateRule):
         self.seed = seed
         self._preprocess, inputs = get_preprocessing(preprocessing)
         self._controller = LSTMNetwork(
-            2 * inputs, 4, units, forget_bias=self.forget_bias, seed=seed
+            2 * inputs, 4, units, forget_bias=forget_bias, seed=seed, averaged_units=averaged_units
         )
         self.units = self._controller.units
-        self.averaged_units = arguments.averaged_units(averaged_units, self.units)
+        self.averaged_units = averaged_units
         self.built = True
 
     @property
@@ -113,7 +111,7 @@ class NTMBFGS(UpdateRule):
         memory, controller_state = tuple(rest[:arrays]), tuple(rest[arrays:])
         inputs = [self._preprocess(gradient), self._preprocess(self._read(memory, gradient))]
         outputs, controller_state, _ = self._controller.forward(
-            ops.concatenate(inputs), controller_state, self.averaged_units
+            ops.concatenate(inputs), controller_state
         )
         own, follow = outputs[0], 2.0 * ops.sigmoid(outputs[1])
         write = ops.sigmoid(ops.mean(outputs[2]) + _WRITE_BIAS)

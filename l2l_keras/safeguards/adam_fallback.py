@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from l2l_keras import arguments
 from l2l_keras.engine.safeguard import Conditions, Proposal, Safeguard, Shape
 from l2l_keras.rules import moments
 from l2l_keras.safeguards.fallback_policy import (
@@ -70,22 +71,11 @@ class Guard:
         epsilon: float = 1e-7,
         largest_update: float = 100.0,
     ) -> None:
-        for argument, value, fits in (
-            ("learning_rate", learning_rate, learning_rate > 0.0),
-            ("beta_1", beta_1, 0.0 <= beta_1 < 1.0),
-            ("beta_2", beta_2, 0.0 <= beta_2 < 1.0),
-            ("epsilon", epsilon, epsilon > 0.0),
-            ("largest_update", largest_update, largest_update > 0.0),
-        ):
-            if not fits:
-                raise ValueError(
-                    f"`{argument}` must be positive, and decays less than 1. Received: {value!r}"
-                )
-        self.learning_rate = float(learning_rate)
-        self.beta_1 = float(beta_1)
-        self.beta_2 = float(beta_2)
-        self.epsilon = float(epsilon)
-        self.largest_update = float(largest_update)
+        self.learning_rate = arguments.positive("learning_rate", learning_rate)
+        self.beta_1 = arguments.decay("beta_1", beta_1)
+        self.beta_2 = arguments.decay("beta_2", beta_2)
+        self.epsilon = arguments.positive("epsilon", epsilon)
+        self.largest_update = arguments.positive("largest_update", largest_update)
 
     def get_config(self) -> dict[str, float]:
         """Returns the constructor's arguments."""

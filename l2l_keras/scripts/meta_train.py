@@ -154,7 +154,7 @@ define.string("output_dir", None, "Where all is written; a new folder in l2l_run
 define.boolean("resume", False, "Resume the interrupted run in --output_dir, with its flags.")
 define.string("description", None, "A line that describes the rule, for its card.")
 define.integer(
-    "cache_mb", 128, "Megabytes of activations to keep; see BackPropagation.", lower_bound=0
+    "cache_mb", 256, "Megabytes of activations to keep; see BackPropagation.", lower_bound=0
 )
 define.integer("threads", 0, "Processor threads; all by default.", lower_bound=0)
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from l2l_keras import arguments
+
 Tensor = Any
 Nest = Any
 Split = Literal["train", "validation", "test"]
@@ -72,7 +74,6 @@ class Task(abc.ABC):
         Returns:
             A nested structure of tensors. Defaults to `()`, for tasks without data.
         """
-        del split, seed
         return ()
 
     @abc.abstractmethod
@@ -127,8 +128,5 @@ class Task(abc.ABC):
 
 def split_seed(split: Split, seed: int) -> int:
     """Maps a seed below 2**29 to one below 2**31, so that seeds of different splits differ."""
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}")
-    if not 0 <= seed < 2**29:
-        raise ValueError(f"`seed` must be an integer from 0 to 2**29 - 1. Received: {seed}")
-    return SPLITS.index(split) * 2**29 + seed
+    split = arguments.one_of("split", split, SPLITS)
+    return SPLITS.index(split) * 2**29 + arguments.seed("seed", seed)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras import arguments
 from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, Weight, split_seed
 from l2l_keras.tasks.examples import Examples, read
 
@@ -78,8 +79,8 @@ class KerasTask(Task):
         jit_compile: bool = False,
         name: str = "keras_task",
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+        if batch_size is not None:
+            arguments.positive("batch_size", batch_size)
         self.name = name
         self.jit_compile = jit_compile
         self._model_fn = model_fn

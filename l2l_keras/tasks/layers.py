@@ -9,12 +9,11 @@ and have them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
-Tensor = Any
+from l2l_keras.tasks.base import Tensor
 
 
 class Convolution(keras.layers.Conv2D):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from l2l_keras import arguments
 from l2l_keras.tasks.base import Task
 
 
@@ -39,13 +40,9 @@ class Mixture:
     ) -> None:
         validation = members if validation is None else validation
         for argument, tasks in {"members": members, "validation": validation}.items():
-            if not tasks or not all(isinstance(task, Task) for task in tasks.values()):
-                raise ValueError(
-                    f"`{argument}` must be a dictionary of one task or more. Received: {tasks!r}"
-                )
-        if validation_mean not in ("arithmetic", "geometric"):
-            expected = "`validation_mean` must be 'arithmetic' or 'geometric'"
-            raise ValueError(f"{expected}. Received: {validation_mean!r}")
+            valid = bool(tasks) and all(isinstance(task, Task) for task in tasks.values())
+            arguments.check(valid, argument, "a dictionary of one task or more", tasks)
+        arguments.one_of("validation_mean", validation_mean, ("arithmetic", "geometric"))
         self.members = dict(members)
         self.validation = dict(validation)
         self.name = name

@@ -21,17 +21,14 @@ from l2l_keras.tasks.paper.quadratic import Quadratic
 
 MakeTask = Callable[..., Task | Mixture]
 
-# Tasks that take neither `data_dir` nor `download`, and tasks that take both.
-_EMBEDDED: dict[str, MakeTask] = {
+_TASKS: dict[str, MakeTask] = {
+    "cifar_convnet": cifar_convnet,
     "digits_convnet": digits_convnet,
     "digits_mlp": digits_mlp,
-    "neural_art": NeuralArt,
-    "quadratic": Quadratic,
-}
-_STORED: dict[str, MakeTask] = {
-    "cifar_convnet": cifar_convnet,
     "general": general,
     "mnist_mlp": mnist_mlp,
+    "neural_art": NeuralArt,
+    "quadratic": Quadratic,
 }
 
 
@@ -43,12 +40,7 @@ def names() -> list[str]:
         ['cifar_convnet', 'digits_convnet', 'digits_mlp', 'general', 'mnist_mlp', 'neural_art', \
         'quadratic']
     """
-    return sorted([*_EMBEDDED, *_STORED])
-
-
-def stored_names() -> list[str]:
-    """Returns the names of the tasks that read a data set from a folder."""
-    return sorted(_STORED)
+    return sorted(_TASKS)
 
 
 def get(
@@ -78,10 +70,10 @@ def get(
     """
     if ":" in name:
         function = _import_function(name)
-    elif name in _EMBEDDED:
-        function = _EMBEDDED[name]
-    elif name in _STORED:
-        function = functools.partial(_STORED[name], data_dir=data_dir, download=download)
+    elif name in _TASKS:
+        function = _TASKS[name]
+        if "data_dir" in inspect.signature(function).parameters:
+            function = functools.partial(function, data_dir=data_dir, download=download)
     else:
         raise ValueError(
             f"Unknown task. Expected one of {', '.join(names())}, module:function or "
@@ -122,9 +114,5 @@ def _import_file(path: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     # Data classes look up their module while it is being imported.
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    spec.loader.exec_module(module)
     return module

@@ -151,7 +151,7 @@ class TestCurriculum:
         ("arguments", "message"),
         [
             ({"horizons": []}, "`horizons` must be positive and in increasing order"),
-            ({"horizons": [6, 3]}, r"increasing order. Received: \[6, 3\]"),
+            ({"horizons": [6, 3]}, r"increasing order. Received: horizons=\[6, 3\]"),
             ({"horizons": [3], "patience": 0}, "Received: patience=0"),
             ({"horizons": [3], "tolerance": 0.0}, "tolerance=0.0"),
         ],

@@ -268,7 +268,7 @@ def test_meta_training_improves_a_rule(estimator):
     ("make", "message"),
     [
         (lambda: BackPropagation(clip_through_time=True), "`clip_through_time` clips.*: second"),
-        (lambda: Imitation(0.0), "`learning_rate` must be positive. Received: 0.0"),
+        (lambda: Imitation(0.0), "`learning_rate` must be positive. Received: learning_rate=0.0"),
         (lambda: PersistentEvolution(pairs=0), "must be positive. Received: pairs=0"),
         (lambda: PersistentEvolution(sigma=0.0), "must be positive. Received: .*sigma=0.0"),
     ],

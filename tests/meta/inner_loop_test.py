@@ -48,7 +48,7 @@ def test_impossible_groups_are_refused(groups, task, message):
 
 
 def test_a_chunk_size_must_be_positive():
-    with pytest.raises(ValueError, match="`chunk_size` must be positive. Received: 0"):
+    with pytest.raises(ValueError, match="`chunk_size` must be positive. Received: chunk_size=0"):
         InnerLoop(Momentum(), quadratic(), chunk_size=0)
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS
-from l2l_keras.meta.meta_loss import window_loss
+from l2l_keras.meta import META_LOSSES, STEP_WEIGHTS, Windows
 
 LOSSES = np.array([[4.0, 1.0], [2.0, 0.5], [1.0, 0.1]])
 INITIAL = np.array([8.0, 2.0])
@@ -27,7 +26,7 @@ def test_formulas(name, step_weights):
         "relative": weights * LOSSES / INITIAL,
     }
     arguments = (tf.constant(array, tf.float32) for array in (LOSSES, INITIAL, PROGRESS))
-    value = float(window_loss(name, step_weights, *arguments))
+    value = float(Windows(3, name, step_weights).loss(*arguments))
     assert value == pytest.approx(np.mean(terms[name]), rel=1e-4)
 
 
@@ -42,7 +41,7 @@ def test_losses_of_zero_are_finite_with_finite_derivatives(name):
     losses = tf.zeros((3, 2))
     with tf.GradientTape() as tape:
         tape.watch(losses)
-        value = window_loss(name, "uniform", losses, tf.zeros(2), tf.constant(PROGRESS, tf.float32))
+        value = Windows(3, name).loss(losses, tf.zeros(2), tf.constant(PROGRESS, tf.float32))
     assert np.isfinite(value)
     assert np.isfinite(tape.gradient(value, losses)).all()
 

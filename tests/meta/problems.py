@@ -5,8 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from l2l_keras.meta import BackPropagation, InnerState, Steps
-from l2l_keras.meta.meta_loss import window_loss
+from l2l_keras.meta import BackPropagation, InnerState, Steps, Windows
 from l2l_keras.rules import (
     NTMBFGS,
     CoordinatewiseLSTM,
@@ -185,7 +184,8 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
 
 def a_meta_loss(name="mean", step_weights="linear", unroll=4, initial=1.0):
     progress = np.arange(1, unroll + 1, dtype="float32") / unroll
-    return lambda losses: window_loss(name, step_weights, losses, initial, progress)
+    windows = Windows(unroll, name, step_weights)
+    return lambda losses: windows.loss(losses, initial, progress)
 
 
 def a_scale(task):

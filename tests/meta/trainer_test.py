@@ -17,7 +17,6 @@ from l2l_keras.meta import (
     Windows,
     schedule,
 )
-from l2l_keras.meta.meta_loss import window_loss
 from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
 from l2l_keras.tasks import KerasTask, Mixture, Quadratic
 
@@ -188,7 +187,7 @@ class TestFit:
             own = slice(start, start + 5)
             losses = numpy_descent(optimizee, 10)[own].astype("float32")
             initial = task.loss(*optimizee, ())[0]
-            expected.append(window_loss(meta_loss, step_weights, losses, initial, progress[own]))
+            expected.append(model.windows.loss(losses, initial, progress[own]))
         assert history["loss"] == [pytest.approx(np.mean(expected), rel=1e-4)]
 
     def test_the_meta_gradient_is_clipped_as_the_optimizer_says(self, eagerly):
@@ -515,15 +514,18 @@ class TestGroups:
         ({"horizon": (20, 10)}, r"`horizon` must be .*Received: horizon=\(20, 10\)"),
         ({"horizon": (5, 12)}, r"`horizon` must be .*Received: horizon=\(5, 12\)"),
         ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
-        ({"optimizees": 0}, "`optimizees` must be positive or None. Received: 0"),
-        ({"parallel": 0}, "`parallel` must be positive. Received: 0"),
-        ({"seed": -1}, "`seed` must be .*Received: -1"),
+        ({"optimizees": 0}, "`optimizees` must be positive or None. Received: optimizees=0"),
+        ({"parallel": 0}, "`parallel` must be positive. Received: parallel=0"),
+        ({"seed": -1}, "`seed` must be .*Received: seed=-1"),
         ({"unroll": 0}, "`unroll` must be positive. Received: unroll=0"),
-        ({"clip_norm": 0.0}, "`clip_norm` must be positive or None. Received: 0.0"),
-        ({"random_scale": -1.0}, "`random_scale` must .*Received: -1.0"),
-        ({"random_scale_of": "row"}, "`random_scale_of` must be one of .*Received: 'row'"),
-        ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: 'sum'"),
-        ({"step_weights": "no"}, "`step_weights` must be one of .*Received: 'no'"),
+        ({"clip_norm": 0.0}, "`clip_norm` must be positive or None. Received: clip_norm=0.0"),
+        ({"random_scale": -1.0}, "`random_scale` must .*Received: random_scale=-1.0"),
+        (
+            {"random_scale_of": "row"},
+            "must be one of .*Received: random_scale_of='row'",
+        ),
+        ({"meta_loss": "sum"}, "`meta_loss` must be one of .*'log'.*Received: meta_loss='sum'"),
+        ({"step_weights": "no"}, "`step_weights` must be one of .*Received: step_weights='no'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

@@ -97,12 +97,6 @@ def test_a_step_uses_the_weights_that_it_is_given(cls):
     assert np.abs(update - first_update(rule)).max() > 1e-6
 
 
-def test_scopes():
-    assert {cls.scope for cls in (CoordinatewiseLSTM, MomentumLSTM, RNNprop)} == {"element"}
-    assert {cls.scope for cls in (GlobalAveragingLSTM, NTMBFGS)} == {"model"}
-    assert TensorwiseLSTM.scope == "tensor"
-
-
 _SEQUENCE = "a non-empty sequence of positive integers"
 _PREPROCESSING = r"one of \['log_sign', 'none'\]"
 

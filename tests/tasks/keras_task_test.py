@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from l2l_keras.meta import BackPropagation, InnerLoop, MetaModel, Windows
+from l2l_keras.meta import BackPropagation, MetaModel, Windows
 from l2l_keras.rules import RNNprop
 from l2l_keras.tasks import KerasTask
 from l2l_keras.tasks.base import SPLITS
@@ -303,22 +303,11 @@ class TestMetaTraining:
         assert untrained["final_loss"] > 0.5
         assert history["val_final_loss"][-1] < 0.5 * untrained["final_loss"]
 
-    def test_the_inner_loop_carries_the_state(self):
-        task = conv_task()
-        loop = InnerLoop(RNNprop(units=(2,), seed=0), task)
-        _, inner = loop.start(*task.sample("train", 0), task.batch("train", KEY))
-        states = [inner.task_state]
-        for _ in range(2):
-            _, inner = loop.step(inner, task.batch("train", KEY))
-            states.append(inner.task_state)
-        for parts in zip(*states, strict=True):
-            assert len({tuple(part.numpy().ravel()) for part in parts}) == 3
-
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "`batch_size` must be positive. Received: 0"),
+        ({"batch_size": 0}, "`batch_size` must be positive. Received: batch_size=0"),
         (
             {"model_fn": lambda: keras.Sequential([layers.Dense(1)])},
             "must return a built keras.Model.* Received: <Sequential",

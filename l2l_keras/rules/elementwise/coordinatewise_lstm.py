@@ -42,6 +42,9 @@ class CoordinatewiseLSTM(LSTMRule):
     Source: Andrychowicz et al. (2016), section 2.1 and appendix A.
     """
 
+    averaged_units = 0
+    """How many units of each layer put out their mean over elements."""
+
     def __init__(
         self,
         units: Sequence[int] = (20, 20),
@@ -54,7 +57,9 @@ class CoordinatewiseLSTM(LSTMRule):
         self.preprocessing = preprocessing
         self.output_scale = float(output_scale)
         self._preprocess, inputs = get_preprocessing(preprocessing)
-        network = LSTMNetwork(inputs, 1, units, forget_bias=forget_bias, seed=seed)
+        network = LSTMNetwork(
+            inputs, 1, units, forget_bias=forget_bias, seed=seed, averaged_units=self.averaged_units
+        )
         super().__init__(network, name)
 
     def features(self, gradient: Tensor, state: State) -> tuple[Features, State]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import keras
 
-from l2l_keras.rules import arguments
 from l2l_keras.rules.elementwise.coordinatewise_lstm import CoordinatewiseLSTM
 
 
@@ -53,5 +52,5 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
+        self.averaged_units = averaged_units
         super().__init__(units, preprocessing, output_scale, forget_bias, seed, name)
-        self.averaged_units = arguments.averaged_units(averaged_units, self.units)

@@ -37,7 +37,9 @@ def forward(
     kernel = scale * ops.concatenate([weights.recurrent_kernel, weights.kernel], axis=1)
     bias = scale * ops.expand_dims(weights.bias, 1)
     activations = _tanh(ops.matmul(kernel, ops.concatenate([h, inputs])) + bias)
-    return *replay(activations, c), activations
+    i, f, g, o = _gates(activations)
+    c = f * c + i * g
+    return o * _tanh(c), c, activations
 
 
 def backward(
@@ -76,13 +78,6 @@ def backward(
     d_z = ops.matmul(ops.transpose(scale * kernel), d_pre)
     d_weights = LSTMWeights(d_kernel[:, units:], d_kernel[:, :units], d_bias)
     return d_weights, d_z[units:] if with_inputs else None, d_z[:units], d_c * f
-
-
-def replay(activations: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes the states after a step again, from its activations and the cell state before it."""
-    i, f, g, o = _gates(activations)
-    c = f * c + i * g
-    return o * _tanh(c), c
 
 
 def pack(activations: Tensor) -> Tensor:

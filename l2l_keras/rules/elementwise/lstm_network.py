@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from l2l_keras.rules import arguments
+from l2l_keras import arguments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.elementwise import lstm
 
@@ -46,7 +46,8 @@ def near_zero(seed: int | None) -> keras.initializers.Initializer:
 class LSTMNetwork(keras.layers.Layer):
     """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
 
-    h is the last layer's hidden state. `output_initializer` makes an initializer of W from a seed.
+    h is the last layer's hidden state. The first `averaged_units` units of each layer put out their
+    mean over elements. `output_initializer` makes an initializer of W from a seed.
     """
 
     def __init__(
@@ -58,14 +59,19 @@ class LSTMNetwork(keras.layers.Layer):
         output_initializer: Initializer = keras.initializers.GlorotUniform,
         forget_bias: float = 1.0,
         seed: int | None = None,
+        averaged_units: int = 0,
     ) -> None:
         units = tuple(units)
         valid = bool(units) and all(isinstance(u, int) and u > 0 for u in units)
         arguments.check(valid, "units", "a non-empty sequence of positive integers", units)
+        valid = isinstance(averaged_units, int) and 0 <= averaged_units <= min(units)
+        expected = f"an integer from 0 to {min(units)} (units={units})"
+        arguments.check(valid, "averaged_units", expected, averaged_units)
         super().__init__(name="network", dtype="float32")
         self.units = units
         self.forget_bias = float(forget_bias)
         self.seed = seed
+        self.averaged_units = averaged_units
         self._activation = activation
         seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
         self._layer_weights = []
@@ -100,19 +106,16 @@ class LSTMNetwork(keras.layers.Layer):
         cells = ops.split(state, stops)[1::2]
         return ops.mean(ops.cast(ops.abs(ops.concatenate(cells)) > 2.0, "float32"))
 
-    def forward(
-        self, inputs: Tensor, state: State, averaged_units: int = 0
-    ) -> tuple[Tensor, State, State]:
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State, State]:
         """Returns the outputs `[outputs, n]`, the next state, and each layer's gate activations.
 
-        The state is h and c of each layer, `[units, n]`. The first `averaged_units` units of each
-        layer put out their mean over elements.
+        The state is h and c of each layer, `[units, n]`.
         """
         new_state: list[Tensor] = []
         all_activations = []
         for weights, h, c in zip(self._tensors(), state[::2], state[1::2], strict=True):
             h, c, activations = lstm.forward(weights, inputs, h, c)
-            inputs = _average_first(h, averaged_units)
+            inputs = self._average_first(h)
             new_state += [inputs, c]
             all_activations.append(activations)
         return self.outputs(tuple(new_state)), tuple(new_state), tuple(all_activations)
@@ -121,14 +124,6 @@ class LSTMNetwork(keras.layers.Layer):
         """Returns the outputs `[outputs, n]` of the step that led to a state."""
         bias = ops.expand_dims(self._output_bias, 1)
         return self._activation.function(ops.matmul(self._output_kernel, state[-2]) + bias)
-
-    def replay(self, state: State, activations: State, averaged_units: int = 0) -> State:
-        """Computes the state after a step again, from `activations` and the `state` before it."""
-        new_state: list[Tensor] = []
-        for layer_activations, c in zip(activations, state[1::2], strict=True):
-            h, c = lstm.replay(layer_activations, c)
-            new_state += [_average_first(h, averaged_units), c]
-        return tuple(new_state)
 
     def backward(
         self,
@@ -140,7 +135,6 @@ class LSTMNetwork(keras.layers.Layer):
         d_outputs: Tensor,
         d_new_state: State,
         with_inputs: bool,
-        averaged_units: int = 0,
     ) -> tuple[list[Tensor], Tensor | None, State]:
         """Computes the vector-Jacobian product of `forward`; see `SplitRule.backward`."""
         d_outputs = d_outputs * self._activation.derivative(outputs)
@@ -160,7 +154,7 @@ class LSTMNetwork(keras.layers.Layer):
                 new_state[2 * layer + 1],
                 activations[layer],
                 # A mean over elements is a symmetric linear map: its own transpose.
-                _average_first(d_h + d_above, averaged_units),
+                self._average_first(d_h + d_above),
                 d_c,
                 with_inputs=with_inputs or layer > 0,
             )
@@ -175,13 +169,13 @@ class LSTMNetwork(keras.layers.Layer):
             for layer in self._layer_weights
         ]
 
-
-def _average_first(hidden: Tensor, count: int) -> Tensor:
-    """Averages the first `count` rows of `[units, n]` over elements."""
-    if not count:
-        return hidden
-    mean = ops.mean(hidden[:count], axis=1, keepdims=True)
-    return ops.concatenate([ops.broadcast_to(mean, hidden[:count].shape), hidden[count:]])
+    def _average_first(self, hidden: Tensor) -> Tensor:
+        """Averages the first `averaged_units` rows of `[units, n]` over elements."""
+        if not self.averaged_units:
+            return hidden
+        first, others = hidden[: self.averaged_units], hidden[self.averaged_units :]
+        mean = ops.mean(first, axis=1, keepdims=True)
+        return ops.concatenate([ops.broadcast_to(mean, first.shape), others])
 
 
 def _initial_bias(shape: tuple[int, ...], dtype: Any = None, *, forget_bias: float) -> Tensor:

@@ -25,9 +25,6 @@ class LSTMRule(SplitRule):
     computes its inputs and the gains (`features`).
     """
 
-    averaged_units = 0
-    """How many units of each layer put out their mean over elements."""
-
     def __init__(self, network: LSTMNetwork, name: str | None) -> None:
         super().__init__(name=name)
         self._lstm = network
@@ -43,21 +40,14 @@ class LSTMRule(SplitRule):
 
     def network(self, features: Features, state: State) -> tuple[Tensor, State]:
         """See `SplitRule.network`."""
-        outputs, state, _ = self._lstm.forward(features.inputs, state, self.averaged_units)
+        outputs, state, _ = self._lstm.forward(features.inputs, state)
         return ops.sum(features.gains * outputs, axis=0), state
 
     def forward(self, features: Features, state: State) -> tuple[Tensor, State, State]:
         """See `SplitRule.forward`; the cache is the gates of the LSTM."""
-        outputs, state, activations = self._lstm.forward(
-            features.inputs, state, self.averaged_units
-        )
+        outputs, state, activations = self._lstm.forward(features.inputs, state)
         update = ops.sum(features.gains * outputs, axis=0)
         return update, state, tuple(lstm.pack(layer) for layer in activations)
-
-    def replay(self, state: State, cache: State) -> State:
-        """See `SplitRule.replay`."""
-        activations = tuple(lstm.unpack(layer) for layer in cache)
-        return self._lstm.replay(state, activations, self.averaged_units)
 
     def backward(
         self,
@@ -80,7 +70,6 @@ class LSTMRule(SplitRule):
             features.gains * d_update,
             d_new_state,
             with_inputs=with_features,
-            averaged_units=self.averaged_units,
         )
         d_features = Features(d_inputs, d_update * outputs) if with_features else None
         return d_weights, d_features, d_state

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from keras import ops
 
-from l2l_keras.rules import arguments
+from l2l_keras import arguments
 from l2l_keras.rules.base import Tensor
 
 
@@ -33,5 +33,4 @@ PREPROCESSING = {
 
 def get_preprocessing(name: str) -> tuple[Callable[[Tensor], Tensor], int]:
     """Returns one of `PREPROCESSING`."""
-    arguments.check(name in PREPROCESSING, "preprocessing", f"one of {sorted(PREPROCESSING)}", name)
-    return PREPROCESSING[name]
+    return PREPROCESSING[arguments.one_of("preprocessing", name, PREPROCESSING)]

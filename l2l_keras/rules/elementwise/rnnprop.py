@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from l2l_keras.rules import arguments, moments
+from l2l_keras import arguments
+from l2l_keras.rules import moments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.elementwise.lstm_network import TANH, LSTMNetwork
 from l2l_keras.rules.elementwise.lstm_rule import Features, LSTMRule
@@ -31,9 +32,7 @@ class RNNprop(LSTMRule):
         beta_1: Decay of the average of gradients. Defaults to the paper's 0.95.
         beta_2: Decay of the average of their squares. Defaults to the paper's 0.95.
         epsilon: Added to √v̂. Defaults to 1e-8.
-        forget_bias: Initial bias of the forget gates. Defaults to 1.
-        seed: Seed of the initial weights, an integer or None for fresh ones.
-        name: Name of the layer.
+        forget_bias, seed, name: See `CoordinatewiseLSTM`.
 
     Raises:
         ValueError: If an argument is not as described.

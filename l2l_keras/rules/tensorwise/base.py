@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from l2l_keras.rules.base import State, Tensor, UpdateRule
-from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
+from l2l_keras.rules.base import Shape, State, Tensor, UpdateRule
+from l2l_keras.rules.tensorwise.tensors import Tensors
 
 
 class TensorwiseRule(UpdateRule):
@@ -97,7 +97,6 @@ class TensorwiseRule(UpdateRule):
         Returns:
             `matrix_direction_count` arrays `[count, size]`.
         """
-        del state, shape
         return []
 
     @abc.abstractmethod
@@ -124,7 +123,6 @@ class TensorwiseRule(UpdateRule):
         Returns:
             The updates, float32 `[count, size]`, zeros for zeros; by default, the sums.
         """
-        del shape
         return sums
 
     @property

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
-from l2l_keras.rules.base import Tensor
-from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
+from l2l_keras.rules.base import Shape, Tensor
+from l2l_keras.rules.tensorwise.tensors import Tensors
 
 TINY = 1e-12
 """Gradients with a smaller RMS count as zero."""

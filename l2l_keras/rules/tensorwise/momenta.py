@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from l2l_keras.rules import arguments
+from l2l_keras import arguments
 from l2l_keras.rules.base import Tensor
 from l2l_keras.rules.moments import bias_correction
 from l2l_keras.rules.tensorwise.features import TINY

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from keras import ops
 
-from l2l_keras.rules.base import Tensor
-from l2l_keras.rules.tensorwise.tensors import Shape
+from l2l_keras.rules.base import Shape, Tensor
 
 # Larger matrices are cut into blocks of so many rows or columns: a weight costs 20 multiplications
 # for each row of its block.

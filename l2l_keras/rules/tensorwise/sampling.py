@@ -11,9 +11,7 @@ import math
 
 from keras import ops
 
-from l2l_keras.rules.base import Tensor
-
-Shape = tuple[int, ...]
+from l2l_keras.rules.base import Shape, Tensor
 
 LARGE = 2**13
 """Tensors of more elements than this are sampled."""

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from l2l_keras.rules.base import Tensor
+from l2l_keras.rules.base import Shape, Tensor
 from l2l_keras.rules.tensorwise.sampling import sample
-
-Shape = tuple[int, ...]
 
 # Names of Keras' variables of which an example looks up rows.
 _EMBEDDINGS = ("embeddings", "lora_embeddings_a")

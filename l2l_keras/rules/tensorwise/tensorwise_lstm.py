@@ -10,15 +10,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from l2l_keras.rules import arguments
-from l2l_keras.rules.base import Tensor
+from l2l_keras import arguments
+from l2l_keras.rules.base import Shape, Tensor
 from l2l_keras.rules.elementwise.lstm_network import LSTMNetwork, near_zero
 from l2l_keras.rules.tensorwise import step_sizes
 from l2l_keras.rules.tensorwise.base import TensorwiseRule
 from l2l_keras.rules.tensorwise.features import input_count, lstm_inputs, rms
 from l2l_keras.rules.tensorwise.momenta import Momenta
 from l2l_keras.rules.tensorwise.orthogonal import orthogonal_factor, whiten_rows
-from l2l_keras.rules.tensorwise.tensors import Shape, Tensors
+from l2l_keras.rules.tensorwise.tensors import Tensors
 
 # Arguments of earlier versions, with the values that still mean the same rule.
 _REMOVED_ARGUMENTS = {"weight_decay": 0.0, "normalize_update": False, "relative_scale": False}
@@ -218,7 +218,9 @@ class TensorwiseLSTM(TensorwiseRule):
         gram = gram[:-1, :-1]
         inputs = lstm_inputs(gram, scales, log_rate, relative_step, steps, hidden, tensors)
         outputs, (hidden, cell), _ = self._network.forward(inputs, (hidden, cell))
-        mix = (outputs[:-2] + ops.convert_to_tensor(self._nominal_mix())) * scales
+        nominal = np.zeros((self._directions - 1, 1), "float32")
+        nominal[self.matrix_direction_count] = self.nominal
+        mix = (outputs[:-2] + ops.convert_to_tensor(nominal)) * scales
         mix_rms = rms(ops.einsum("it,ijt,jt->t", mix, gram[:-1, :-1], mix)[None])
         weight_rms = rms(gram[-1:, -1])
 
@@ -262,9 +264,3 @@ class TensorwiseLSTM(TensorwiseRule):
         relative, gradient, momenta = self._momenta.scales(rms(gram[-1:, -1]), steps)
         matrices = [relative[index] for index in self.orthogonal]
         return ops.concatenate([*matrices, *relative, gradient, *momenta])
-
-    def _nominal_mix(self) -> np.ndarray:
-        """Returns what is added to the LSTM's mix, `[k, 1]`."""
-        nominal = np.zeros((self._directions - 1, 1), "float32")
-        nominal[self.matrix_direction_count] = self.nominal
-        return nominal

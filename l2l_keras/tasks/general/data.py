@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_keras.tasks.base import SPLITS
-from l2l_keras.tasks.paper.images import average, embedded_digits, load_images
+from l2l_keras.tasks.paper.images import embedded_digits, load_images
 
 Array = np.ndarray
 Data = dict[Any, tuple[Any, Any]]
@@ -24,7 +24,10 @@ _MNIST = {"train": "train[:30000]", "validation": "train[30000:45000]", "test": 
 
 
 class DigitImages:
-    """scikit-learn's digits and MNIST, each read when it is first used; pixels are from 0 to 1."""
+    """scikit-learn's digits and MNIST, each read when it is first used; pixels are from 0 to 1.
+
+    MNIST's images are tensors, which tasks share instead of copying.
+    """
 
     def __init__(self, data_dir: str | None, download: bool) -> None:
         self._data_dir = data_dir
@@ -38,12 +41,12 @@ class DigitImages:
     @functools.cached_property
     def mnist(self) -> Data:
         """MNIST, `[examples, 28, 28]`, and its labels."""
-        return self._pooled(1)
+        return _scaled(self._bytes)
 
     @functools.cached_property
     def small_mnist(self) -> Data:
         """MNIST with squares of 2×2 pixels averaged, `[examples, 14, 14]`, and its labels."""
-        return self._pooled(2)
+        return _scaled({split: (halved(x), y) for split, (x, y) in self._bytes.items()})
 
     @functools.cached_property
     def pixels(self) -> Data:
@@ -54,20 +57,19 @@ class DigitImages:
     @functools.cached_property
     def sums(self) -> Data:
         """Pairs of images `[examples, 14, 28]`, and the last digit of the sum of their labels."""
-        return _as_tensors(digit_sums(self.small_mnist))
+        return {s: (tf.constant(x), y) for s, (x, y) in digit_sums(self.small_mnist).items()}
 
     @functools.cached_property
     def _bytes(self) -> Data:
-        return load_images("mnist", _MNIST, self._data_dir, self._download)
-
-    def _pooled(self, pool: int) -> Data:
-        pooled = {split: (average(x, pool)[..., 0], y) for split, (x, y) in self._bytes.items()}
-        return _as_tensors({s: (x.astype("float32") / 255.0, y) for s, (x, y) in pooled.items()})
+        images = load_images("mnist", _MNIST, self._data_dir, self._download)
+        return {split: (x[..., 0], y) for split, (x, y) in images.items()}
 
 
-def with_channels(images: Data) -> Data:
-    """Returns images with an axis of one channel."""
-    return {split: (tf.expand_dims(x, -1), y) for split, (x, y) in images.items()}
+def halved(images: Array) -> Array:
+    """Averages 2×2 squares of pixels of images `[examples, height, width]`, and rounds."""
+    count, height, width = images.shape
+    squares = images.reshape(count, height // 2, 2, width // 2, 2)
+    return squares.mean(axis=(2, 4)).round()
 
 
 def digit_sums(images: Data, sign: int = 1) -> Data:
@@ -312,9 +314,9 @@ def ratings(users: int, items: int, count: int = 15000) -> Data:
     return _split(x, rating.astype("float32")[:, None])
 
 
-def _as_tensors(data: Data) -> Data:
-    """Returns examples as tensors, which tasks share instead of copying."""
-    return {split: (tf.constant(x), y) for split, (x, y) in data.items()}
+def _scaled(images: Data) -> Data:
+    """Maps pixels from 0 to 255 to float32 from 0 to 1."""
+    return {s: (tf.constant(x.astype("float32") / 255.0), y) for s, (x, y) in images.items()}
 
 
 def _split(x: Array, y: Array) -> Data:

@@ -32,7 +32,6 @@ from l2l_keras.tasks.general.data import (
     teacher,
     text,
     textures,
-    with_channels,
     word_bags,
 )
 from l2l_keras.tasks.general.models import (
@@ -141,12 +140,12 @@ TRAINING_TASKS: dict[str, MakeTask] = {
     "textures": lambda _: classifier(mlp(56, 40), label_noise(textures(8, 22), 0.2), 32),
     "regions": lambda _: classifier(mlp(24, 24), regions(4), 16),
     "correlated": lambda _: regressor(mlp(), correlated(), 32),
-    "convolutions": lambda images: classifier(convnet((6, 12)), with_channels(images.digits), 32),
+    "convolutions": lambda images: classifier(convnet((6, 12)), images.digits, 32),
     "normalised_convolutions": lambda images: classifier(
-        convnet((6, 12), BatchNormalization), with_channels(images.digits), 16
+        convnet((6, 12), BatchNormalization), images.digits, 16
     ),
     "strided_convolutions": lambda images: classifier(
-        convnet((8, 12), strides=2), with_channels(images.small_mnist), 16
+        convnet((8, 12), strides=2), images.small_mnist, 16
     ),
     "transformer": lambda _: classifier(transformer(32, heads=4), markov_chain(24, 12), 8),
     "wide_transformer": lambda _: classifier(transformer(96, heads=4), markov_chain(24, 12), 4),
@@ -167,7 +166,7 @@ TRAINING_TASKS: dict[str, MakeTask] = {
     "text_gru": lambda _: classifier(token_rnn(GRU, 48, embedding=16), text(25, 16), 32),
     "sums": lambda images: classifier(mlp(128, 64, dropout=0.1), images.sums, 32),
     "sums_of_convolutions": lambda images: classifier(
-        convnet((8, 12, 16), BatchNormalization, strides=2), with_channels(images.sums), 32
+        convnet((8, 12, 16), BatchNormalization, strides=2), images.sums, 32
     ),
     "deep_teacher": lambda _: regressor(mlp(96, 64), teacher(24, 2, 60000, depth=3), 32),
     "bag": lambda _: classifier(bag_of_words(16), word_bags(200, 4), 64, classes=200),
@@ -217,7 +216,7 @@ VALIDATION_TASKS: dict[str, MakeTask] = {
     "many_inputs": lambda _: regressor(mlp(64, 32), teacher(3000, 3, 3000), 32),
     "linear_kinds": _classes((), (4, 16), 32),
     "images": lambda images: classifier(
-        convnet((12, 12, 24), BatchNormalization), with_channels(images.small_mnist), 32
+        convnet((12, 12, 24), BatchNormalization), images.small_mnist, 32
     ),
     "attention": lambda _: classifier(transformer(24, heads=3), markov_chain(40, 10), 32),
     "memory": lambda _: classifier(token_rnn(GRU, 32, embedding=12), markov_chain(40, 10), 16),
@@ -233,7 +232,7 @@ VALIDATION_TASKS: dict[str, MakeTask] = {
     ),
     "differences": lambda images: classifier(
         convnet((12, 16, 24), BatchNormalization, strides=2),
-        with_channels(digit_sums(images.small_mnist, sign=-1)),
+        digit_sums(images.small_mnist, sign=-1),
         64,
     ),
     "words": lambda _: classifier(bag_of_words(12), word_bags(300, 3), 32, classes=300),

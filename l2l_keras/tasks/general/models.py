@@ -6,6 +6,7 @@ most cases, its activation function.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,13 +81,14 @@ def mlp(
 def convnet(
     filters: Sequence[int], norm: MakeLayer | None = None, strides: int = 1
 ) -> Architecture:
-    """Returns networks of 3×3 convolutions, one for each entry of `filters`.
+    """Returns networks of 3×3 convolutions of gray images, one for each entry of `filters`.
 
     With `strides` of 1, the first and the last feature maps are pooled.
     """
 
     def make(shape: tuple[int, ...], outputs: int) -> keras.Model:
-        x = inputs = keras.Input(shape)
+        inputs = keras.Input(shape)
+        x = layers.Reshape((*shape, 1))(inputs)
         activation = _random_activation()
         for index, count in enumerate(filters):
             x = Convolution(count, 3, strides, use_bias=not norm)(x)
@@ -157,7 +159,6 @@ def matrix_factorization(rows: int, rank: int) -> Architecture:
     """Returns models of ratings as inner products of two of `rows` embeddings, of size `rank`."""
 
     def make(shape: tuple[int, ...], outputs: int) -> keras.Model:
-        del outputs  # One.
         inputs = keras.Input(shape, dtype="int32")
         factors = layers.Embedding(rows, rank)(inputs)
         return keras.Model(inputs, ops.sum(ops.prod(factors, axis=1), axis=-1, keepdims=True))
@@ -173,17 +174,15 @@ def classifier(
     return _task(architecture, data, batch_size, cross_entropy(), classes)
 
 
-def logistic(architecture: Architecture, data: Any, batch_size: int) -> KerasTask:
-    """Returns a task with targets from 0 to 1: the loss is the binary cross-entropy of logits."""
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    return regressor(architecture, data, batch_size, loss)
-
-
 def regressor(
     architecture: Architecture, data: Any, batch_size: int, loss: Any = "mean_squared_error"
 ) -> KerasTask:
     """Returns a task with float targets `[examples, outputs]`."""
     return _task(architecture, data, batch_size, loss, data["train"][1].shape[-1])
+
+
+logistic = functools.partial(regressor, loss=keras.losses.BinaryCrossentropy(from_logits=True))
+"""As `regressor`, with targets from 0 to 1: the loss is the binary cross-entropy of logits."""
 
 
 def _task(

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from l2l_keras import arguments
 from l2l_keras.tasks.keras_task import KerasTask
 from l2l_keras.tasks.paper.images import cross_entropy, embedded_digits, load_images, scale_pixels
 
@@ -95,10 +96,8 @@ def _task(
     transform: Callable[[Any, Any], Any] | None = None,
 ) -> KerasTask:
     """Returns the task of classifying the images of some labels."""
-    if len(set(labels)) < max(2, len(labels)) or not set(labels) <= set(LABELS):
-        raise ValueError(
-            f"`labels` must be two or more different labels from 0 to 9. Received: {labels}"
-        )
+    valid = len(set(labels)) >= max(2, len(labels)) and set(labels) <= set(LABELS)
+    arguments.check(valid, "labels", "two or more different labels from 0 to 9", labels)
     if not filters or any(not isinstance(count, int) or count < 1 for count in (*filters, units)):
         received = f"Received: filters={filters}, units={units}"
         raise ValueError(f"`filters` and `units` must be positive integers. {received}")

@@ -53,7 +53,6 @@ def mnist_mlp(
     data_dir: str | None = None,
     download: bool = True,
     batch_size: int = 128,
-    pool: int = 1,
 ) -> KerasTask:
     """Returns the paper's task of classifying MNIST with a multilayer perceptron.
 
@@ -64,8 +63,6 @@ def mnist_mlp(
         data_dir: Folder of TensorFlow Datasets. Defaults to that library's own.
         download: Whether to download MNIST if it is missing. Defaults to True.
         batch_size: Examples in a minibatch. Defaults to 128.
-        pool: Side of the squares of pixels to average, a divisor of 28. Smaller images make
-            cheaper optimizees, for a first stage of meta-training. Defaults to 1.
 
     Returns:
         A `KerasTask` with cross-entropy as its loss. Training optimizees see the first 50,000
@@ -73,7 +70,7 @@ def mnist_mlp(
 
     Raises:
         FileNotFoundError: If MNIST is neither in `data_dir` nor downloaded.
-        ValueError: If `pool` is not a divisor of 28, or `layers` is not as described.
+        ValueError: If `layers` is not as described.
 
     Example:
         >>> l2l_keras.tasks.mnist_mlp().size  # doctest: +SKIP
@@ -81,21 +78,9 @@ def mnist_mlp(
 
     Source: Andrychowicz et al. (2016), section 3.2.
     """
-    if pool < 1 or 28 % pool:
-        raise ValueError(f"`pool` must be a divisor of 28. Received: {pool}")
     parts = {"train": "train[:50000]", "validation": "train[50000:]", "test": "test"}
     data = load_images("mnist", parts, data_dir, download)
-    data = {split: (average(images, pool), labels) for split, (images, labels) in data.items()}
     return image_mlp(data, layers, activation, batch_size, name="mnist_mlp")
-
-
-def average(images: np.ndarray, pool: int) -> np.ndarray:
-    """Averages squares of pixels of images `[examples, height, width, channels]`, and rounds."""
-    if pool == 1:
-        return images
-    count, height, width, channels = images.shape
-    squares = images.reshape(count, height // pool, pool, width // pool, pool, channels)
-    return squares.mean(axis=(2, 4)).round().astype(images.dtype)
 
 
 def embedded_digits() -> Data:

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras import arguments
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, split_seed
 from l2l_keras.tasks.paper import pictures
 from l2l_keras.tasks.paper.vgg import feature_network
 
-_PREPROCESSING = ("caffe", "torch")
 _NOISE = 0.05  # Standard deviation of the initial noise, RGB in [0, 1].
 # RGB of θ = 0, and the RGB that θ = 1 adds.
 _GRAY, _UNIT = 0.5, 4.0
@@ -101,14 +101,10 @@ class NeuralArt(Task):
         style_weight: float = 1.0,
         variation_weight: float = 3.0,
     ) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"`size` must be a positive integer. Received: {size!r}")
-        if preprocessing not in _PREPROCESSING:
-            raise ValueError(
-                f"`preprocessing` must be one of {_PREPROCESSING}. Received: {preprocessing!r}"
-            )
-        if not isinstance(style_layers, (list, tuple)) or not style_layers:
-            raise ValueError(f"`style_layers` must be a list of layers. Received: {style_layers!r}")
+        arguments.check(isinstance(size, int) and size > 0, "size", "a positive integer", size)
+        arguments.one_of("preprocessing", preprocessing, ("caffe", "torch"))
+        valid = isinstance(style_layers, (list, tuple)) and len(style_layers) > 0
+        arguments.check(valid, "style_layers", "a list of layers", style_layers)
         self.loss_weights = Terms(content_weight, style_weight, variation_weight)
         if min(self.loss_weights) < 0 or max(self.loss_weights) <= 0:
             raise ValueError(
@@ -162,7 +158,6 @@ class NeuralArt(Task):
 
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes the weighted sum of the three losses; see `Task.loss`."""
-        del batch
         terms = self.terms(parameters, state)
         weighted = [weight * term for weight, term in zip(self.loss_weights, terms, strict=True)]
         return tf.reshape(tf.add_n(weighted), (1,)), state
@@ -177,11 +172,6 @@ class NeuralArt(Task):
             style=tf.add_n(styles) / len(styles),
             variation=_total_variation(pixels),
         )
-
-    def to_parameters(self, image: np.ndarray) -> Tensor:
-        """Returns the parameters, float32 `[size]`, of a picture, uint8 `[side, side, 3]`."""
-        pixels = np.asarray(image, "float32") / 255.0
-        return tf.constant((pixels.ravel() - _GRAY) / _UNIT, "float32")
 
     def to_image(self, parameters: Tensor) -> np.ndarray:
         """Returns the picture, uint8 `[side, side, 3]`, of parameters; colors are clipped."""

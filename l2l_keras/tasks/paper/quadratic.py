@@ -7,19 +7,16 @@ import math
 
 import tensorflow as tf
 
+from l2l_keras import arguments
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, split_seed
-
-_DRAWS = {"normal": tf.random.stateless_normal, "uniform": tf.random.stateless_uniform}
 
 
 class Quadratic(Task):
-    """f(θ) = ‖Wθ − y‖², with W `[dimension, dimension]` and y `[dimension]` drawn at random.
+    """f(θ) = ‖Wθ − y‖², with W `[dimension, dimension]` and y `[dimension]` from N(0, 1).
 
     Args:
         dimension: Parameters of one function. Defaults to 10.
         functions: Independent functions, each following its own gradient. Defaults to 128.
-        draw: Distribution of the entries of W and y: `"normal"` (the default, the paper's) for
-            N(0, 1), or `"uniform"` for [0, 1), as in the paper's published code.
         initial_scale: Standard deviation of θ_0, or a pair `(low, high)` between which it is drawn
             log-uniformly for each function. Defaults to 0.01.
         condition: Condition number of the Hessian 2 WᵀW, the same for all functions: the singular
@@ -46,29 +43,20 @@ class Quadratic(Task):
         self,
         dimension: int = 10,
         functions: int = 128,
-        draw: str = "normal",
         initial_scale: float | tuple[float, float] = 0.01,
         condition: float | None = None,
     ) -> None:
-        if dimension < 1 or functions < 1:
-            raise ValueError(
-                "`dimension` and `functions` must be positive. "
-                f"Received: dimension={dimension}, functions={functions}"
-            )
-        if draw not in _DRAWS:
-            raise ValueError(f"`draw` must be one of {sorted(_DRAWS)}. Received: {draw!r}")
+        arguments.positive("dimension", dimension)
+        arguments.positive("functions", functions)
         self.dimension = dimension
         self.functions = functions
-        self.draw = draw
         scales = (initial_scale,) * 2 if isinstance(initial_scale, (int, float)) else initial_scale
-        if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-            raise ValueError(
-                "`initial_scale` must be a positive number or a pair of them, the lower one first. "
-                f"Received: {initial_scale}"
-            )
+        valid = len(scales) == 2 and 0 < scales[0] <= scales[1]
+        expected = "a positive number or a pair of them, the lower one first"
+        arguments.check(valid, "initial_scale", expected, initial_scale)
         self.initial_scale = tuple(float(scale) for scale in scales)
-        if condition is not None and condition < 1.0:
-            raise ValueError(f"`condition` must be at least 1. Received: {condition}")
+        valid = condition is None or condition >= 1.0
+        arguments.check(valid, "condition", "at least 1", condition)
         self.condition = condition
 
     @property
@@ -83,13 +71,13 @@ class Quadratic(Task):
     @functools.partial(tf.function, autograph=False)
     def _draw(self, key: Tensor) -> tuple[Tensor, Nest]:
         keys = tf.random.split(key, 4)
-        draw = _DRAWS[self.draw]
+        draw = tf.random.stateless_normal
         w = self._conditioned(draw((self.functions, self.dimension, self.dimension), keys[0]))
         y = draw((self.functions, self.dimension), keys[1])
         low, high = (math.log(scale) for scale in self.initial_scale)
         uniform = tf.random.stateless_uniform((self.functions, 1), keys[2])
         scale = tf.exp(low + (high - low) * uniform)
-        parameters = scale * tf.random.stateless_normal(y.shape, keys[3])
+        parameters = scale * draw(y.shape, keys[3])
         return tf.reshape(parameters, (self.size,)), (w, y)
 
     def _conditioned(self, w: Tensor) -> Tensor:
@@ -104,14 +92,12 @@ class Quadratic(Task):
 
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes ‖Wθ − y‖² of every function; see `Task.loss`."""
-        del batch
         return tf.reduce_sum(tf.square(self._residuals(parameters, state)), axis=1), state
 
     def loss_and_gradient(
         self, parameters: Tensor, state: Nest, batch: Nest
     ) -> tuple[Tensor, Tensor, Nest]:
         """Computes losses and 2 Wᵀ(Wθ − y); see `Task.loss_and_gradient`."""
-        del batch
         residuals = self._residuals(parameters, state)
         gradient = 2.0 * tf.linalg.matvec(state[0], residuals, transpose_a=True)
         losses = tf.reduce_sum(tf.square(residuals), axis=1)

@@ -55,15 +55,11 @@ def _vgg16(weights: str | None) -> keras.Model:
         error_type = FileNotFoundError if weights == "imagenet" else ValueError
         raise error_type(f"The weights {weights!r} of VGG16 could not be read: {reason}") from error
     if weights is None:
-        _set_random_weights(vgg)
+        # The variance of He et al., and always the same kernels.
+        generator = np.random.default_rng(0)
+        for layer in vgg.layers:
+            if isinstance(layer, keras.layers.Conv2D):
+                fan_in = np.prod(layer.kernel.shape[:3])
+                kernel = generator.normal(scale=np.sqrt(2 / fan_in), size=layer.kernel.shape)
+                layer.set_weights([kernel, np.zeros(layer.bias.shape)])
     return vgg
-
-
-def _set_random_weights(network: keras.Model) -> None:
-    """Draws kernels with the variance of He et al., always the same ones."""
-    generator = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            fan_in = np.prod(layer.kernel.shape[:3])
-            kernel = generator.normal(scale=np.sqrt(2 / fan_in), size=layer.kernel.shape)
-            layer.set_weights([kernel, np.zeros(layer.bias.shape)])

@@ -19,7 +19,8 @@ from tests.rules.elementwise.numpy_lstm import randomize
     st.integers(0, 1000),
 )
 def test_backward_is_the_derivative_of_forward(units, activation, averaged_units, n, seed):
-    network = randomize(LSTMNetwork(3, 2, units, activation), seed)
+    network = LSTMNetwork(3, 2, units, activation, averaged_units=averaged_units)
+    randomize(network, seed)
     random = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -30,16 +31,16 @@ def test_backward_is_the_derivative_of_forward(units, activation, averaged_units
     weights = [w.value for w in network.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch((inputs, state))
-        outputs, new_state, activations = network.forward(inputs, state, averaged_units)
+        outputs, new_state, activations = network.forward(inputs, state)
     expected = tape.gradient(
         (outputs, new_state), (weights, inputs, state), output_gradients=(d_outputs, d_state)
     )
     arguments = (inputs, state, new_state, activations, outputs, d_outputs, d_state)
-    actual = network.backward(*arguments, with_inputs=True, averaged_units=averaged_units)
+    actual = network.backward(*arguments, with_inputs=True)
     for part, other in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         scale = max(np.abs(other).max(), 0.1)
         np.testing.assert_allclose(part, other, rtol=1e-4, atol=1e-4 * scale)
-    _, d_inputs, _ = network.backward(*arguments, with_inputs=False, averaged_units=averaged_units)
+    _, d_inputs, _ = network.backward(*arguments, with_inputs=False)
     assert d_inputs is None
 
 

@@ -66,7 +66,7 @@ def test_backward_is_the_derivative_of_forward(make, units, n):
 
 
 @every_rule
-def test_step_and_replay_agree_with_forward(make):
+def test_step_agrees_with_forward(make):
     rule = randomize(make(units=(4, 3)))
     gradient, state = after_two_steps(rule)
     update, new_state = rule.step(gradient, state)
@@ -77,27 +77,8 @@ def test_step_and_replay_agree_with_forward(make):
     features, feature_state = rule.features(gradient, feature_state)
     expected, new_network_state, cache = rule.forward(features, network_state)
     assert_close((update, new_state), (expected, (*new_network_state, *feature_state)), 0.0)
-    replayed = rule.replay(network_state, cache)
-    for part, expected_part in zip(replayed, new_network_state, strict=True):
-        # An error of 1.5e-5 in each of three gates.
-        np.testing.assert_allclose(part, expected_part, atol=1e-4)
     # Two bytes for each gate: a fraction of the states and gates themselves.
     assert sum(part.dtype.size * part.shape[0] for part in cache) == 2 * 4 * sum(rule.units)
-
-
-@every_rule
-def test_a_zero_gradient_has_a_finite_update_and_finite_derivatives(make):
-    rule = make(units=(4, 3), seed=0)
-    gradient = tf.zeros(3)
-    with tf.GradientTape() as tape:
-        tape.watch(gradient)
-        state = rule.initial_state(3)
-        for _ in range(3):
-            update, state = rule.step(gradient, state)
-    derivatives = tape.gradient(update, [gradient, *(w.value for w in rule.trainable_variables)])
-    assert np.isfinite(update).all()
-    assert all(np.isfinite(d).all() for d in derivatives)
-    assert np.abs(derivatives[0]).max() > 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from l2l_keras.rules.elementwise.preprocessing import get_preprocessing, log_sign
+from l2l_keras.rules.elementwise.preprocessing import log_sign
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,6 @@ from l2l_keras.rules.elementwise.preprocessing import get_preprocessing, log_sig
 def test_log_sign_has_the_values_of_the_paper(gradient, features):
     actual = np.asarray(log_sign(ops.array([gradient], "float32")))
     np.testing.assert_allclose(actual[:, 0], features, rtol=1e-5, atol=1e-6)
-
-
-def test_none_is_the_gradient():
-    function, features = get_preprocessing("none")
-    np.testing.assert_array_equal(function(ops.array([1.0, -3.0, 0.0])), [[1.0, -3.0, 0.0]])
-    assert features == 1
 
 
 if __name__ == "__main__":

@@ -134,6 +134,12 @@ def test_a_text_has_few_frequent_and_many_rare_words():
     assert counts[25:].sum() > 0.1
 
 
+def test_squares_of_pixels_are_averaged():
+    images = np.arange(48, dtype="uint8").reshape(2, 4, 6)
+    # The mean of 0, 1, 6 and 7 is 3.5, which is rounded to the even number.
+    np.testing.assert_array_equal(data.halved(images)[0], [[4, 6, 8], [16, 18, 20]])
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_pairs_of_digits_are_labeled_with_the_last_digit_of_their_sum(sign):
     labels = np.tile(np.arange(10, dtype="int32"), 30)

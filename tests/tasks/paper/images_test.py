@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from l2l_keras.tasks import digits_mlp, image_mlp, mnist_mlp
 from l2l_keras.tasks.base import SPLITS
 from l2l_keras.tasks.paper import images as module
-from l2l_keras.tasks.paper.images import average, load_images
+from l2l_keras.tasks.paper.images import load_images
 
 KEY = tf.constant([3, 4])
 DATA_DIR = os.environ.get("L2L_KERAS_DATA_DIR")
@@ -99,20 +99,11 @@ def test_pixels_are_stored_as_bytes_and_scaled_in_the_minibatch():
     np.testing.assert_allclose(images[:, 1, 1, 0], (first + 3) / 255, rtol=1e-6)
 
 
-def test_squares_of_pixels_are_averaged():
-    images = np.random.default_rng(0).integers(256, size=(2, 4, 6, 1)).astype("uint8")
-    expected = images.reshape(2, 2, 2, 3, 2, 1).mean(axis=(2, 4)).round()
-    actual = average(images, 2)
-    assert actual.dtype == np.uint8
-    np.testing.assert_array_equal(actual, expected)
-
-
 class TestMnist:
     @pytest.mark.skipif(
         DATA_DIR is None, reason="L2L_KERAS_DATA_DIR does not name a folder with MNIST"
     )
-    @pytest.mark.parametrize("pool", [1, pytest.param(14, marks=pytest.mark.slow)])
-    def test_the_task_is_the_paper_s_network_on_mnist(self, pool, monkeypatch):
+    def test_the_task_is_the_paper_s_network_on_mnist(self, monkeypatch):
         data = {}
 
         def load(*arguments):
@@ -120,9 +111,8 @@ class TestMnist:
             return data
 
         monkeypatch.setattr(module, "load_images", load)
-        task = mnist_mlp(data_dir=DATA_DIR, download=False, pool=pool)
-        side = 28 // pool
-        assert task.size == side**2 * 20 + 20 + 20 * 10 + 10
+        task = mnist_mlp(data_dir=DATA_DIR, download=False)
+        assert task.size == 784 * 20 + 20 + 20 * 10 + 10
         # How often each digit occurs in MNIST's training and test images.
         train, validation, test = (np.bincount(labels) for _, labels in data.values())
         assert validation.sum() == 10_000
@@ -131,20 +121,15 @@ class TestMnist:
         assert test.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
         for split, (stored, _) in data.items():
             images, labels = task.batch(split, KEY)
-            assert images.shape == (128, side, side, 1)
+            assert images.shape == (128, 28, 28, 1)
             assert 0 <= images.numpy().min() < images.numpy().max() <= 1
-            known = {image.tobytes() for image in average(stored, pool)}
+            known = {image.tobytes() for image in stored}
             found = np.round(255 * images.numpy()).astype("uint8")
             assert all(image.tobytes() in known for image in found)
         parameters, state = task.sample("train", 0)
         losses, _ = task.loss(parameters, state, (images, labels))
         expected = numpy_cross_entropy(parameters.numpy(), images.numpy(), labels.numpy(), units=20)
         np.testing.assert_allclose(losses, [expected], rtol=1e-5)
-
-    @pytest.mark.parametrize("pool", [0, 3])
-    def test_a_pool_that_is_no_divisor_is_refused(self, pool, tmp_path):
-        with pytest.raises(ValueError, match=f"`pool` must be a divisor of 28. Received: {pool}"):
-            mnist_mlp(data_dir=str(tmp_path), download=False, pool=pool)
 
     @pytest.mark.parametrize("name", ["mnist", "cifar10", "no_such_images"])
     def test_missing_data_is_reported_in_one_line(self, name, tmp_path):

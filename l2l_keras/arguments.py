@@ -1,8 +1,8 @@
-"""Checks of the arguments of rules: each function returns the argument if it is valid."""
+"""Checks of arguments: each function returns the argument if it is valid."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -10,6 +10,12 @@ def check(valid: bool, name: str, expected: str, value: Any) -> None:
     """Raises a ValueError that says what an argument must be, unless it is valid."""
     if not valid:
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> Any:
+    """Returns one of some names."""
+    check(value in known, name, f"one of {sorted(known)}", value)
+    return value
 
 
 def positive(name: str, value: float) -> float:
@@ -30,14 +36,13 @@ def not_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def seed(name: str, value: int) -> int:
+    """Returns a seed: small enough that those of all splits fit into 31 bits."""
+    check(0 <= value < 2**29, name, "an integer from 0 to 2**29 - 1", value)
+    return value
+
+
 def decay(name: str, value: float) -> float:
     """Returns the decay of a moving average as a float."""
     check(0.0 <= value < 1.0, name, "in [0, 1)", value)
     return float(value)
-
-
-def averaged_units(value: int, units: Sequence[int]) -> int:
-    """Returns how many of the `units` of each LSTM layer are averaged over elements."""
-    valid = isinstance(value, int) and 0 <= value <= min(units)
-    check(valid, "averaged_units", f"an integer from 0 to {min(units)} (units={units})", value)
-    return value

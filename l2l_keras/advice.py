@@ -1,4 +1,4 @@
-"""Checks of what `LearnedOptimizer` is given, and warnings of what rarely is meant."""
+"""Warnings of what users of `LearnedOptimizer` rarely mean."""
 
 from __future__ import annotations
 
@@ -9,29 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from l2l_keras.engine.state_dtype import STATE_DTYPES
-from l2l_keras.safeguards.adam_fallback import Guard
-
 _SMALL_RATE, _LARGE_DECAY = 0.05, 1e-3
 _SCHEDULE_STEPS = (0, *(factor * 10**power for power in range(6) for factor in (1, 3)))
-
-
-def check(state_dtype: str, runaway_factor: float | None, guard: Guard | bool | None) -> None:
-    """Checks arguments of `LearnedOptimizer`.
-
-    Raises:
-        ValueError: If one is not as described there.
-    """
-    if state_dtype not in STATE_DTYPES:
-        raise ValueError(
-            f"`state_dtype` must be one of {list(STATE_DTYPES)}. Received: {state_dtype!r}"
-        )
-    if runaway_factor is not None and not runaway_factor > 1.0:
-        raise ValueError(
-            f"`runaway_factor` must be greater than 1, or None. Received: {runaway_factor!r}"
-        )
-    if not isinstance(guard, Guard | bool | None):
-        raise ValueError(f"`guard` must be a `Guard`, True, or None. Received: {guard!r}")
 
 
 def warn_of_small_rate(learning_rate: Any) -> None:
@@ -63,8 +42,8 @@ def warn_of_skipped_steps(skipped: int, steps: int) -> None:
     if skipped:
         warnings.warn(
             f"{skipped:,} of {steps:,} steps were skipped: their gradients were not finite, or "
-            "suddenly far larger than before. If there are many, the rule does not suit this model: "
-            "train with `guard=True`, or with another preset.",
+            "suddenly far larger than before. Many of them mean that the rule does not suit this "
+            "model: train with `guard=True`, or with another preset.",
             stacklevel=3,
         )
 
