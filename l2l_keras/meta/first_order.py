@@ -13,6 +13,8 @@ exact, but for the 16 bits in which LSTM rules keep their gates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from l2l_keras.meta import graph_loops
@@ -30,7 +32,12 @@ def meta_gradient(
     function, float32 `[unroll, size]`; `[unroll, 1]` if there is one function.
     """
     gradients = scaled(trace.gradients.stack(), scale)
-    d_updates = suffix_sums(d_losses * gradients[1:])
+
+    def before_constraints(t: Tensor, derivative: Tensor) -> Tensor:
+        unconstrained = graph_loops.read(trace.unconstrained, t)
+        return loop.before_constraints(unconstrained, derivative, scale)
+
+    d_updates = suffix_sums(d_losses * gradients[1:], before_constraints)
     return back_propagate(loop, weights, trace, gradients, d_updates)
 
 
@@ -83,12 +90,15 @@ def _back_propagate_piece(
     return graph_loops.run_backwards(d_updates.shape[0], body, start)[0]
 
 
-def suffix_sums(steps: Tensor) -> Tensor:
-    """Returns the sum over each step and all later ones, `[steps, …]`."""
+def suffix_sums(steps: Tensor, map_sum: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Returns the sum over each step and all later ones, `[steps, …]`.
+
+    `map_sum` maps `(step, sum)` to the sum that counts for that step and those before.
+    """
 
     # A loop, since `tf.cumsum` takes 20 to 80 times as long here, with XLA or without.
     def body(t: Tensor, total: Tensor, sums: tf.TensorArray) -> tuple:
-        total += steps[t]
+        total = map_sum(t, total + steps[t])
         return total, sums.write(t, total)
 
     start = (tf.zeros_like(steps[0]), graph_loops.new_arrays(steps[0], steps.shape[0]))

@@ -32,12 +32,14 @@ class InnerState(NamedTuple):
         rule_state: The rules' state, one tuple of `[rows, elements]` arrays for every piece of the
             parameters.
         task_state: The optimizee's state.
+        unconstrained: θ_t before the task's constraints; () for tasks without.
     """
 
     parameters: Tensor
     gradient: Tensor
     rule_state: Sequence[State]
     task_state: Nest
+    unconstrained: Nest
 
 
 class Steps(NamedTuple):
@@ -132,7 +134,10 @@ class InnerLoop:
             `(losses, inner)`: f(θ_0), float32 `[functions]`, and the state of the loop.
         """
         losses, gradient, task_state = self._loss_and_gradient(parameters, task_state, batch)
-        return losses, InnerState(parameters, gradient, self.initial_states(), task_state)
+        unconstrained = parameters if self.task.constrained else ()
+        return losses, InnerState(
+            parameters, gradient, self.initial_states(), task_state, unconstrained
+        )
 
     def step(
         self, inner: InnerState, batch: Nest, scale: Tensor | None = None
@@ -216,8 +221,23 @@ class InnerLoop:
     ) -> tuple[Tensor, InnerState]:
         """Adds an update of θ'; returns the losses and the next state."""
         parameters = inner.parameters + scaled(update, scale)
+        unconstrained: Nest = ()
+        if self.task.constrained:
+            unconstrained, parameters = parameters, self.task.constrain(parameters)
         losses, gradient, task_state = self._loss_and_gradient(parameters, inner.task_state, batch)
-        return losses, InnerState(parameters, gradient, rule_state, task_state)
+        return losses, InnerState(parameters, gradient, rule_state, task_state, unconstrained)
+
+    def before_constraints(
+        self, unconstrained: Nest, derivative: Tensor, scale: Tensor | None
+    ) -> Tensor:
+        """Returns the derivative with respect to θ'_t before constraints, given that after them."""
+        if not self.task.constrained:
+            return derivative
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(unconstrained)
+            parameters = self.task.constrain(unconstrained)
+        derivative = derivative if scale is None else derivative / scale
+        return scaled(tape.gradient(parameters, unconstrained, derivative), scale)
 
     def pack(self) -> list[Tensor]:
         """Returns φ, one vector for each rule."""

@@ -55,6 +55,11 @@ def meta_gradient(
         if clip_through_time:
             first_order += d_loss
             d_parameters, d_states = clip(first_order, d_parameters, d_states)
+        unconstrained = read(trace.unconstrained, t)
+        d_parameters, first_order = (
+            loop.before_constraints(unconstrained, derivative, None)
+            for derivative in (d_parameters, first_order)
+        )
         d_updates = loop.partition.split(scaled(d_parameters, steps.scale))
         parts, d_gradients, new_d_states = [], [], []
         for k, piece in enumerate(loop.pieces):

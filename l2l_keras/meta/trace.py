@@ -21,7 +21,8 @@ class Trace(NamedTuple):
     """A window, step by step. All but `start`, the state before it, are `tf.TensorArray`s.
 
     `losses` are f(θ_1) … f(θ_T), and `gradients` ∇f(θ_0) … ∇f(θ_T). `caches` and `states`, from
-    before the first step on, are those of the first pieces.
+    before the first step on, are those of the first pieces. `unconstrained` are parameters before
+    constraints, if the task has any.
     """
 
     start: InnerState
@@ -29,6 +30,7 @@ class Trace(NamedTuple):
     gradients: Any
     caches: list[Nest]
     states: list[Nest]
+    unconstrained: Nest
 
 
 def pieces_to_keep(loop: InnerLoop, unroll: int, cache_bytes: int) -> int:
@@ -57,10 +59,11 @@ def record(
         gradients=write(new(inner.gradient, unroll + 1), 0, inner.gradient),
         caches=[new(cache, unroll) for _, cache in specs],
         states=write(states, 0, list(inner.rule_state[:kept])),
+        unconstrained=new(inner.unconstrained, unroll),
     )
 
     def body(t: Tensor, inner: InnerState, carry: Nest, *arrays: Nest) -> tuple:
-        losses, gradients, caches, states = arrays
+        losses, gradients, caches, states, unconstrained = arrays
         step_losses, inner, step_caches, carry = take_step(t, inner, carry)
         return (
             inner,
@@ -69,6 +72,7 @@ def record(
             gradients.write(t + 1, inner.gradient),
             write(caches, t, step_caches),
             write(states, t + 1, list(inner.rule_state[:kept])),
+            write(unconstrained, t, inner.unconstrained),
         )
 
     end, carry, *arrays = graph_loops.run(unroll, body, (inner, carry, *start[1:]))

@@ -36,11 +36,13 @@ class Task(abc.ABC):
         name: Name of the task.
         functions: Number of independent functions.
         jit_compile: Whether to compile the loss with XLA. Best for small dense models.
+        constrained: Whether `constrain` changes parameters.
     """
 
     name: str = "task"
     functions: int = 1
     jit_compile: bool = False
+    constrained: bool = False
 
     @property
     @abc.abstractmethod
@@ -90,10 +92,7 @@ class Task(abc.ABC):
         """
 
     def constrain(self, parameters: Tensor) -> Tensor:
-        """Maps parameters `[size]` to those that are allowed; called after each update.
-
-        Defaults to all being allowed, for tasks without constraints.
-        """
+        """Maps parameters `[size]` to allowed ones, after each update. Defaults to no change."""
         return parameters
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:

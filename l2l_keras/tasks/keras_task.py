@@ -87,6 +87,7 @@ class KerasTask(Task):
         self._transform = transform
         self._model = self._new_model(0)
         _compile(self._model, loss)
+        self.constrained = any(v.constraint for v in self._model.trainable_variables)
         if not self.layout:
             raise ValueError("`model_fn` must return a model with trainable variables.")
         if not same_start:
@@ -153,8 +154,6 @@ class KerasTask(Task):
     def constrain(self, parameters: Tensor) -> Tensor:
         """Applies the constraints of the model's variables; see `Task.constrain`."""
         variables = self._model.trainable_variables
-        if all(variable.constraint is None for variable in variables):
-            return parameters
         parts = [
             part if variable.constraint is None else variable.constraint(part)
             for part, variable in zip(self.unflatten(parameters), variables, strict=True)

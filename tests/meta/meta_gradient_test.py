@@ -21,6 +21,7 @@ from tests.meta.problems import (
     assert_as_by_tape,
     assert_close,
     assert_meta_gradient,
+    constrained_network,
     meta_gradient,
     network,
     quadratic,
@@ -62,6 +63,7 @@ class TestExactness:
             # gradient of rounding errors only.
             ("lstm_plain", "mixed", network),
             ("momentum", "mixed", network),
+            ("momentum", "whole", constrained_network),
         ],
     )
     def test_eager(self, rule, chunks, task, eagerly):

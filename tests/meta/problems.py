@@ -102,6 +102,19 @@ def network():
     return KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=8)
 
 
+def constrained_network():
+    """A task whose constraints cut weights off, and scale them."""
+
+    def model_fn():
+        hidden = keras.layers.Dense(3, "tanh", kernel_constraint=keras.constraints.MaxNorm(0.7))
+        last = keras.layers.Dense(1, kernel_constraint="non_neg")
+        return keras.Sequential([keras.Input((3,)), hidden, last])
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 3)).astype("float32")
+    return KerasTask(model_fn, "mean_squared_error", (x, np.sin(x.sum(axis=1))), batch_size=8)
+
+
 def drawing(task, first=0):
     """Draws the minibatches of a window that starts at some step."""
     return lambda t: task.batch("train", tf.stack([7, first + t]))
@@ -154,7 +167,7 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
     """What `meta_gradient` computes, the plain way: one tape over everything."""
     scale = 1.0 if steps.scale is None else steps.scale
     weights = [v.value for rule in loop.rules for v in rule.trainable_variables]
-    parameters, gradient, rule_state, task_state = inner
+    parameters, gradient, rule_state, task_state, unconstrained = inner
     losses = []
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
@@ -173,13 +186,16 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
             ]
             updates, rule_state = zip(*results, strict=True)
             parameters = parameters + scale * loop.partition.join(updates)
+            if loop.task.constrained:
+                unconstrained, parameters = parameters, loop.task.constrain(parameters)
             step_losses, gradient, task_state = loop.task.loss_and_gradient(
                 parameters, task_state, steps.draw(t)
             )
             losses.append(step_losses)
         value = meta_loss(tf.stack(losses))
     derivative = tape.gradient(value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return value, derivative, InnerState(parameters, gradient, list(rule_state), task_state)
+    end = InnerState(parameters, gradient, list(rule_state), task_state, unconstrained)
+    return value, derivative, end
 
 
 def a_meta_loss(name="mean", step_weights="linear", unroll=4, initial=1.0):
