@@ -138,8 +138,7 @@ class Rollout:
             variable.assign(value)
         if learning_rate is not None:
             self.optimizer.learning_rate = learning_rate
-        for variable, value in zip(self._variables, self.task.unflatten(parameters), strict=True):
-            variable.assign(value)
+        self._assign(parameters)
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
         return self._loop(state, tf.constant(seed), tf.constant(steps)).numpy().T
 
@@ -153,6 +152,8 @@ class Rollout:
             # As `fit` does: this is where a guard sees losses.
             self.optimizer.scale_loss(tf.reduce_mean(loss))
             self.optimizer.apply(task.unflatten(gradient), self._variables)
+            if task.constrained:
+                self._assign(task.constrain(self._parameters()))
             return step + 1, state, losses.write(step, loss)
 
         losses = tf.TensorArray(tf.float32, self.steps + 1, element_shape=(task.functions,))
@@ -162,6 +163,10 @@ class Rollout:
         batch = task.batch(self.split, tf.stack([seed, steps]))
         loss, _ = task.loss(self._parameters(), state, batch)
         return losses.write(steps, loss).stack()
+
+    def _assign(self, parameters: Tensor) -> None:
+        for variable, value in zip(self._variables, self.task.unflatten(parameters), strict=True):
+            variable.assign(value)
 
     def _parameters(self) -> Tensor:
         return tf.concat([tf.reshape(tf.convert_to_tensor(v), [-1]) for v in self._variables], 0)

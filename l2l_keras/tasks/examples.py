@@ -32,7 +32,7 @@ class Examples(NamedTuple):
     batch_size: int | None
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Number of examples."""
         return int(tf.nest.flatten(self.data)[0].shape[0])
 
@@ -94,9 +94,9 @@ def _batches(dataset: Any, steps: int | None) -> Iterator[tuple[Nest, ...]]:
         endless = bool(dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
         elements: Iterable = dataset.as_numpy_iterator()
     elif isinstance(dataset, keras.utils.PyDataset):
-        length = getattr(dataset, "num_batches", None)
-        endless = length is None
-        elements = (dataset[k] for k in (itertools.count() if endless else range(length)))
+        endless = getattr(dataset, "num_batches", None) is None
+        numbers = itertools.count() if endless else range(len(dataset))
+        elements = (dataset[k] for k in numbers)
     elif hasattr(dataset, "__iter__") and hasattr(dataset, "batch_size"):  # A DataLoader.
         endless, elements = False, iter(dataset)
     else:

@@ -6,7 +6,7 @@ import inspect
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -120,9 +120,8 @@ class KerasTask(Task):
                 "`model_fn` must return the same architecture at every call. Expected variables "
                 f"of shapes {expected}. Received: {shapes}"
             )
-        parameters = [tf.cast(tf.reshape(v.value, [-1]), "float32") for v in variables]
         state = tuple(tf.convert_to_tensor(v.value) for v in model.non_trainable_variables)
-        return tf.concat(parameters, axis=0), state
+        return _flat(variables), state
 
     def batch(self, split: Split, seed: Tensor) -> Nest:
         """Draws `batch_size` examples with replacement; see `Task.batch`."""
@@ -201,8 +200,8 @@ class KerasTask(Task):
 
     def _warn_of_same_starts(self) -> None:
         """Warns if fresh optimizees coincide."""
-        first, second = (self.sample("train", seed)[0] for seed in (0, 1))
-        if bool(tf.reduce_all(first == second)):
+        other, _ = self.sample("train", 1)
+        if bool(tf.reduce_all(_flat(self._model.trainable_variables) == other)):
             warnings.warn(
                 "All optimizees start from the same weights: `model_fn` returns the same model "
                 "twice, sets a seed (`keras.utils.set_random_seed`, `seed=`), loads weights, or "
@@ -210,6 +209,11 @@ class KerasTask(Task):
                 "that is meant.",
                 stacklevel=3,
             )
+
+
+def _flat(variables: Sequence[keras.Variable]) -> Tensor:
+    """Returns the values of variables as one vector, float32 `[n]`."""
+    return tf.concat([tf.cast(tf.reshape(v.value, [-1]), "float32") for v in variables], axis=0)
 
 
 def _compile(model: keras.Model, loss: Any) -> None:
@@ -234,8 +238,8 @@ def _splits(dataset: Any, read: Callable[[Any], Examples]) -> dict[Split, Exampl
     if isinstance(dataset, Mapping) and set(dataset) == set(SPLITS):
         return {split: read(dataset[split]) for split in SPLITS}
     examples = read(dataset)
-    if examples.count < 10:
-        raise ValueError(f"`dataset` must hold at least 10 examples. Received: {examples.count}")
-    order = np.random.default_rng(0).permutation(examples.count)
+    if examples.total < 10:
+        raise ValueError(f"`dataset` must hold at least 10 examples. Received: {examples.total}")
+    order = np.random.default_rng(0).permutation(examples.total)
     bounds = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
     return {split: examples.take(indices) for split, indices in zip(SPLITS, bounds, strict=True)}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from l2l_keras.evaluation import BASELINES, Rollout, run
 from l2l_keras.evaluation.rollout import RuleRollout
 from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, TensorwiseLSTM
+from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, MomentumLSTM, TensorwiseLSTM
 from l2l_keras.rules.tensorwise.tensors import fan_in
 from l2l_keras.tasks import KerasTask
 from tests.evaluation.small_tasks import NoisyMean, network, quadratic
@@ -136,6 +136,23 @@ def test_embeddings_count_as_such_in_meta_training_as_in_use():
     # As a kernel, they would have another fan-in.
     (embeddings,) = (w for w in task.layout if w.shape == (192, 4))
     assert fan_in(*embeddings) == 1 and fan_in("kernel", embeddings.shape) == 192
+
+
+@pytest.mark.parametrize("name", ["SGD", "learned"])
+def test_constraints_hold_for_every_optimizer(name):
+    optimizer = keras.optimizers.SGD(0.5)
+    if name == "learned":
+        optimizer = LearnedOptimizer(MomentumLSTM(units=(3,), rate=0.5, seed=0))
+
+    def model_fn():
+        return keras.Sequential(
+            [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_constraint="non_neg")]
+        )
+
+    x = np.random.default_rng(0).normal(size=(50, 1)).astype("float32")
+    rollout = Rollout(KerasTask(model_fn, "mse", (x, -x), batch_size=16), optimizer, steps=40)
+    rollout(0)
+    np.testing.assert_array_equal(rollout.parameters, [0.0])
 
 
 def test_wrong_arguments_are_refused():

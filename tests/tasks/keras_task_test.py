@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -315,9 +316,10 @@ class TestMetaTraining:
         ({"model_fn": lambda: None}, "must return a built keras.Model.* Received: None"),
         ({"model_fn": lambda: sequential((1,), layers.Flatten())}, "trainable variables"),
         ({"dataset": numbered()[0]}, r"must be \(x, y\).* Received: ndarray"),
+        ({"dataset": None}, r"must be \(x, y\).* Received: NoneType"),
+        ({"dataset": from_slices(numbered()).repeat()}, "without an end needs `steps_per_epoch`"),
         ({"dataset": numbered() * 2}, r"must be \(x, y\).* Received: tuple"),
         ({"dataset": {"train": numbered()}}, r"must be \(x, y\).* Received: dict"),
-        ({"dataset": from_slices(numbered()[0])}, r"must be \(x, y\).* Received: ndarray"),
         ({"dataset": from_slices(numbered()).take(0)}, "must not be empty"),
         ({"dataset": (numbered(30)[0], numbered(40)[1])}, "the same number .*Received: {"),
         ({"dataset": numbered(9)}, "at least 10 examples. Received: 9"),
@@ -330,8 +332,55 @@ def test_wrong_arguments_are_refused(arguments, message):
         KerasTask(**{**valid, **arguments})
 
 
+SHARED = linear()
+
+
+def seeded():
+    keras.utils.set_random_seed(1)
+    return linear()
+
+
+def loaded():
+    model = linear()
+    model.set_weights([np.ones((1, 1)), np.ones(1)])
+    return model
+
+
+@pytest.mark.parametrize(
+    "model_fn", [lambda: SHARED, seeded, loaded], ids=["shared", "seed", "file"]
+)
+def test_optimizees_that_coincide_draw_a_warning(model_fn):
+    with pytest.warns(UserWarning, match="All optimizees start from the same weights.*same_start"):
+        KerasTask(model_fn, "mse", numbered())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        KerasTask(model_fn, "mse", numbered(), same_start=True)
+        KerasTask(linear, "mse", numbered())
+
+
+def test_a_train_step_of_its_own_is_refused():
+    class Custom(keras.Sequential):
+        def train_step(self, data):
+            return {}
+
+    with pytest.raises(ValueError, match="override `compute_loss` instead.*Custom.train_step"):
+        KerasTask(lambda: Custom([keras.Input((1,)), layers.Dense(1)]), "mse", numbered())
+
+
+def test_a_loss_for_a_compiled_model_is_refused():
+    def model_fn():
+        model = linear()
+        model.compile(loss="mse")
+        return model
+
+    with pytest.raises(
+        ValueError, match="not compiled. Received: a compiled model, and loss='mae'"
+    ):
+        KerasTask(model_fn, "mae", numbered())
+
+
 def test_an_architecture_that_changes_is_refused():
-    widths = iter((1, 2))
+    widths = iter((1, 1, 2))
     task = numbered_task(lambda: sequential((1,), layers.Dense(next(widths))))
     with pytest.raises(ValueError, match="the same architecture.*Received: .*2"):
         task.sample("train", 0)
