@@ -332,7 +332,8 @@ def test_wrong_arguments_are_refused(arguments, message):
         KerasTask(**{**valid, **arguments})
 
 
-SHARED = linear()
+def shared():
+    return shared.model
 
 
 def seeded():
@@ -346,12 +347,12 @@ def loaded():
     return model
 
 
-@pytest.mark.parametrize(
-    "model_fn", [lambda: SHARED, seeded, loaded], ids=["shared", "seed", "file"]
-)
+@pytest.mark.parametrize("model_fn", [shared, seeded, loaded])
 def test_optimizees_that_coincide_draw_a_warning(model_fn):
+    shared.model = linear()
     with pytest.warns(UserWarning, match="All optimizees start from the same weights.*same_start"):
         KerasTask(model_fn, "mse", numbered())
+    shared.model = linear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         KerasTask(model_fn, "mse", numbered(), same_start=True)
