@@ -359,14 +359,20 @@ Define the task in a file:
 ```python
 # my_task.py
 import keras
+import sklearn.datasets
+
 import l2l_keras
 
-def make_task():
-    def model_fn():
-        return keras.Sequential([...])
 
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return l2l_keras.tasks.KerasTask(model_fn, loss, load_my_data(), batch_size=64)
+def model_fn():
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(20, "relu"), keras.layers.Dense(10)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def make_task():
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    return l2l_keras.tasks.KerasTask(model_fn, dataset=(images / 16.0, labels), batch_size=64)
 ```
 
 Then

@@ -15,7 +15,7 @@ from l2l_keras.meta import schedule
 from l2l_keras.meta.episode import Episode
 from l2l_keras.meta.estimators import BackPropagation, Estimator
 from l2l_keras.meta.inner_loop import InnerLoop
-from l2l_keras.meta.validation import MEANS, Validation
+from l2l_keras.meta.validation import MEANS, MeanOfAny, Validation
 from l2l_keras.meta.windows import Windows
 from l2l_keras.rules import UpdateRule
 from l2l_keras.tasks.base import Task, Tensor
@@ -133,7 +133,7 @@ class MetaModel(keras.Model):
         self._turn = make(shape=(), dtype="int32", name="turn")
         self._begun = make(shape=(), dtype="int32", name="begun")
         self.skipped = make(shape=(), dtype="int32", name="skipped")
-        self._loss_metric = keras.metrics.Mean(name="loss")
+        self._loss_metric = MeanOfAny(name="loss")
         mean = MEANS[mixture.validation_mean]
         self._validation_metrics = [mean(name="loss"), mean(name="final_loss")]
         self.built = True

@@ -42,6 +42,14 @@ class Validation:
         return tf.reduce_mean(losses), tf.reduce_mean(losses[-last:])
 
 
+class MeanOfAny(keras.metrics.Mean):
+    """The mean of values, NaN if there are none: a mean of zero would look like a perfect one."""
+
+    def result(self) -> Tensor:
+        """Returns the mean."""
+        return keras.ops.where(self.count > 0.0, super().result(), math.nan)
+
+
 class GeometricMean(keras.metrics.Mean):
     """The geometric mean of losses, for tasks whose losses cannot be added."""
 

@@ -431,8 +431,8 @@ class TestWindowsThatAreNotFinite:
             same = [np.array_equal(v.numpy(), b) for v, b in zip(variables, before, strict=True)]
             assert all(same) if broken else not any(same[: len(model.rule.variables)])
             assert all(np.isfinite(v.numpy()).all() for v in variables)
-            if not broken or episode:
-                assert np.isfinite(logs["loss"])
+            # NaN, as long as no window has counted: zero would look like a perfect loss.
+            assert np.isfinite(logs["loss"]) == (not broken or episode > 0)
         assert int(model.optimizer.iterations) == 4
 
     def test_where_the_meta_gradient_alone_overflows_the_episode_goes_on(self, eagerly):
