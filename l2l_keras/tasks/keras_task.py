@@ -59,7 +59,7 @@ class KerasTask(Task):
         jit_compile: bool = False,
         name: str = "keras_task",
     ) -> None:
-        arguments.positive("batch_size", batch_size)
+        arguments.count("batch_size", batch_size)
         self.name = name
         self.jit_compile = jit_compile
         self._model_fn = model_fn
