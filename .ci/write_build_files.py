@@ -97,7 +97,7 @@ def build_file(folder: Path, modules: dict[Path, set[Path]]) -> str:
         if module.name.endswith("_test.py"):
             # Bazel's sandbox does not hold the whole checkout: such tests are for pytest.
             tags = ["manual"] if "Path(__file__).resolve().parents" in source else []
-            data = ["//:pyproject.toml", *data]
+            data = [*data, "//:pyproject.toml"]
             targets.append(target("py_test", module, size="large", data=data, tags=tags, deps=deps))
         else:
             targets.append(target("py_library", module, data=data, deps=deps))
@@ -125,8 +125,14 @@ def data_of(folder: Path) -> list[str]:
 
 def filegroup(patterns: list[str]) -> str:
     """Returns the target of a folder's other files."""
-    globs = ", ".join(f'"{pattern}"' for pattern in patterns)
-    return f'filegroup(\n    name = "files",\n    srcs = glob([{globs}]),\n)'
+    return f'filegroup(\n    name = "files",\n    srcs = glob({listed(patterns)}),\n)'
+
+
+def listed(values: list[str]) -> str:
+    """Returns a list as buildifier writes it: several values on lines of their own."""
+    if len(values) == 1:
+        return f'["{values[0]}"]'
+    return "\n".join(["[", *(f'        "{value}",' for value in values), "    ]"])
 
 
 def label(module: Path, folder: Path) -> str:
@@ -146,10 +152,8 @@ def target(rule: str, module: Path, **arguments: str | list[str]) -> str:
         value = named[key]
         if isinstance(value, str):
             lines.append(f'    {key} = "{value}",')
-        elif len(value) == 1:
-            lines.append(f'    {key} = ["{value[0]}"],')
         elif value:
-            lines += [f"    {key} = [", *(f'        "{item}",' for item in value), "    ],"]
+            lines.append(f"    {key} = {listed(value)},")
     return "\n".join([f"{rule}(", *lines, ")"])
 
 

@@ -18,6 +18,12 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> Any:
     return value
 
 
+def count(name: str, value: int) -> int:
+    """Returns a number of things, at least one."""
+    check(value >= 1, name, "positive", value)
+    return value
+
+
 def positive(name: str, value: float) -> float:
     """Returns a positive number as a float."""
     check(value > 0.0, name, "positive", value)

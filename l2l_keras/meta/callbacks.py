@@ -117,9 +117,9 @@ class Curriculum(StatefulCallback):
         tolerance: float = 0.5,
     ) -> None:
         super().__init__(waited=0)
-        valid = horizons and list(horizons) == sorted(set(horizons)) and horizons[0] > 0
+        valid = horizons and list(horizons) == sorted(set(horizons)) and horizons[0] >= 1
         arguments.check(bool(valid), "horizons", "positive and in increasing order", horizons)
-        arguments.positive("patience", patience)
+        arguments.count("patience", patience)
         self.horizons = list(horizons)
         self.keep_best = keep_best
         self.patience = patience

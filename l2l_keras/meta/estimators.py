@@ -233,7 +233,7 @@ class PersistentEvolution(Estimator):
     """
 
     def __init__(self, pairs: int = 1, sigma: float = 0.01, reuse_noise: bool = False) -> None:
-        arguments.positive("pairs", pairs)
+        arguments.count("pairs", pairs)
         self.pairs = pairs
         self.sigma = arguments.positive("sigma", sigma)
         self.reuse_noise = reuse_noise

@@ -103,7 +103,7 @@ class InnerLoop:
     def __init__(
         self, rule: UpdateRule | Mapping[str, UpdateRule], task: Task, chunk_size: int = 4096
     ) -> None:
-        arguments.positive("chunk_size", chunk_size)
+        arguments.count("chunk_size", chunk_size)
         self.task = task
         self.rules = parameter_groups.only_rules(rule)
         self.partition, tensors = divide(rule, task, chunk_size)

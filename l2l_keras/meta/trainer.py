@@ -100,8 +100,9 @@ class MetaModel(keras.Model):
                 "`horizon` must be a positive multiple of `unroll`, or two of them in order. "
                 f"Received: horizon={horizon}, unroll={windows.unroll}"
             )
-        arguments.positive_or_none("optimizees", optimizees)
-        arguments.positive("parallel", parallel)
+        whole = optimizees is None or optimizees >= 1
+        arguments.check(whole, "optimizees", "positive or None", optimizees)
+        arguments.count("parallel", parallel)
         arguments.seed("seed", seed)
         self.rule = rule
         self.task = task

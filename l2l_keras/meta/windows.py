@@ -53,7 +53,7 @@ class Windows:
     staggered: bool = False
 
     def __post_init__(self) -> None:
-        arguments.positive("unroll", self.unroll)
+        arguments.count("unroll", self.unroll)
         arguments.one_of("meta_loss", self.meta_loss, META_LOSSES)
         arguments.one_of("step_weights", self.step_weights, STEP_WEIGHTS)
         arguments.one_of("random_scale_of", self.random_scale_of, RANDOM_SCALES)

@@ -70,7 +70,7 @@ def define_in(values: flags.FlagValues) -> Any:
         multi_count=define(flags.DEFINE_multi_integer, lower_bound=1),
         multi_enum=define(flags.DEFINE_multi_enum),
         multi_string=define(flags.DEFINE_multi_string),
-        positive=define(flags.DEFINE_float, lower_bound=1e-30),
+        positive=define(flags.DEFINE_float, lower_bound=1e-12),
         string=define(flags.DEFINE_string),
     )
 

@@ -23,7 +23,7 @@ from l2l_keras.scripts import _console
 FLAGS = flags.FlagValues()
 define = _console.define_in(FLAGS)
 define.string("preset", None, "Name of a shipped preset, or folder of one.")
-define.positive("scale", 0.01, "A typical gradient, for elementwise rules.")
+define.float("scale", 0.01, "A typical gradient, for elementwise rules.", lower_bound=1e-30)
 define.integer("steps", 300, "Gradients that tensorwise rules are shown.", lower_bound=2)
 define.string("output_dir", "l2l_explained", "Where everything is written.")
 

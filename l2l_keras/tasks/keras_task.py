@@ -80,7 +80,7 @@ class KerasTask(Task):
         name: str = "keras_task",
     ) -> None:
         if batch_size is not None:
-            arguments.positive("batch_size", batch_size)
+            arguments.count("batch_size", batch_size)
         self.name = name
         self.jit_compile = jit_compile
         self._model_fn = model_fn

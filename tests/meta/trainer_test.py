@@ -515,6 +515,7 @@ class TestGroups:
         ({"horizon": (5, 12)}, r"`horizon` must be .*Received: horizon=\(5, 12\)"),
         ({"horizon": 5, "unroll": 10}, "`horizon` must be .*Received: horizon=5"),
         ({"optimizees": 0}, "`optimizees` must be positive or None. Received: optimizees=0"),
+        ({"parallel": 0.5}, "`parallel` must be positive. Received: parallel=0.5"),
         ({"parallel": 0}, "`parallel` must be positive. Received: parallel=0"),
         ({"seed": -1}, "`seed` must be .*Received: seed=-1"),
         ({"unroll": 0}, "`unroll` must be positive. Received: unroll=0"),

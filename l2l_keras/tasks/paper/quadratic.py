@@ -46,8 +46,8 @@ class Quadratic(Task):
         initial_scale: float | tuple[float, float] = 0.01,
         condition: float | None = None,
     ) -> None:
-        arguments.positive("dimension", dimension)
-        arguments.positive("functions", functions)
+        arguments.count("dimension", dimension)
+        arguments.count("functions", functions)
         self.dimension = dimension
         self.functions = functions
         scales = (initial_scale,) * 2 if isinstance(initial_scale, (int, float)) else initial_scale
