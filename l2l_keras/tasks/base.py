@@ -37,12 +37,15 @@ class Task(abc.ABC):
         functions: Number of independent functions.
         jit_compile: Whether to compile the loss with XLA. Best for small dense models.
         constrained: Whether `constrain` changes parameters.
+        holds_out: Whether there are examples that an optimizee does not train on, for
+            `held_out_batch`, `held_out_loss` and `evaluate`.
     """
 
     name: str = "task"
     functions: int = 1
     jit_compile: bool = False
     constrained: bool = False
+    holds_out: bool = False
 
     @property
     @abc.abstractmethod
@@ -94,6 +97,25 @@ class Task(abc.ABC):
     def constrain(self, parameters: Tensor) -> Tensor:
         """Maps parameters `[size]` to allowed ones, after each update. Defaults to no change."""
         return parameters
+
+    def held_out_batch(self, split: Split, seed: Tensor) -> Nest:
+        """Draws a minibatch of the examples that are held out; like `batch`, if `holds_out`."""
+        raise NotImplementedError
+
+    def held_out_loss(self, parameters: Tensor, state: Nest, batch: Nest) -> Tensor:
+        """Computes the loss of every function, float32 `[functions]`, on examples held out.
+
+        Pure, like `loss`, but as in inference: without dropout, and with no next state.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, split: Split, parameters: Tensor, state: Nest) -> dict[str, float]:
+        """Computes the loss and other metrics on all examples that a split holds out.
+
+        Returns:
+            Numbers by name, `"loss"` among them.
+        """
+        raise NotImplementedError
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """Splits a vector `[size]`, such as a gradient, into the arrays of `layout`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,43 +20,69 @@ _TAKES = (
 )
 
 
-class Examples(NamedTuple):
-    """Examples, and the number of them in a minibatch of their source.
+class Examples:
+    """Examples that can be drawn by their indices, in memory or on disk.
 
-    Attributes:
-        data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`: nested structures of tensors, examples on
+    Args:
+        data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`: nested structures of arrays, examples on
             the first axis.
         batch_size: Examples in the first minibatch; None for arrays and single examples.
+        stream: Whether to leave arrays where they are, such as on disk, rather than to copy them
+            into tensors.
+
+    Attributes:
+        batch_size: See above.
+        total: Number of examples.
+
+    Raises:
+        ValueError: If arrays differ in their number of examples.
     """
 
-    data: tuple[Nest, ...]
-    batch_size: int | None
+    def __init__(self, data: tuple[Nest, ...], batch_size: int | None, stream: bool) -> None:
+        data = tf.nest.map_structure(np.asanyarray, data)
+        counts = {array.shape[:1] for array in tf.nest.flatten(data)}
+        if len(counts) != 1 or counts == {()}:
+            raise ValueError(
+                "`dataset` must have the same number of examples everywhere. "
+                f"Received: {sorted(counts)}"
+            )
+        self.batch_size = batch_size
+        self.total = counts.pop()[0]
+        self._stream = stream
+        if not stream:
+            # On the host: a data set may exceed an accelerator's memory.
+            with tf.device("CPU"):
+                data = tf.nest.map_structure(tf.convert_to_tensor, data)
+        self._data = data
 
-    @property
-    def total(self) -> int:
-        """Number of examples."""
-        return int(tf.nest.flatten(self.data)[0].shape[0])
-
-    def take(self, indices: Any) -> Examples:
-        """Returns some of the examples."""
-        return self._replace(
-            data=tf.nest.map_structure(lambda array: tf.gather(array, indices), self.data)
+    def take(self, indices: Tensor) -> tuple[Nest, ...]:
+        """Returns the examples of indices, int32 `[n]`."""
+        if not self._stream:
+            return tf.nest.map_structure(lambda array: tf.gather(array, indices), self._data)
+        arrays = tf.nest.flatten(self._data)
+        parts = tf.numpy_function(
+            lambda chosen: [np.asarray(array[chosen]) for array in arrays],
+            [indices],
+            [tf.as_dtype(array.dtype) for array in arrays],
         )
+        for part, array in zip(parts, arrays, strict=True):
+            part.set_shape([indices.shape[0], *array.shape[1:]])
+        return tf.nest.pack_sequence_as(self._data, parts)
 
 
 def read(
     dataset: Any,
     steps: int | None,
-    class_weight: Mapping[int, float] | None,
+    stream: bool,
     fits: Callable[[Nest], bool],
 ) -> Examples:
-    """Reads examples into memory.
+    """Reads the examples of a data set.
 
     Args:
         dataset: Arrays, or an iterable of minibatches; a `tf.data.Dataset` may be of single
             examples.
         steps: Minibatches to read, for data sets without an end; None reads all.
-        class_weight: Weights of classes, as `fit` takes them.
+        stream: Whether to keep what is read in temporary files, and arrays where they are.
         fits: Whether `fit` accepts an element of a `tf.data.Dataset` as a minibatch.
 
     Raises:
@@ -70,22 +97,13 @@ def read(
         first = next(batches, None)
         if first is None:
             raise ValueError("`dataset` must not be empty.")
-        single = isinstance(dataset, tf.data.Dataset) and not fits(first)
-        join = np.stack if single else np.concatenate
-        data = _joined([first, *batches], join)
-        if not single:
+        batches = itertools.chain([first], batches)
+        if isinstance(dataset, tf.data.Dataset) and not fits(first):
+            batches = (_batch_of_one(example) for example in batches)
+        else:
             batch_size = len(tf.nest.flatten(first)[0])
-    # On the host: a data set may exceed an accelerator's memory.
-    with tf.device("CPU"):
-        data = tf.nest.map_structure(tf.convert_to_tensor, data)
-    counts = {int(array.shape[0]) for array in tf.nest.flatten(data) if array.shape.rank}
-    if len(counts) != 1 or any(array.shape.rank == 0 for array in tf.nest.flatten(data)):
-        raise ValueError(
-            f"`dataset` must have the same number of examples everywhere. Received: {counts}"
-        )
-    if class_weight is not None:
-        data = _weighted(data, class_weight)
-    return Examples(data, batch_size)
+        data = _joined(batches, stream)
+    return Examples(data, batch_size, stream)
 
 
 def _batches(dataset: Any, steps: int | None) -> Iterator[tuple[Nest, ...]]:
@@ -125,31 +143,51 @@ def _checked(data: Any) -> tuple[Nest, ...]:
     return parts
 
 
-def _joined(batches: list[tuple[Nest, ...]], join: Callable) -> tuple[Nest, ...]:
-    """Joins minibatches, or single examples, whose shapes have to agree."""
-    try:
-        return tf.nest.map_structure(
-            lambda *arrays: join([np.asarray(a) for a in arrays]), *batches
-        )
-    except ValueError as error:
-        shapes = {str([np.shape(a) for a in tf.nest.flatten(batch)]) for batch in batches}
-        raise ValueError(
-            "Examples must have one shape: pad sequences to one length. "
-            f"Received: {', '.join(sorted(shapes)[:3])}"
-        ) from error
+def _batch_of_one(example: tuple[Nest, ...]) -> tuple[Nest, ...]:
+    return tf.nest.map_structure(lambda part: np.asarray(part)[np.newaxis], example)
 
 
-def _weighted(data: tuple[Nest, ...], class_weight: Mapping[int, float]) -> tuple[Nest, ...]:
-    """Returns the data with sample weights from the weights of classes, as `fit` computes them."""
-    if len(data) != 2 or tf.nest.is_nested(data[1]):
-        raise ValueError(
-            "`class_weight` needs one array of labels, and no sample weights. Received: "
-            f"class_weight={class_weight}, {len(data)} parts"
-        )
-    x, y = data
-    labels = y.numpy()
-    if labels.ndim > 1:
-        labels = labels.argmax(-1) if labels.shape[-1] != 1 else labels[..., 0]
-    classes = np.round(labels).astype(int)
-    weights = np.vectorize(lambda label: class_weight.get(int(label), 1.0), otypes=["float32"])
-    return x, y, tf.convert_to_tensor(weights(classes))
+def _joined(batches: Iterable[tuple[Nest, ...]], stream: bool) -> tuple[Nest, ...]:
+    """Joins minibatches, in temporary files if `stream`."""
+    structure: Nest = None
+    columns: list[_Column] = []
+    for batch in batches:
+        arrays = [np.asarray(part) for part in tf.nest.flatten(batch)]
+        if structure is None:
+            structure, columns = batch, [_Column(array, stream) for array in arrays]
+        tf.nest.assert_same_structure(structure, batch)
+        for column, array in zip(columns, arrays, strict=True):
+            column.append(array)
+    return tf.nest.pack_sequence_as(structure, [column.join() for column in columns])
+
+
+class _Column:
+    """One array of a data set, minibatch by minibatch: in memory or in a temporary file."""
+
+    def __init__(self, first: np.ndarray, stream: bool) -> None:
+        if stream and first.dtype.hasobject:
+            raise ValueError("`stream` needs numbers. Received: strings or other objects")
+        self._shape, self._dtype = first.shape[1:], first.dtype
+        self._file = tempfile.TemporaryFile() if stream else None  # noqa: SIM115
+        self._parts: list[np.ndarray] = []
+        self._count = 0
+
+    def append(self, array: np.ndarray) -> None:
+        """Adds a minibatch."""
+        if array.shape[1:] != self._shape:
+            raise ValueError(
+                "Examples must have one shape: pad sequences to one length. "
+                f"Received: {self._shape} and {array.shape[1:]}"
+            )
+        self._count += len(array)
+        if self._file:
+            array.astype(self._dtype, copy=False).tofile(self._file)
+        else:
+            self._parts.append(array)
+
+    def join(self) -> np.ndarray:
+        """Returns all examples. The file lasts as long as the array."""
+        if not self._file:
+            return np.concatenate(self._parts)
+        self._file.flush()
+        return np.memmap(self._file, self._dtype, "r", shape=(self._count, *self._shape))

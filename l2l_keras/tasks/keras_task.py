@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import random
@@ -14,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_keras import arguments
-from l2l_keras.tasks.base import SPLITS, Nest, Split, Task, Tensor, Weight, split_seed
-from l2l_keras.tasks.examples import Examples, read
+from l2l_keras.tasks import examples, splits
+from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight, split_seed
 
 _DEFAULT_BATCH_SIZE = 32
 """As that of `keras.Model.fit`."""
+_FEW_BATCHES = 3
 
 
 class KerasTask(Task):
@@ -36,13 +38,18 @@ class KerasTask(Task):
             returns models that are not compiled. Defaults to None.
         dataset: The examples, as `fit` takes them: `(x, y)` or `(x, y, sample_weight)` of arrays or
             nested structures of arrays, a `tf.data.Dataset` of minibatches (or of single examples),
-            a `keras.utils.PyDataset` or a torch `DataLoader`. They are read into memory. Or a
-            dictionary of such, with the keys `"train"`, `"validation"` and `"test"`. Otherwise,
-            the three splits get random 80, 10 and 10 % of the examples.
+            a `keras.utils.PyDataset` or a torch `DataLoader`. Optimizees of all splits train on
+            70 % of them; 15 % each are held out for validation and test optimizees.
+            Or a dictionary of such, with the keys `"train"`, `"validation"` and `"test"`, each for
+            the optimizees of that split to train on.
+        validation_data: Examples to hold out instead, like `dataset`: one half for validation and
+            one for test optimizees. Defaults to None; a dictionary then holds nothing out.
         batch_size: Examples in a minibatch, which are drawn with replacement. Defaults to the
             number in the minibatches of `dataset`, or to 32.
         transform: Function of `(x, y)` applied to every minibatch, for example to scale pixels
             that are stored in a compact type. Defaults to none.
+        stream: Whether to leave arrays where they are, such as on disk, and to keep what is read
+            from other data sets in temporary files, rather than in memory. Defaults to False.
         class_weight: Weights of classes by label, as `fit` takes them. Defaults to None.
         steps_per_epoch: Minibatches of `dataset` to read; needed if it has no end. Defaults to all.
         same_start: Whether all optimizees are meant to start from the same weights, as in
@@ -73,6 +80,8 @@ class KerasTask(Task):
         dataset: Any = None,
         batch_size: int | None = None,
         transform: Callable[[Nest, Nest], tuple[Nest, Nest]] | None = None,
+        validation_data: Any = None,
+        stream: bool = False,
         class_weight: Mapping[int, float] | None = None,
         steps_per_epoch: int | None = None,
         same_start: bool = False,
@@ -85,6 +94,7 @@ class KerasTask(Task):
         self.jit_compile = jit_compile
         self._model_fn = model_fn
         self._transform = transform
+        self._class_weight = class_weight
         self._model = self._new_model(0)
         _compile(self._model, loss)
         self.constrained = any(v.constraint for v in self._model.trainable_variables)
@@ -92,13 +102,21 @@ class KerasTask(Task):
             raise ValueError("`model_fn` must return a model with trainable variables.")
         if not same_start:
             self._warn_of_same_starts()
-        splits = _splits(
-            dataset, lambda data: read(data, steps_per_epoch, class_weight, self._fits)
+        if stream and jit_compile:
+            raise ValueError("XLA cannot stream. Received: stream=True, jit_compile=True")
+        read = functools.partial(
+            examples.read,
+            steps=steps_per_epoch,
+            stream=stream,
+            fits=self._fits,
         )
-        self._data = {split: examples.data for split, examples in splits.items()}
-        self._batch_size = batch_size or splits["train"].batch_size or _DEFAULT_BATCH_SIZE
+        self._data = splits.divide(dataset, validation_data, read)
+        self.holds_out = all(data.held_out for data in self._data.values())
+        source = self._data["train"].training.examples
+        self._batch_size = batch_size or source.batch_size or _DEFAULT_BATCH_SIZE
+        self._warn_of_few_examples()
         # Keras builds what a loss keeps at its first use, which must not be in a graph.
-        self._compute_loss(self.batch("train", tf.constant([0, 0])))
+        self._compute_loss(self.batch("train", tf.constant([0, 0])), training=True)
 
     @property
     def size(self) -> int:
@@ -125,30 +143,40 @@ class KerasTask(Task):
 
     def batch(self, split: Split, seed: Tensor) -> Nest:
         """Draws `batch_size` examples with replacement; see `Task.batch`."""
-        data = self._data[split]
-        count = tf.nest.flatten(data)[0].shape[0]
-        indices = tf.random.stateless_uniform((self._batch_size,), seed, 0, count, tf.int32)
-        drawn = tf.nest.map_structure(lambda array: tf.gather(array, indices), data)
-        if self._transform is None:
-            return drawn
-        x, y, *weights = drawn
-        return (*self._transform(x, y), *weights)
+        drawn = self._transformed(self._data[split].training.draw(self._batch_size, seed))
+        return drawn if self._class_weight is None else _weigh(drawn, self._class_weight)
+
+    def held_out_batch(self, split: Split, seed: Tensor) -> Nest:
+        """Draws `batch_size` examples with replacement; see `Task.held_out_batch`."""
+        return self._transformed(self._held_out(split).draw(self._batch_size, seed))
 
     def loss(self, parameters: Tensor, state: Nest, batch: Nest) -> tuple[Tensor, Nest]:
         """Computes the model's training loss; see `Task.loss`."""
-        trainable, others = self._model.trainable_variables, self._model.non_trainable_variables
-        values = [
-            tf.cast(part, variable.dtype)
-            for part, variable in zip(self.unflatten(parameters), trainable, strict=True)
-        ]
-        mapping = [*zip(trainable, values, strict=True), *zip(others, state, strict=True)]
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-            loss = self._compute_loss(batch)
+        with self._with_values(parameters, state) as scope:
+            loss = self._compute_loss(batch, training=True)
         new_state = tuple(
             old if (new := scope.get_current_value(variable)) is None else tf.convert_to_tensor(new)
-            for variable, old in zip(others, state, strict=True)
+            for variable, old in zip(self._model.non_trainable_variables, state, strict=True)
         )
         return tf.reshape(tf.cast(loss, "float32"), (1,)), new_state
+
+    def held_out_loss(self, parameters: Tensor, state: Nest, batch: Nest) -> Tensor:
+        """Computes the model's loss as `evaluate` of Keras does; see `Task.held_out_loss`."""
+        with self._with_values(parameters, state):
+            loss = self._compute_loss(batch, training=False)
+        return tf.reshape(tf.cast(loss, "float32"), (1,))
+
+    def evaluate(self, split: Split, parameters: Tensor, state: Nest) -> dict[str, float]:
+        """Evaluates the model with `keras.Model.evaluate`; see `Task.evaluate`."""
+        variables = [*self._model.trainable_variables, *self._model.non_trainable_variables]
+        for variable, value in zip(variables, [*self.unflatten(parameters), *state], strict=True):
+            variable.assign(value)
+        batches = (
+            self._held_out(split)
+            .batches(self._batch_size)
+            .map(lambda *batch: self._transformed(batch))
+        )
+        return self._model.evaluate(batches, verbose=0, return_dict=True)
 
     def constrain(self, parameters: Tensor) -> Tensor:
         """Applies the constraints of the model's variables; see `Task.constrain`."""
@@ -159,8 +187,35 @@ class KerasTask(Task):
         ]
         return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
 
-    def _compute_loss(self, batch: Nest) -> Tensor:
-        """Computes the training loss of the model with its present weights."""
+    def _held_out(self, split: Split) -> splits.Part:
+        """Returns the examples that a split holds out."""
+        held_out = self._data[split].held_out
+        if held_out is None:
+            raise ValueError(
+                "A dictionary of data sets holds no examples out: pass `validation_data`. "
+                "Received: validation_data=None"
+            )
+        return held_out
+
+    def _transformed(self, batch: Nest) -> Nest:
+        """Applies the task's transformation, if there is one, to a minibatch."""
+        if self._transform is None:
+            return batch
+        x, y, *weights = batch
+        return (*self._transform(x, y), *weights)
+
+    def _with_values(self, parameters: Tensor, state: Nest) -> keras.StatelessScope:
+        """Returns a scope in which the model's variables have the values of an optimizee."""
+        trainable, others = self._model.trainable_variables, self._model.non_trainable_variables
+        values = [
+            tf.cast(part, variable.dtype)
+            for part, variable in zip(self.unflatten(parameters), trainable, strict=True)
+        ]
+        mapping = [*zip(trainable, values, strict=True), *zip(others, state, strict=True)]
+        return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+
+    def _compute_loss(self, batch: Nest, training: bool) -> Tensor:
+        """Computes the loss of the model with its present weights."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         compute_loss = self._model.compute_loss
         # Models may override it as it was before it had this argument.
@@ -168,15 +223,16 @@ class KerasTask(Task):
         return compute_loss(
             x=x,
             y=y,
-            y_pred=self._model(x, training=True),
+            y_pred=self._model(x, training=training),
             sample_weight=sample_weight,
-            **({"training": True} if takes_training else {}),
+            **({"training": training} if takes_training else {}),
         )
 
     def _fits(self, element: Nest) -> bool:
         """Returns whether `fit` accepts an element of a data set as a minibatch."""
         try:
-            self._compute_loss(tf.nest.map_structure(tf.convert_to_tensor, element))
+            batch = self._transformed(tf.nest.map_structure(tf.convert_to_tensor, element))
+            self._compute_loss(batch, training=True)
         except Exception:
             return False
         return True
@@ -210,6 +266,40 @@ class KerasTask(Task):
                 stacklevel=3,
             )
 
+    def _warn_of_few_examples(self) -> None:
+        """Warns if the examples of a split are but a few minibatches."""
+        parts = {
+            f"{words} {split} optimizees": part
+            for split, data in self._data.items()
+            for words, part in (("for", data.training), ("held out of", data.held_out))
+            if part is not None
+        }
+        words, smallest = min(parts.items(), key=lambda item: item[1].total)
+        if smallest.total < _FEW_BATCHES * self._batch_size:
+            warnings.warn(
+                f"Only {smallest.total} examples {words}, and {self._batch_size} in a minibatch: "
+                "they are soon memorized, or tell little.",
+                stacklevel=3,
+            )
+
+
+def _weigh(batch: Nest, class_weight: Mapping[int, float]) -> Nest:
+    """Returns a minibatch with sample weights from the weights of classes, as in `fit`."""
+    if len(batch) != 2 or tf.nest.is_nested(batch[1]):
+        raise ValueError(
+            "`class_weight` needs one array of labels, and no sample weights. Received: "
+            f"class_weight={class_weight}, minibatches of {len(batch)} parts"
+        )
+    x, y = batch
+    labels = y
+    if y.shape.rank > 1:
+        labels = y[..., 0] if y.shape[-1] == 1 else tf.argmax(y, axis=-1)
+    labels = tf.round(tf.cast(labels, "float32"))
+    weights = tf.ones_like(labels)
+    for label, weight in class_weight.items():
+        weights = tf.where(labels == float(label), float(weight), weights)
+    return x, y, weights
+
 
 def _flat(variables: Sequence[keras.Variable]) -> Tensor:
     """Returns the values of variables as one vector, float32 `[n]`."""
@@ -231,15 +321,3 @@ def _compile(model: keras.Model, loss: Any) -> None:
         )
     if not model.compiled:
         model.compile(loss=loss)
-
-
-def _splits(dataset: Any, read: Callable[[Any], Examples]) -> dict[Split, Examples]:
-    """Reads the examples of each split."""
-    if isinstance(dataset, Mapping) and set(dataset) == set(SPLITS):
-        return {split: read(dataset[split]) for split in SPLITS}
-    examples = read(dataset)
-    if examples.total < 10:
-        raise ValueError(f"`dataset` must hold at least 10 examples. Received: {examples.total}")
-    order = np.random.default_rng(0).permutation(examples.total)
-    bounds = np.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
-    return {split: examples.take(indices) for split, indices in zip(SPLITS, bounds, strict=True)}

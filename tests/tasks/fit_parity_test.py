@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers, losses
 
 from l2l_keras.tasks import KerasTask
+from l2l_keras.tasks.base import SPLITS
 
 COUNT, FEATURES, CLASSES, LENGTH = 40, 4, 3, 5
 RANDOM = np.random.default_rng(0)
@@ -261,11 +262,9 @@ class Batches(keras.utils.PyDataset):
 
 def rows_of(task):
     """All examples of a task, sorted by the first feature."""
-    parts = [
-        task.batch(split, (0, k)) for split in ("train", "validation", "test") for k in range(40)
-    ]
-    x = np.concatenate([batch[0] for batch in parts])
-    return np.unique(x, axis=0)
+    parts = [task.batch("test", (0, k)) for k in range(60)]
+    parts += [task.held_out_batch(split, (0, k)) for split in SPLITS[1:] for k in range(40)]
+    return np.unique(np.concatenate([batch[0] for batch in parts]), axis=0)
 
 
 def slices(*arrays):
@@ -285,9 +284,10 @@ def slices(*arrays):
     ],
     ids=["arrays", "examples", "remainder", "even", "few", "endless", "PyDataset"],
 )
-def test_data_are_read_as_fit_takes_them(make_dataset, batch_size, steps):
+@pytest.mark.parametrize("stream", [False, True], ids=["in memory", "streamed"])
+def test_data_are_read_as_fit_takes_them(make_dataset, batch_size, steps, stream):
     model_fn = dense("mse")
-    task = KerasTask(model_fn, dataset=make_dataset(), steps_per_epoch=steps)
+    task = KerasTask(model_fn, dataset=make_dataset(), steps_per_epoch=steps, stream=stream)
     x, y = task.batch("train", (0, 0))
     assert (x.shape, y.shape) == ((batch_size, FEATURES), (batch_size,))
     np.testing.assert_array_equal(rows_of(task), np.unique(X, axis=0))
@@ -306,11 +306,21 @@ def test_batches_of_sequences_of_any_length_are_batches():
 def test_class_weights_are_those_of_fit():
     model_fn = dense("sparse_categorical_crossentropy", CLASSES, "softmax")
     class_weight = {0: 3.0, 2: 0.5}
-    splits = dict.fromkeys(("train", "validation", "test"), (X, LABELS))
-    task = KerasTask(model_fn, dataset=splits, class_weight=class_weight, batch_size=16)
-    _, y, weights = task.batch("train", (0, 0))
-    np.testing.assert_array_equal(weights, [class_weight.get(int(label), 1.0) for label in y])
-    assert_parity(model_fn, task)
+    for labels in (LABELS, LABELS[:, None]):
+        task = KerasTask(model_fn, dataset=(X, labels), class_weight=class_weight, batch_size=16)
+        _, y, weights = task.batch("train", (0, 0))
+        expected = [class_weight.get(int(label), 1.0) for label in np.ravel(y)]
+        np.testing.assert_array_equal(weights, expected)
+        assert_parity(model_fn, task)
+        # As in `fit`, they do not count in validation.
+        assert len(task.held_out_batch("test", (0, 0))) == 2
+    one_hot = KerasTask(
+        dense("categorical_crossentropy", CLASSES, "softmax"),
+        dataset=(X, ONE_HOT),
+        class_weight=class_weight,
+        batch_size=16,
+    )
+    np.testing.assert_array_equal(one_hot.batch("train", (0, 0))[2], weights)
     with pytest.raises(ValueError, match="no sample weights.*class_weight="):
         KerasTask(model_fn, dataset=(X, LABELS, WEIGHTS), class_weight=class_weight)
 
