@@ -28,18 +28,25 @@ class EpisodeState(NamedTuple):
 class Episode:
     """Optimizes one training optimizee after another, and estimates meta-gradients.
 
-    All state is in variables, so that it can be backed up. `add_variable` makes one, zero at first,
-    from a shape and the name of a dtype. `window` computes a window and moves on; it ends the
-    episode if the window's end is not finite. It returns the meta-loss, whether that and the
-    meta-gradient are finite, and the meta-gradient, shaped as the rules' trainable variables.
+    With `on_held_out`, meta-losses are of the examples that the task holds out. All state is in
+    variables, so that it can be backed up. `add_variable` makes one, zero at first, from a shape
+    and the name of a dtype. `window` computes a window and moves on; it ends the episode if the
+    window's end is not finite. It returns the meta-loss, whether that and the meta-gradient are
+    finite, and the meta-gradient, shaped as the rules' trainable variables.
     """
 
     def __init__(
-        self, loop: InnerLoop, estimator: Estimator, windows: Windows, add_variable: Callable
+        self,
+        loop: InnerLoop,
+        estimator: Estimator,
+        windows: Windows,
+        on_held_out: bool,
+        add_variable: Callable,
     ) -> None:
         self._loop = loop
         self._estimator = estimator
         self._windows = windows
+        self._on_held_out = on_held_out
         task, key, zero = loop.task, tf.zeros((2,), tf.int32), tf.constant(0)
         losses, inner = loop.start(*task.sample("train", 0), task.batch("train", key))
         carry = estimator.begin(loop, inner, key)
@@ -69,6 +76,9 @@ class Episode:
         self, parameters: Tensor, task_state: Nest, seed: Tensor, horizon: Tensor
     ) -> None:
         losses, inner = self._loop.start(parameters, task_state, self._batch(seed, 0))
+        if self._on_held_out:
+            batch = self._loop.task.held_out_batch("train", tf.stack([seed, 0]))
+            losses = self._loop.held_out_loss(parameters, inner.task_state, batch)
         step, key = tf.constant(0), tf.stack([seed, 0])
         if self._windows.staggered:
             step = tf.random.stateless_uniform((), key, 0, self._windows.unroll, tf.int32)
@@ -105,13 +115,22 @@ class Episode:
     def _estimate_window(
         self, state: EpisodeState, scale: Tensor | None
     ) -> tuple[Tensor, list[Tensor], Carry]:
-        unroll = self._windows.unroll
+        task, unroll = self._loop.task, self._windows.unroll
         numbers = state.step + tf.range(1, unroll + 1)
+
+        def drawing(draw: Callable) -> Callable[[Tensor], Nest]:
+            return lambda t: draw("train", tf.stack([state.seed, numbers[t]]))
+
         progress = tf.minimum(tf.cast(numbers / state.horizon, "float32"), 1.0)
         return self._estimator.window(
             self._loop,
             state.carry,
-            Steps(unroll, lambda t: self._batch(state.seed, numbers[t]), scale),
+            Steps(
+                unroll,
+                drawing(task.batch),
+                scale,
+                drawing(task.held_out_batch) if self._on_held_out else None,
+            ),
             lambda losses: self._windows.loss(losses, state.initial_losses, progress),
             tf.stack([state.seed, -1 - state.step]),
         )

@@ -107,21 +107,31 @@ class BackPropagation(Estimator):
         """See `Estimator.window`."""
         weights, unroll = loop.pack(), steps.unroll
         optimizees: Nest = ()
+        slopes: Nest = ()
         if self.second_derivatives:
             kept = len(loop.pieces)
             optimizees = graph_loops.new_arrays((carry.parameters, carry.task_state), unroll)
         else:
             kept = trace.pieces_to_keep(loop, unroll, self.cache_bytes)
+        if steps.draw_held_out:
+            slopes = graph_loops.new_arrays(carry.gradient, unroll)
 
-        def take_step(t: Tensor, inner: InnerState, optimizees: Nest) -> tuple:
-            task_state, batch = inner.task_state, steps.draw(t)
+        def take_step(t: Tensor, inner: InnerState, own: tuple) -> tuple:
+            (optimizees, slopes), task_state, batch = own, inner.task_state, steps.draw(t)
             losses, inner, caches = loop.cached_step(weights, inner, batch, steps.scale, kept)
             if self.second_derivatives:
                 optimizee = (inner.parameters, task_state)
                 optimizees = graph_loops.write(optimizees, t, optimizee)
-            return losses, inner, caches, optimizees
+            if steps.draw_held_out:
+                losses, slope = loop.held_out_loss_and_gradient(
+                    inner.parameters, inner.task_state, steps.draw_held_out(t)
+                )
+                slopes = slopes.write(t, slope)
+            return losses, inner, caches, (optimizees, slopes)
 
-        recorded, inner, optimizees = trace.record(loop, take_step, carry, optimizees, unroll, kept)
+        recorded, inner, (optimizees, slopes) = trace.record(
+            loop, take_step, carry, (optimizees, slopes), unroll, kept
+        )
         losses = recorded.losses.stack()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(losses)
@@ -129,12 +139,18 @@ class BackPropagation(Estimator):
         d_losses = tape.gradient(value, losses)
         if loop.task.functions > 1:
             d_losses = tf.repeat(d_losses, loop.task.size // loop.task.functions, axis=1)
+        # Losses are of the examples that the optimizee's gradients are of, or of others.
+        d_parameters = d_losses * (
+            slopes.stack() if steps.draw_held_out else recorded.gradients.stack()[1:]
+        )
         if self.second_derivatives:
             d_weights = second_order.meta_gradient(
-                loop, weights, recorded, optimizees, d_losses, steps, self.clip_through_time
+                loop, weights, recorded, optimizees, d_parameters, steps, self.clip_through_time
             )
         else:
-            d_weights = first_order.meta_gradient(loop, weights, recorded, d_losses, steps.scale)
+            d_weights = first_order.meta_gradient(
+                loop, weights, recorded, d_parameters, steps.scale
+            )
         return value, loop.unpack(d_weights), inner
 
 

@@ -24,12 +24,12 @@ from l2l_keras.tasks.base import Tensor
 
 
 def meta_gradient(
-    loop: InnerLoop, weights: list[Tensor], trace: Trace, d_losses: Tensor, scale: Tensor | None
+    loop: InnerLoop, weights: list[Tensor], trace: Trace, d_parameters: Tensor, scale: Tensor | None
 ) -> list[Tensor]:
     """Computes the first-order meta-gradient of a window, one vector for each rule.
 
-    `d_losses` are the derivatives of the meta-loss with respect to the loss of each parameter's
-    function, float32 `[unroll, size]`; `[unroll, 1]` if there is one function.
+    `d_parameters`, float32 `[unroll, size]`, are ∂L/∂f_s · ∇f(θ_s): the derivatives of the
+    meta-loss with respect to the parameters after each step, through their own losses.
     """
     gradients = scaled(trace.gradients.stack(), scale)
 
@@ -37,7 +37,7 @@ def meta_gradient(
         unconstrained = graph_loops.read(trace.unconstrained, t)
         return loop.before_constraints(unconstrained, derivative, scale)
 
-    d_updates = suffix_sums(d_losses * gradients[1:], before_constraints)
+    d_updates = suffix_sums(scaled(d_parameters, scale), before_constraints)
     return back_propagate(loop, weights, trace, gradients, d_updates)
 
 

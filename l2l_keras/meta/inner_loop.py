@@ -51,11 +51,14 @@ class Steps(NamedTuple):
             for the loss and gradient after that step. May be called more than once for a step.
         scale: Factors s of a reparametrization θ = s · θ', float32 `[size]`, or None. The rule then
             optimizes f(s · θ') over θ'.
+        draw_held_out: Maps the number of a step to a minibatch of examples held out, whose losses
+            are those of the window; or None: they are the losses that the optimizee minimizes.
     """
 
     unroll: int
     draw: Draw
     scale: Tensor | None = None
+    draw_held_out: Draw | None = None
 
 
 class Piece(NamedTuple):
@@ -87,6 +90,8 @@ class InnerLoop:
             the rules nor the optimizee have much to compute in a step.
         cached_step: Maps `(weights, inner, batch, scale, cached)` to `(losses, inner, caches)`, as
             `step` with given φ; with the caches of the first `cached` pieces.
+        held_out_loss: `Task.held_out_loss`, compiled.
+        held_out_loss_and_gradient: The same with its gradient, `(losses, gradient)`.
 
     Raises:
         ValueError: If `chunk_size` is not positive, a group has no parameters, or the parameters of
@@ -121,6 +126,10 @@ class InnerLoop:
         self.hessian_vector_product = _compile(task.hessian_vector_product, task.jit_compile)
         self._loss_and_gradient = _compile(task.loss_and_gradient, task.jit_compile)
         self.cached_step = _compile(self._step, task.jit_compile)
+        self.held_out_loss = _compile(task.held_out_loss, task.jit_compile)
+        self.held_out_loss_and_gradient = _compile(
+            self._held_out_loss_and_gradient, task.jit_compile
+        )
 
     def start(self, parameters: Tensor, task_state: Nest, batch: Nest) -> tuple[Tensor, InnerState]:
         """Starts an inner loop.
@@ -177,11 +186,14 @@ class InnerLoop:
     def window(
         self, weights: list[Tensor], inner: InnerState, steps: Steps
     ) -> tuple[Tensor, InnerState]:
-        """Computes f(θ_1) … f(θ_T), `[T, functions]`, with given φ; also returns the next state."""
+        """Computes a window's losses, `[T, functions]`, and the next state, with given φ."""
 
         def body(t: Tensor, inner: InnerState, losses: tf.TensorArray) -> tuple:
             batch = steps.draw(t)
             step_losses, inner, _ = self.cached_step(weights, inner, batch, steps.scale, cached=0)
+            if steps.draw_held_out:
+                optimizee = (inner.parameters, inner.task_state)
+                step_losses = self.held_out_loss(*optimizee, steps.draw_held_out(t))
             return inner, losses.write(t, step_losses)
 
         losses = graph_loops.new_arrays(tf.TensorSpec((self.task.functions,)), steps.unroll)
@@ -226,6 +238,14 @@ class InnerLoop:
             unconstrained, parameters = parameters, self.task.constrain(parameters)
         losses, gradient, task_state = self._loss_and_gradient(parameters, inner.task_state, batch)
         return losses, InnerState(parameters, gradient, rule_state, task_state, unconstrained)
+
+    def _held_out_loss_and_gradient(
+        self, parameters: Tensor, task_state: Nest, batch: Nest
+    ) -> tuple[Tensor, Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            losses = self.task.held_out_loss(parameters, task_state, batch)
+        return losses, tape.gradient(losses, parameters)
 
     def before_constraints(
         self, unconstrained: Nest, derivative: Tensor, scale: Tensor | None

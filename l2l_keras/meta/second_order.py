@@ -24,7 +24,7 @@ def meta_gradient(
     weights: list[Tensor],
     trace: Trace,
     optimizees: Nest,
-    d_losses: Tensor,
+    d_parameters: Tensor,
     steps: Steps,
     clip_through_time: bool,
 ) -> list[Tensor]:
@@ -32,7 +32,7 @@ def meta_gradient(
 
     The trace has the caches and states of all pieces; `optimizees` are arrays of θ_t after every
     step, and of the optimizee's state before its loss. With `clip_through_time`, λ_t is clipped to
-    the norm that it would have without second derivatives. `d_losses`: see `first_order`.
+    the norm that it would have without second derivatives. `d_parameters`: see `first_order`.
     """
     read = graph_loops.read
     gradients = loop.partition.split(scaled(trace.gradients.stack(), steps.scale))
@@ -41,26 +41,22 @@ def meta_gradient(
         t: Tensor,
         d_weights: list,
         first_order: Tensor,
-        d_parameters: Tensor,
+        derivative: Tensor,
         d_gradient: Tensor,
         d_states: list,
     ) -> tuple:
         # `d_gradient` is that of ∇f(θ_{t+1}), which the next step used.
         parameters, task_state = read(optimizees, t)
-        d_loss = d_losses[t] * trace.gradients.read(t + 1)
-        d_parameters += d_loss
-        d_parameters += loop.hessian_vector_product(
-            parameters, task_state, steps.draw(t), d_gradient
-        )
+        derivative += d_parameters[t]
+        derivative += loop.hessian_vector_product(parameters, task_state, steps.draw(t), d_gradient)
         if clip_through_time:
-            first_order += d_loss
-            d_parameters, d_states = clip(first_order, d_parameters, d_states)
+            first_order += d_parameters[t]
+            derivative, d_states = clip(first_order, derivative, d_states)
         unconstrained = read(trace.unconstrained, t)
-        d_parameters, first_order = (
-            loop.before_constraints(unconstrained, derivative, None)
-            for derivative in (d_parameters, first_order)
+        derivative, first_order = (
+            loop.before_constraints(unconstrained, own, None) for own in (derivative, first_order)
         )
-        d_updates = loop.partition.split(scaled(d_parameters, steps.scale))
+        d_updates = loop.partition.split(scaled(derivative, steps.scale))
         parts, d_gradients, new_d_states = [], [], []
         for k, piece in enumerate(loop.pieces):
             d_step, d_piece, d_state = piece.rule.backward(
@@ -78,7 +74,7 @@ def meta_gradient(
             new_d_states.append(d_state)
         d_gradient = scaled(loop.partition.join(d_gradients), steps.scale)
         d_weights = [d + part for d, part in zip(d_weights, loop.sum_by_rule(parts), strict=True)]
-        return d_weights, first_order, d_parameters, d_gradient, new_d_states
+        return d_weights, first_order, derivative, d_gradient, new_d_states
 
     zeros = tf.zeros((loop.task.size,))
     start = ([tf.zeros_like(w) for w in weights], zeros, zeros, zeros, loop.initial_states())

@@ -21,6 +21,9 @@ from l2l_keras.rules import UpdateRule
 from l2l_keras.tasks.base import Task, Tensor
 from l2l_keras.tasks.mixture import Mixture, as_mixture
 
+META_LOSS_ON = ("training", "validation")
+"""Examples that meta-losses are of."""
+
 
 class MetaModel(keras.Model):
     """Meta-trains an update rule on a task, or on a mixture of tasks.
@@ -51,6 +54,9 @@ class MetaModel(keras.Model):
             to 100.
         estimator: How meta-gradients are estimated. Defaults to
             `l2l_keras.meta.BackPropagation()`.
+        meta_loss_on: `"training"` (the default), for meta-losses of the minibatches that optimizees
+            train on; or `"validation"`, for those of minibatches that the task holds out of their
+            training: the rule then learns to lower the loss on unseen examples.
         windows: How episodes are cut, and what is minimized over a window. Its `unroll` must divide
             `horizon`. Defaults to `l2l_keras.meta.Windows()`.
         parallel: Optimizees side by side in a training step. Defaults to 1.
@@ -89,9 +95,11 @@ class MetaModel(keras.Model):
         windows: Windows | None = None,
         parallel: int = 1,
         optimizees: int | None = None,
+        meta_loss_on: str = "training",
         seed: int = 0,
     ) -> None:
         super().__init__(name="meta_model")
+        arguments.one_of("meta_loss_on", meta_loss_on, META_LOSS_ON)
         windows, estimator = windows or Windows(), estimator or BackPropagation()
         horizons = (horizon, horizon) if isinstance(horizon, int) else tuple(horizon)
         in_order = len(horizons) == 2 and 1 <= horizons[0] <= horizons[1]
@@ -109,6 +117,7 @@ class MetaModel(keras.Model):
         self.horizons = horizons
         self.windows = windows
         self.parallel = parallel
+        self.meta_loss_on = meta_loss_on
         self.optimizees = optimizees
         self.seed = seed
         # Seeds of episodes: room for 2**20 episodes with each of 2**9 seeds.
@@ -118,13 +127,21 @@ class MetaModel(keras.Model):
         ]
         mixture = as_mixture(task)
         members = list(mixture.members.values())
+        on_held_out = meta_loss_on == "validation"
+        if on_held_out and not all(t.holds_out for t in members):
+            raise ValueError(
+                'meta_loss_on="validation" needs tasks that hold examples out, such as a KerasTask '
+                f"with one data set. Received: {[t.name for t in members if not t.holds_out]}"
+            )
         loops = {t: InnerLoop(rule, t) for t in {*members, *mixture.validation.values()}}
         self._validation = [
             Validation(loops[t], self.horizons[1]) for t in mixture.validation.values()
         ]
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
         self._episodes = [
-            Episode(loops[t], estimator, windows, functools.partial(make, name="episode"))
+            Episode(
+                loops[t], estimator, windows, on_held_out, functools.partial(make, name="episode")
+            )
             for _ in range(math.ceil(parallel / len(members)))
             for t in members
         ]
@@ -136,13 +153,17 @@ class MetaModel(keras.Model):
         self.skipped = make(shape=(), dtype="int32", name="skipped")
         self._loss_metric = MeanOfAny(name="loss")
         mean = MEANS[mixture.validation_mean]
-        self._validation_metrics = [mean(name="loss"), mean(name="final_loss")]
+        losses = {name: mean(name=name) for name in ("loss", "final_loss", "held_out_loss")}
+        names = set.intersection(*(set(v.names) for v in self._validation))
+        self._validation_metrics = {
+            name: losses.get(name) or keras.metrics.Mean(name=name) for name in sorted(names)
+        }
         self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that are reset at every epoch."""
-        return [self._loss_metric, *self._validation_metrics]
+        return [self._loss_metric, *self._validation_metrics.values()]
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """Configures meta-training.
@@ -173,8 +194,11 @@ class MetaModel(keras.Model):
 
         Returns:
             Keras' history: the mean meta-loss (`loss`), the number of skipped windows, and on
-            validation optimizees the mean loss of an episode (`val_loss`) and that of its last
-            tenth (`val_final_loss`), averaged as the mixture says.
+            validation optimizees the mean training loss of an episode (`val_loss`) and that of its
+            last tenth (`val_final_loss`); where tasks hold examples out, also the loss at the end
+            of an episode on these (`val_held_out_loss`) and the metrics that all models are
+            compiled with (such as `val_held_out_accuracy`). The mixture says how losses are
+            averaged.
         """
         validation = tf.data.Dataset.range(validation_episodes) if validation_episodes else None
         return super().fit(
@@ -207,9 +231,10 @@ class MetaModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Optimizes the validation optimizee of each task with seed `data`, with φ frozen."""
         for validation in self._validation:
-            for metric, loss in zip(self._validation_metrics, validation(int(data)), strict=True):
-                metric.update_state(loss)
-        return {metric.name: metric.result() for metric in self._validation_metrics}
+            results = validation(int(data))
+            for name, metric in self._validation_metrics.items():
+                metric.update_state(results[name])
+        return {name: metric.result() for name, metric in self._validation_metrics.items()}
 
     def _begin(self, episode: Episode) -> None:
         """Begins the next episode."""

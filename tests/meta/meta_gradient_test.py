@@ -70,8 +70,9 @@ class TestExactness:
         loop, cache_bytes = in_chunks(RULES[rule](), task(), chunks)
         initial, inner = start(loop)
         meta_loss = a_meta_loss("log", unroll=3, initial=initial)
-        steps = steps_of(loop, 3, a_scale(loop.task))
-        assert_as_by_tape(loop, inner, steps, meta_loss, cache_bytes)
+        for held_out in {False, loop.task.holds_out}:
+            steps = steps_of(loop, 3, a_scale(loop.task), held_out=held_out)
+            assert_as_by_tape(loop, inner, steps, meta_loss, cache_bytes)
 
     @settings(max_examples=12, deadline=None, derandomize=True)
     @given(st.data())

@@ -97,7 +97,7 @@ def network():
         )
 
     random = np.random.default_rng(0)
-    x = random.normal(size=(50, 3)).astype("float32")
+    x = random.normal(size=(160, 3)).astype("float32")
     y = np.sin(x.sum(axis=1, keepdims=True)).astype("float32")
     return KerasTask(model_fn, "mean_squared_error", (x, y), batch_size=8)
 
@@ -111,7 +111,7 @@ def constrained_network():
         return keras.Sequential([keras.Input((3,)), hidden, last])
 
     random = np.random.default_rng(0)
-    x = random.normal(size=(50, 3)).astype("float32")
+    x = random.normal(size=(160, 3)).astype("float32")
     return KerasTask(model_fn, "mean_squared_error", (x, np.sin(x.sum(axis=1))), batch_size=8)
 
 
@@ -120,9 +120,14 @@ def drawing(task, first=0):
     return lambda t: task.batch("train", tf.stack([7, first + t]))
 
 
-def steps_of(loop, count, scale=None, first=0):
+def steps_of(loop, count, scale=None, first=0, held_out=False):
     """The steps of a window, with minibatches of their own."""
-    return Steps(count, drawing(loop.task, first), scale)
+
+    def draw_held_out(t):
+        return loop.task.held_out_batch("train", tf.stack([8, first + t]))
+
+    draw = drawing(loop.task, first)
+    return Steps(count, draw, scale, draw_held_out if held_out else None)
 
 
 def start(loop, seed=0, steps=2):
@@ -191,6 +196,11 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
             step_losses, gradient, task_state = loop.task.loss_and_gradient(
                 parameters, task_state, steps.draw(t)
             )
+            # The averages of batch normalization count as given.
+            task_state = tf.nest.map_structure(tf.stop_gradient, task_state)
+            if steps.draw_held_out:
+                batch = steps.draw_held_out(t)
+                step_losses = loop.task.held_out_loss(parameters, task_state, batch)
             losses.append(step_losses)
         value = meta_loss(tf.stack(losses))
     derivative = tape.gradient(value, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
