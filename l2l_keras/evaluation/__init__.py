@@ -4,15 +4,18 @@ from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.compare import compare
 from l2l_keras.evaluation.plots import Curve, figure
 from l2l_keras.evaluation.report import read_curves, table, write_report
-from l2l_keras.evaluation.results import Comparison, Result, Tuning, mean_and_interval
+from l2l_keras.evaluation.results import Comparison, HeldOut, Result, Tuning, mean_and_interval
 from l2l_keras.evaluation.rollout import Rollout, run
-from l2l_keras.evaluation.tune import BASELINES, Baseline, half_decades, tune
+from l2l_keras.evaluation.tune import BASELINES, COMMON_BASELINES, Baseline, half_decades, tune
+from l2l_keras.evaluation.verdict import verdict
 
 __all__ = [
     "BASELINES",
+    "COMMON_BASELINES",
     "Baseline",
     "Comparison",
     "Curve",
+    "HeldOut",
     "Result",
     "Rollout",
     "Tuning",
@@ -25,5 +28,6 @@ __all__ = [
     "table",
     "testbed",
     "tune",
+    "verdict",
     "write_report",
 ]

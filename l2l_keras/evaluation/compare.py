@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from l2l_keras import parameter_groups
-from l2l_keras.evaluation.results import Comparison, Result, Tuning
-from l2l_keras.evaluation.rollout import Rollout, RuleRollout, Rules, checked_seeds
-from l2l_keras.evaluation.tune import (
-    BASELINES,
-    Baseline,
-    Progress,
-    default_window,
-    prefixed,
-    silent,
-    tune,
-)
+from l2l_keras.evaluation.results import Comparison, HeldOut, Result, Tuning
+from l2l_keras.evaluation.rollout import Rollout, RuleRollout, Rules, Run, checked_seeds
+from l2l_keras.evaluation.tune import BASELINES, Baseline, default_window, tune_for_lengths
 from l2l_keras.optimizer import LearnedOptimizer
+from l2l_keras.progress import Progress, Timer, prefixed, silent
 from l2l_keras.tasks.base import Task
+
+_LOOKS = 10
+"""Looks at examples held out in every run, besides one at its start."""
 
 
 def compare(
@@ -36,7 +32,8 @@ def compare(
     """Compares learned optimizers, as they are, with baselines whose learning rate is tuned.
 
     Learning rates are tuned on optimizees of the validation split. Then every optimizer starts
-    afresh on the same optimizees and minibatches of the test split.
+    afresh on the same optimizees and minibatches of the test split. If the task holds examples out,
+    the loss on these is what counts, and there are looks at them ten times in every run.
 
     Args:
         task: Where optimizees come from.
@@ -78,22 +75,41 @@ def compare(
     seeds = checked_seeds("seeds", seeds)
     tuning_seeds = seeds if tuning_seeds is None else checked_seeds("tuning_seeds", tuning_seeds)
     window = default_window(task, steps)
+    tried = sum(len(baseline.grid) for baseline in baselines.values() if len(baseline.grid) > 1)
+    total = len(seeds) * (len(learned) + len(baselines)) + len(tuning_seeds) * tried
+    progress(f"comparison: at least {total:,} runs of {steps:,} steps")
+    timer = Timer(total, progress)
+    looks = sorted({steps * k // _LOOKS for k in range(_LOOKS + 1)}) if task.holds_out else []
 
-    def result(name: str, rollout: Rollout | RuleRollout, tuning: Tuning | None) -> Result:
-        start = time.perf_counter()
-        curves = np.concatenate([rollout(seed) for seed in seeds])
-        outcome = Result(name, curves, window, tuning, time.perf_counter() - start)
-        progress(f"{name}: test: final loss {outcome.mean_final:.4g}")
+    def result(name: str, run: Callable[..., Run], tuning: Tuning | None) -> Result:
+        if looks:
+            run = functools.partial(run, looks=looks)
+        runs = [run(seed) for seed in seeds]
+        outcome = Result(
+            name,
+            np.concatenate([own.losses for own in runs]),
+            window,
+            tuning,
+            sum(own.seconds for own in runs),
+            HeldOut.of(looks, [own.looks for own in runs]) if looks else None,
+        )
+        timer.after(len(seeds))(f"{name}: test: final loss {outcome.mean_final:.4g}")
         return outcome
 
-    results = [
-        result(name, _rollout(task, rule, steps, guard), None) for name, rule in learned.items()
-    ]
+    results = {}
     for name, baseline in baselines.items():
-        tell = prefixed(progress, name)
-        tuning = tune(task, baseline.make, baseline.grid, steps, tuning_seeds, window, tell)
-        results.append(result(name, Rollout(task, baseline.make(tuning.best), steps), tuning))
-    return Comparison(task.name, steps, seeds, tuning_seeds, window, tuple(results))
+        tell = prefixed(timer.after(len(tuning_seeds)), name)
+        if len(baseline.grid) > 1:
+            windows = {steps: window}
+            (tuning,) = tune_for_lengths(task, baseline, windows, tuning_seeds, tell)
+        else:
+            tuning = Tuning(baseline.grid[0], on_edge=False)
+        run = functools.partial(baseline.rollout(task, steps).run, learning_rate=tuning.best)
+        results[name] = result(name, run, tuning)
+    for name, rule in learned.items():
+        results[name] = result(name, _rollout(task, rule, steps, guard).run, None)
+    in_order = tuple(results[name] for name in (*learned, *baselines))
+    return Comparison(task.name, steps, seeds, tuning_seeds, window, in_order)
 
 
 def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | RuleRollout:

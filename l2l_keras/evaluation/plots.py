@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras.evaluation.results import Comparison, Score, mean_and_interval
+from l2l_keras.evaluation.results import Comparison, Result, Score, mean_and_interval
 
 # Okabe and Ito's colours, and Tol's olive and wine: colour-blind readers can distinguish them. Line
 # styles distinguish curves in print.
@@ -37,8 +37,9 @@ class Curve:
 
     Attributes:
         name, learned, learning_rate: See `Result`.
-        mean: Mean losses f(θ_0) to f(θ_steps) over runs, float64 `[steps + 1]`.
-        half_width: Half-width of the 95 % interval of each, float64 `[steps + 1]`.
+        steps: Increasing numbers of steps, int `[n]`.
+        mean: Mean losses over runs after each, float64 `[n]`.
+        half_width: Half-width of the 95 % interval of each, float64 `[n]`.
         final: Mean final loss; infinite where it is not finite.
         interval: Half-width of its 95 % interval.
     """
@@ -46,6 +47,7 @@ class Curve:
     name: str
     learned: bool
     learning_rate: float
+    steps: np.ndarray = dataclasses.field(repr=False)
     mean: np.ndarray = dataclasses.field(repr=False)
     half_width: np.ndarray = dataclasses.field(repr=False)
     final: float
@@ -59,22 +61,29 @@ class Curve:
 
 
 def curves_of(comparison: Comparison) -> tuple[Curve, ...]:
-    """Returns the mean loss curve of every result of a comparison, in their order."""
+    """Returns the mean training loss of every result of a comparison, in their order."""
+    steps = np.arange(comparison.steps + 1)
+    return tuple(_curve(result, steps, result.curves) for result in comparison.results)
+
+
+def held_out_curves_of(comparison: Comparison, metric: str = "loss") -> tuple[Curve, ...]:
+    """Returns the mean of a metric on examples held out, of every result that has it."""
     return tuple(
-        Curve(
-            result.name,
-            result.learned,
-            result.learning_rate,
-            *mean_and_interval(result.curves),
-            result.mean_final,
-            result.interval,
-        )
+        _curve(result, np.array(held_out.steps), held_out.metrics[metric])
         for result in comparison.results
+        if (held_out := result.held_out) is not None
     )
+
+
+def _curve(result: Result, steps: np.ndarray, values: np.ndarray) -> Curve:
+    own = (result.name, result.learned, result.learning_rate)
+    return Curve(*own, steps, *mean_and_interval(values), result.mean_final, result.interval)
 
 
 def figure(comparison: Comparison) -> Any:
     """Draws mean loss curves with 95 % bands, learned optimizers in front.
+
+    If the task holds examples out, the loss on these has a panel of its own.
 
     Args:
         comparison: What to draw.
@@ -89,14 +98,18 @@ def figure(comparison: Comparison) -> Any:
     """
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
-    axes = drawing.add_subplot()
-    curves = curves_of(comparison)
-    draw_curves(axes, curves, line_styles(curves))
-    axes.set_ylabel("loss")
+    curves = {"training loss": curves_of(comparison)}
+    if held_out := held_out_curves_of(comparison):
+        curves["loss on examples held out"] = held_out
+    drawing = Figure(figsize=(0.5 + 7.0 * len(curves), 4.8), dpi=150, layout="constrained")
+    panels = drawing.subplots(1, len(curves), squeeze=False)[0]
+    styles = line_styles(curves["training loss"])
+    for axes, (label, own) in zip(panels, curves.items(), strict=True):
+        draw_curves(axes, own, styles)
+        axes.set_ylabel(label)
     runs = len(comparison.results[0].curves)
-    axes.set_title(f"{comparison.task}: mean of {runs} runs, 95 % interval")
-    axes.legend(frameon=False)
+    drawing.suptitle(f"{comparison.task}: mean of {runs} runs, 95 % interval")
+    panels[-1].legend(frameon=False)
     return drawing
 
 
@@ -156,17 +169,17 @@ def draw_curves(
     elif lowest < highest:
         margin = 0.05 * (highest - lowest)
         axes.set_ylim(lowest - margin, highest + margin)
-    axes.set_xlim(0, max(len(curve.mean) for curve in curves) - 1)
+    axes.set_xlim(0, max(curve.steps[-1] for curve in curves))
     axes.set_xlabel("step")
     tidy(axes)
 
 
 def _in_sections(curve: Curve) -> Iterable[np.ndarray]:
     """Returns steps, mean and half-width; of long runs at the start, and means over sections."""
-    steps = np.arange(len(curve.mean))
-    columns = np.stack([steps, curve.mean, curve.half_width])
-    if len(steps) > _MOST_STEPS + 1:
-        sections = [steps[:1], *np.array_split(steps[1:], _SECTIONS)]
+    columns = np.stack([curve.steps, curve.mean, curve.half_width])
+    if len(curve.steps) > _MOST_STEPS + 1:
+        indices = np.arange(len(curve.steps))
+        sections = [indices[:1], *np.array_split(indices[1:], _SECTIONS)]
         columns = np.stack([columns[:, section].mean(axis=1) for section in sections], axis=1)
     return columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -120,15 +120,54 @@ class Tuning:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Looks at examples that were held out, during runs.
+
+    Attributes:
+        steps: The steps after which there was a look, in increasing order.
+        metrics: Values of each metric, float64 `[runs, looks]`, `"loss"` among them.
+    """
+
+    steps: tuple[int, ...]
+    metrics: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+
+    @classmethod
+    def of(cls, steps: Sequence[int], looks: Sequence[Sequence[Mapping[str, float]]]) -> HeldOut:
+        """Collects the looks of several runs."""
+        names = looks[0][0]
+        metrics = {
+            name: np.array([[look[name] for look in own] for own in looks], np.float64)
+            for name in names
+        }
+        metrics["loss"] = np.where(np.isfinite(metrics["loss"]), metrics["loss"], np.inf)
+        return cls(tuple(steps), metrics)
+
+    @property
+    def final(self) -> dict[str, np.ndarray]:
+        """Values at the end of every run, `[runs]`."""
+        return {name: values[:, -1] for name, values in self.metrics.items()}
+
+    @property
+    def best(self) -> np.ndarray:
+        """The lowest loss of every run, `[runs]`."""
+        return self.metrics["loss"].min(axis=1)
+
+    def loss_after(self, steps: float) -> float:
+        """Mean loss after a number of steps, interpolated between looks."""
+        return float(np.interp(steps, self.steps, self.metrics["loss"].mean(axis=0)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What one optimizer achieved in runs of one length.
 
     Attributes:
         name: Name of the optimizer.
-        curves: Losses f(θ_0) to f(θ_steps), float32 `[runs, steps + 1]`.
-        window: Number of last losses whose mean is the final loss of a run.
+        curves: Training losses f(θ_0) to f(θ_steps), float32 `[runs, steps + 1]`.
+        window: Number of last losses whose mean is the final training loss of a run.
         tuning: How the learning rate was chosen; None if the optimizer was used as it is.
         seconds: Wall time of all runs without compilation; NaN where it was not measured.
+        held_out: Looks at examples held out; None if the task holds none out.
     """
 
     name: str
@@ -136,6 +175,7 @@ class Result:
     window: int
     tuning: Tuning | None = None
     seconds: float = math.nan
+    held_out: HeldOut | None = None
 
     @property
     def learned(self) -> bool:
@@ -159,7 +199,12 @@ class Result:
 
     @functools.cached_property
     def final(self) -> np.ndarray:
-        """Final loss of every run, float64 `[runs]`."""
+        """Final loss of every run, float64 `[runs]`: on examples held out, if there are any."""
+        return self.final_training if self.held_out is None else self.held_out.final["loss"]
+
+    @functools.cached_property
+    def final_training(self) -> np.ndarray:
+        """Final training loss of every run, float64 `[runs]`."""
         return final_losses(self.curves, self.window)
 
     @property
@@ -171,6 +216,14 @@ class Result:
     def interval(self) -> float:
         """Half-width of the 95 % confidence interval of `mean_final`."""
         return float(mean_and_interval(self.final)[1])
+
+    def loss_after(self, share: float) -> float:
+        """Returns the mean loss over runs, as in `mean_final`, after a share of the steps."""
+        if self.held_out is not None:
+            return self.held_out.loss_after(share * self.steps)
+        steps = max(1, round(share * self.steps)) if math.isfinite(share) else self.steps
+        losses = final_losses(self.curves[:, : steps + 1], min(self.window, steps))
+        return float(losses.mean())
 
     @property
     def mean_loss(self) -> float:
@@ -217,6 +270,15 @@ class Comparison:
         """
         best = self.best_baseline
         return math.nan if best is None else loss_ratio(self[name].final, best.final).mean
+
+    @property
+    def fastest(self) -> Result:
+        """The optimizer whose runs took the least time."""
+        return min(self.results, key=lambda result: result.seconds)
+
+    def loss_at_equal_time(self, result: Result) -> float:
+        """Returns the mean loss of an optimizer after as many seconds as the fastest one takes."""
+        return result.loss_after(self.fastest.seconds / result.seconds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,9 @@ are paired: the same seed gives the same optimizee and, step by step, the same m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,6 +20,25 @@ from l2l_keras.rules.base import UpdateRule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
 Rules = UpdateRule | Mapping[str, UpdateRule]
+Schedule = Callable[[Tensor], Tensor]
+"""Maps the share of a run that is over, a scalar from 0 to 1, to a factor of the learning rate."""
+
+_WARM_UP_STEPS = 10
+"""Steps before runs whose time counts: programs are compiled when they are first needed."""
+
+
+class Run(NamedTuple):
+    """One run of an optimizer.
+
+    Attributes:
+        losses: Losses, each on its own minibatch, float32 `[task.functions, steps + 1]`.
+        seconds: Wall time of its steps.
+        looks: What `Task.evaluate` returned, after each number of steps that was asked for.
+    """
+
+    losses: np.ndarray
+    seconds: float
+    looks: Sequence[Mapping[str, float]]
 
 
 def run(
@@ -72,6 +93,7 @@ class Rollout:
         task, steps, split: See `run`.
         optimizer: A fresh Keras optimizer. It is built here, on variables that have the paths and
             shapes of the task's `layout`.
+        schedule: See `l2l_keras.evaluation.Baseline`. Defaults to None.
 
     Raises:
         ValueError: If `steps` is not positive, or the optimizer is already built.
@@ -85,7 +107,12 @@ class Rollout:
     """
 
     def __init__(
-        self, task: Task, optimizer: keras.optimizers.Optimizer, steps: int, split: Split = "test"
+        self,
+        task: Task,
+        optimizer: keras.optimizers.Optimizer,
+        steps: int,
+        split: Split = "test",
+        schedule: Schedule | None = None,
     ) -> None:
         if keras.config.backend() != "tensorflow":
             raise RuntimeError(
@@ -102,12 +129,13 @@ class Rollout:
         self.optimizer = optimizer
         self.steps = steps
         self.split = split
+        self._schedule = schedule
         self._variables = [_variable(weight) for weight in task.layout]
         optimizer.build(self._variables)
         self._initial_values = [tf.identity(v.value) for v in optimizer.variables]
         self._loop = tf.function(self._losses, autograph=False, jit_compile=task.jit_compile)
-        # Compiles everything, and takes no step: the time of a run is free of compilation.
-        self._run(seed=0, learning_rate=None, steps=0)
+        # Compiles everything: the time of a run is free of compilation.
+        self.run(seed=0, steps=min(steps, _WARM_UP_STEPS))
 
     def __call__(
         self, seed: int, learning_rate: float | None = None, steps: int | None = None
@@ -122,47 +150,81 @@ class Rollout:
         Returns:
             Losses, each on its own minibatch: float32 `[task.functions, steps + 1]`.
         """
+        return self.run(seed, learning_rate, steps).losses
+
+    def run(
+        self,
+        seed: int,
+        learning_rate: float | None = None,
+        steps: int | None = None,
+        looks: Sequence[int] = (),
+    ) -> Run:
+        """Minimizes the optimizee of one seed, and looks at examples held out on the way.
+
+        Args:
+            seed: See `__call__`.
+            learning_rate: See `__call__`.
+            steps: See `__call__`.
+            looks: Increasing numbers of steps after which to evaluate the optimizee; only for tasks
+                that hold examples out.
+        """
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:
             raise ValueError(f"`steps` must be from 1 to {self.steps}. Received: steps={steps}")
-        return self._run(seed, learning_rate, steps)[:, : steps + 1]
+        parameters, state = self.task.sample(self.split, seed)
+        for variable, value in zip(self.optimizer.variables, self._initial_values, strict=True):
+            variable.assign(value)
+        if learning_rate is not None:
+            self.optimizer.learning_rate = learning_rate
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self._assign(parameters)
+        state = tf.nest.map_structure(tf.convert_to_tensor, state)
+        losses, found = np.empty((steps + 1, self.task.functions), np.float32), []
+        seconds, done = 0.0, 0
+        for end in sorted({*looks, steps}):
+            start = time.perf_counter()
+            bounds = [tf.constant(number) for number in (seed, done, end, steps)]
+            own, state = self._loop(state, rate, *bounds)
+            losses[done : end + 1] = own.numpy()[: end - done + 1]
+            seconds += time.perf_counter() - start
+            if end in looks:
+                found.append(self.task.evaluate(self.split, self._parameters(), state))
+            done = end
+        return Run(losses.T, seconds, found)
 
     @property
     def parameters(self) -> np.ndarray:
         """Final parameters of the last run, float32 `[size]`."""
         return self._parameters().numpy()
 
-    def _run(self, seed: int, learning_rate: float | None, steps: int) -> np.ndarray:
-        parameters, state = self.task.sample(self.split, seed)
-        for variable, value in zip(self.optimizer.variables, self._initial_values, strict=True):
-            variable.assign(value)
-        if learning_rate is not None:
-            self.optimizer.learning_rate = learning_rate
-        self._assign(parameters)
-        state = tf.nest.map_structure(tf.convert_to_tensor, state)
-        return self._loop(state, tf.constant(seed), tf.constant(steps)).numpy().T
+    def _losses(
+        self, state: Nest, rate: Tensor, seed: Tensor, first: Tensor, end: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Nest]:
+        """Takes the steps from `first` to `end` of `steps`.
 
-    def _losses(self, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
-        """Returns losses `[self.steps + 1, functions]`, of which the first `steps + 1` are set."""
+        Returns losses `[self.steps + 1, functions]`, of which the first `end - first + 1` are set,
+        and the next state.
+        """
         task = self.task
 
         def body(step: Tensor, state: Nest, losses: tf.TensorArray):
             batch = task.batch(self.split, tf.stack([seed, step]))
             loss, gradient, state = task.loss_and_gradient(self._parameters(), state, batch)
+            if self._schedule is not None:
+                factor = self._schedule(tf.cast(step / steps, rate.dtype))
+                self.optimizer.learning_rate.assign(rate * factor)
             # As `fit` does: this is where a guard sees losses.
             self.optimizer.scale_loss(tf.reduce_mean(loss))
             self.optimizer.apply(task.unflatten(gradient), self._variables)
             if task.constrained:
                 self._assign(task.constrain(self._parameters()))
-            return step + 1, state, losses.write(step, loss)
+            return step + 1, state, losses.write(step - first, loss)
 
         losses = tf.TensorArray(tf.float32, self.steps + 1, element_shape=(task.functions,))
-        _, state, losses = tf.while_loop(
-            lambda step, *_: step < steps, body, (tf.constant(0), state, losses)
-        )
-        batch = task.batch(self.split, tf.stack([seed, steps]))
+        _, state, losses = tf.while_loop(lambda step, *_: step < end, body, (first, state, losses))
+        batch = task.batch(self.split, tf.stack([seed, end]))
         loss, _ = task.loss(self._parameters(), state, batch)
-        return losses.write(steps, loss).stack()
+        return losses.write(end - first, loss).stack(), state
 
     def _assign(self, parameters: Tensor) -> None:
         for variable, value in zip(self._variables, self.task.unflatten(parameters), strict=True):
@@ -194,16 +256,20 @@ class RuleRollout:
         self.split = split
         self._inner_loop = InnerLoop(rule, task)
         self._loop = tf.function(self._losses, autograph=False)
-        self._run(seed=0, steps=0)  # Compiles everything, as in `Rollout`.
+        self.run(seed=0, steps=min(steps, _WARM_UP_STEPS))  # Compiles everything, as in `Rollout`.
 
     def __call__(self, seed: int) -> np.ndarray:
         """See `Rollout.__call__`."""
-        return self._run(seed, self.steps)
+        return self.run(seed).losses
 
-    def _run(self, seed: int, steps: int) -> np.ndarray:
+    def run(self, seed: int, steps: int | None = None) -> Run:
+        """See `Rollout.run`."""
         parameters, state = self.task.sample(self.split, seed)
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
-        return self._loop(parameters, state, tf.constant(seed), tf.constant(steps)).numpy().T
+        steps = self.steps if steps is None else steps
+        start = time.perf_counter()
+        losses = self._loop(parameters, state, tf.constant(seed), tf.constant(steps)).numpy().T
+        return Run(losses, time.perf_counter() - start, ())
 
     def _losses(self, parameters: Tensor, state: Nest, seed: Tensor, steps: Tensor) -> Tensor:
         """Returns losses `[steps + 1, functions]`."""

@@ -1,21 +1,20 @@
-"""Baselines, and how their learning rates are tuned: by final loss, on validation optimizees."""
+"""Baselines, and how their learning rates are tuned: on validation optimizees, by final loss."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from l2l_keras.evaluation.results import Tuning, final_losses, last_tenth
-from l2l_keras.evaluation.rollout import Rollout, checked_seeds
-from l2l_keras.tasks.base import Task
-
-Progress = Callable[[str], None]
-"""Takes a line of text about the progress of the work."""
+from l2l_keras.evaluation.results import HeldOut, Tuning, final_losses, last_tenth
+from l2l_keras.evaluation.rollout import Rollout, Schedule, checked_seeds
+from l2l_keras.progress import Progress, silent
+from l2l_keras.tasks.base import Split, Task, Tensor
 
 _EXTENSIONS = 4
 """Most learning rates added beyond either end of a grid."""
@@ -28,12 +27,19 @@ class Baseline:
     Attributes:
         name: Name in tables and figures.
         make: Makes a fresh optimizer from a learning rate.
-        grid: Learning rates to try, in increasing order.
+        grid: Learning rates to try, in increasing order; or one, which is not tuned.
+        schedule: Factor of the learning rate, a function of the share of a run that is over, from
+            0 to 1. Defaults to None, for a constant rate.
     """
 
     name: str
     make: Callable[[float], keras.optimizers.Optimizer]
     grid: tuple[float, ...]
+    schedule: Schedule | None = None
+
+    def rollout(self, task: Task, steps: int, split: Split = "test") -> Rollout:
+        """Returns runs of the baseline, which take their learning rate when they are called."""
+        return Rollout(task, self.make(self.grid[0]), steps, split, self.schedule)
 
 
 def half_decades(lowest: float, highest: float) -> tuple[float, ...]:
@@ -74,13 +80,18 @@ Source: Andrychowicz et al. (2016), section 3.
 """
 
 
-def silent(_: str) -> None:
-    """Ignores a line of progress."""
+def cosine_decay(progress: Tensor) -> Tensor:
+    """Returns the factor of a learning rate that falls to zero as a cosine."""
+    return 0.5 * (1.0 + tf.cos(math.pi * progress))
 
 
-def prefixed(progress: Progress, prefix: str) -> Progress:
-    """Returns a `Progress` that puts a prefix and a colon before every line."""
-    return lambda line: progress(f"{prefix}: {line}")
+COMMON_BASELINES: dict[str, Baseline] = {
+    "Adam (default)": Baseline("Adam (default)", keras.optimizers.Adam, (1e-3,)),
+    "AdamW + cosine": Baseline(
+        "AdamW + cosine", keras.optimizers.AdamW, half_decades(-4, -1), cosine_decay
+    ),
+}
+"""What practitioners commonly use, by name: Adam as it is, and AdamW with a tuned cosine decay."""
 
 
 def default_window(task: Task, steps: int) -> int:
@@ -104,8 +115,9 @@ def tune(
 ) -> Tuning:
     """Finds the learning rate of the lowest mean final loss, and returns all that were tried.
 
-    If the best rate is at an end of the grid, the grid is extended there by its own factor until
-    it is not, by at most four rates.
+    Losses are those of examples held out, if the task holds any out. If the best rate is at an end
+    of the grid, the grid is extended there by its own factor until it is not, by at most four
+    rates.
 
     Args:
         task: Where optimizees come from.
@@ -133,13 +145,13 @@ def tune(
     one of the best final loss on each problem.
     """
     windows = {steps: default_window(task, steps) if window is None else window}
-    return tune_for_lengths(task, make_optimizer, grid, windows, seeds, progress)[0]
+    baseline = Baseline("", make_optimizer, tuple(grid))
+    return tune_for_lengths(task, baseline, windows, seeds, progress)[0]
 
 
 def tune_for_lengths(
     task: Task,
-    make_optimizer: Callable[[float], keras.optimizers.Optimizer],
-    grid: Sequence[float],
+    baseline: Baseline,
     windows: Mapping[int, int],
     seeds: Sequence[int],
     progress: Progress = silent,
@@ -148,20 +160,27 @@ def tune_for_lengths(
 
     Each rate is tried once, in the longest runs: their first steps are those of shorter ones.
     """
-    rates = sorted(grid)
+    rates = sorted(baseline.grid)
     if len(rates) < 2 or rates[0] <= 0:
         raise ValueError(
-            f"`grid` must hold at least two positive learning rates. Received: grid={list(grid)}"
+            "`grid` must hold at least two positive learning rates. "
+            f"Received: grid={list(baseline.grid)}"
         )
     seeds = checked_seeds("seeds", seeds)
-    rollout = Rollout(task, make_optimizer(rates[0]), max(windows), "validation")
+    rollout = baseline.rollout(task, max(windows), "validation")
+    looks = sorted(windows) if task.holds_out else ()
 
     def losses_of(rate: float) -> list[float]:
-        curves = np.concatenate([rollout(seed, rate) for seed in seeds])
-        losses = [
-            float(final_losses(curves[:, : steps + 1], window).mean())
-            for steps, window in windows.items()
-        ]
+        runs = [rollout.run(seed, rate, looks=looks) for seed in seeds]
+        if looks:
+            held_out = HeldOut.of(looks, [run.looks for run in runs])
+            losses = [held_out.loss_after(steps) for steps in windows]
+        else:
+            curves = np.concatenate([run.losses for run in runs])
+            losses = [
+                float(final_losses(curves[:, : steps + 1], window).mean())
+                for steps, window in windows.items()
+            ]
         shown = ", ".join(f"{loss:.4g}" for loss in losses)
         progress(f"learning rate {rate:.3g}: final loss {shown}")
         return losses

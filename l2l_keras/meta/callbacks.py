@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from l2l_keras import arguments, parameter_groups
+from l2l_keras.progress import duration
 
 Logs = dict[str, Any] | None
 
@@ -260,12 +261,3 @@ class Backup(keras.callbacks.Callback):
     def _backups(self) -> list[Path]:
         """Returns the backups, the last one last."""
         return sorted(self._directory.glob("[0-9]*.weights.h5"))
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration in seconds by its two largest units, such as `"2 h 03 min"`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

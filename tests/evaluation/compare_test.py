@@ -1,5 +1,7 @@
 """Tests of comparisons: tuned on validation, measured on paired test runs."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -33,7 +35,10 @@ def test_learning_rates_are_tuned_on_validation_and_results_are_of_tests():
     assert (comparison.seeds, comparison.tuning_seeds) == ((0, 1, 2), (0, 1))
     assert [r.name for r in comparison.results] == ["lstm", "Adam", "SGD"]
     assert [r.learned for r in comparison.results] == [True, False, False]
-    assert {line.split(":")[0] for line in lines} == {"lstm", "Adam", "SGD"}
+    assert lines[0] == "comparison: at least 19 runs of 20 steps"
+    assert {line.split(":")[0] for line in lines[1:]} == {"lstm", "Adam", "SGD"}
+    assert all(re.search(r"\(\d+ s left\)$", line) for line in lines[1:])
+    assert lines[-1].endswith("(0 s left)")
     for name, baseline in BOTH.items():
         tuning = tune(task, baseline.make, baseline.grid, steps, [0, 1])
         assert comparison[name].tuning == tuning

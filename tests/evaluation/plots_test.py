@@ -15,7 +15,7 @@ from tests.evaluation.comparisons import diverged, learned_and_baselines
 
 def make_curve(name, learned=False, final=1.0, start=4.0):
     mean = np.geomspace(start, final, 11)
-    return Curve(name, learned, 0.1, mean, 0.1 * mean, final, 0.1 * final)
+    return Curve(name, learned, 0.1, np.arange(11), mean, 0.1 * mean, final, 0.1 * final)
 
 
 def drawn(*curves, labels=None):
@@ -47,7 +47,7 @@ def test_long_runs_are_drawn_as_means_of_sections():
     # A loss that falls by one a step, and noise of a period of ten steps.
     steps = np.arange(1001)
     losses = 2000.0 - steps + 100 * np.sin(2 * np.pi * steps / 10)
-    axes = drawn(Curve("Adam", False, 0.1, losses, np.full(1001, 5.0), 1000.0, 1.0))
+    axes = drawn(Curve("Adam", False, 0.1, steps, losses, np.full(1001, 5.0), 1000.0, 1.0))
     x, y = axes.lines[0].get_data()
     assert len(x) == 51 and x[0] == 0 and y[0] == losses[0]
     # Sections of twenty steps: whole periods, in which the noise cancels.

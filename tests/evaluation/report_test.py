@@ -37,16 +37,17 @@ class TestTable:
         for result, rate, line in zip(comparison.results, rates, lines[2:5], strict=True):
             final = f"{result.mean_final:.4g} ± {result.interval:.2g}"
             ratio = f"{comparison.ratio(result.name):.3g}"
-            cells = [result.name, rate, final, ratio, f"{result.mean_loss:.4g}", "1.25"]
+            equal = f"{comparison.loss_at_equal_time(result):.4g}"
+            cells = [result.name, rate, final, f"{result.mean_loss:.4g}", equal, ratio, "1.25"]
             assert [cell.strip() for cell in re.split("  +", line)] == cells
-        assert "task digits, 10 steps, 5 fresh runs; final loss: mean of the last 3 losses" in text
+        assert "task digits, 10 steps, 5 fresh runs; training loss: the mean of the last 3" in text
         assert "* the best learning rate is the last one tried" in text
         assert "*" not in table(make_comparison(*comparison.results[:2]))
 
     def test_markdown_has_as_many_cells_in_every_row(self, comparison):
         text = table(comparison, markdown=True)
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert [row.count("|") for row in rows] == [7] * 5
+        assert [row.count("|") for row in rows] == [8] * 5
         assert set(rows[1]) <= set("|-: ")
 
     def test_diverged_runs(self):

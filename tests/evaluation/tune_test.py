@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras.evaluation import BASELINES, half_decades, run, tune
+from l2l_keras.evaluation import BASELINES, Baseline, half_decades, run, tune
 from l2l_keras.evaluation.tune import default_window, tune_for_lengths
 from tests.evaluation.small_tasks import NoisyMean, quadratic
 
@@ -64,7 +64,8 @@ def test_the_best_rate_is_that_of_the_lowest_final_loss():
 def test_each_length_has_a_rate_of_its_own_from_one_run():
     task, grid, windows = quadratic(), half_decades(-3, 0), {2: 1, 20: 2}
     lines = []
-    tunings = tune_for_lengths(task, SGD, grid, windows, [3], progress=lines.append)
+    baseline = Baseline("SGD", SGD, grid)
+    tunings = tune_for_lengths(task, baseline, windows, [3], progress=lines.append)
     for tuning, (steps, window) in zip(tunings, windows.items(), strict=True):
         alone = tune(task, SGD, grid, steps, [3], window=window)
         assert tuning.best == pytest.approx(alone.best)

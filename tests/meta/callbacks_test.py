@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from l2l_keras.meta import Backup, Curriculum, KeepBest, MetaModel, Progress, Windows
-from l2l_keras.meta.callbacks import duration
+from l2l_keras.progress import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
 

@@ -9,7 +9,7 @@ from l2l_keras.reproduction import drawing
 
 def make_curve(name, final, learned=False, interval=0.1):
     mean = np.geomspace(4.0, max(final, 0.1), 11) if np.isfinite(final) else np.full(11, np.inf)
-    return Curve(name, learned, 0.1, mean, 0.1 * mean, final, interval)
+    return Curve(name, learned, 0.1, np.arange(len(mean)), mean, 0.1 * mean, final, interval)
 
 
 def texts(figure):

@@ -20,16 +20,9 @@ from l2l_keras.evaluation.results import Result, Score, last_tenth, score
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.evaluation.testbed.cache import Cache, Results
 from l2l_keras.evaluation.testbed.problems import EMBEDDED, STORED
-from l2l_keras.evaluation.tune import (
-    BASELINES,
-    Baseline,
-    Progress,
-    half_decades,
-    prefixed,
-    silent,
-    tune_for_lengths,
-)
+from l2l_keras.evaluation.tune import BASELINES, Baseline, half_decades, tune_for_lengths
 from l2l_keras.optimizer import LearnedOptimizer
+from l2l_keras.progress import Progress, prefixed, silent
 from l2l_keras.tasks.base import Task
 
 TUNED: dict[str, Baseline] = {
@@ -197,7 +190,7 @@ def _evaluate_on(
         results[name] = cache.get(name, {**common, **own}, make)
     best = [min(of_length, key=lambda r: r.mean_final) for of_length in zip(*tuned, strict=True)]
     for name in sorted({rival.name for rival in best}):
-        rollouts[name] = Rollout(task, TUNED[name].make(TUNED[name].grid[0]), longest)
+        rollouts[name] = TUNED[name].rollout(task, longest)
     seconds = step_times(rollouts)
     for name in learned:
         for result, rival, standard in zip(results[name], best, default, strict=True):
@@ -231,10 +224,8 @@ def tuned_results(
 ) -> Results:
     """Tunes a baseline for runs of each length, and runs it on test optimizees."""
     windows = {steps: last_tenth(steps) for steps in runs.steps}
-    tunings = tune_for_lengths(
-        task, baseline.make, baseline.grid, windows, runs.tuning_seeds, progress=progress
-    )
-    rollout = Rollout(task, baseline.make(baseline.grid[0]), runs.steps[-1])
+    tunings = tune_for_lengths(task, baseline, windows, runs.tuning_seeds, progress=progress)
+    rollout = baseline.rollout(task, runs.steps[-1])
     return tuple(
         Result(
             baseline.name,

@@ -1,0 +1,82 @@
+"""A verdict on a comparison, in plain words: whether to use a learned optimizer on its task."""
+
+from __future__ import annotations
+
+import math
+
+from l2l_keras.evaluation.results import Comparison, Result, loss_ratio, mean_and_interval
+
+_AS_GOOD = 0.05
+"""How much higher than the best baseline's a loss may be, if that is not clear, to be as good."""
+
+
+def verdict(comparison: Comparison, name: str) -> str:
+    """Says whether to use a learned optimizer on the task of a comparison, and why.
+
+    Args:
+        comparison: Results with a baseline.
+        name: The learned optimizer.
+
+    Returns:
+        One line. What counts are final losses on examples held out, if there are any: their ratio
+        (or difference, if they are not positive) to those of the best baseline, with its 95 %
+        interval; and which of both is lower after the same time.
+    """
+    learned, best = comparison[name], comparison.best_baseline
+    if best is None:
+        return f"Nothing to compare {name} with."
+    kind = "training loss" if learned.held_out is None else "loss on examples held out"
+    order, relation = _compared(learned, best)
+    facts = f"its {kind} is {relation} of {best.name}, the best baseline"
+    slower = learned.seconds / best.seconds
+    times = comparison.loss_at_equal_time(learned), comparison.loss_at_equal_time(best)
+    if order > 0:
+        advice = f"Do not use {name} on {comparison.task}: {facts}{_reason(learned, best)}"
+    elif order < 0 and times[0] <= times[1]:
+        advice = f"Use {name} on {comparison.task}: {facts}, and lower after the same time, too"
+    elif order < 0:
+        advice = (
+            f"Use {name} on {comparison.task} if steps are scarce, not seconds: {facts}, but a "
+            f"step takes {slower:.2g} times as long, and after the same time it is higher "
+            f"({times[0]:.3g} to {times[1]:.3g})"
+        )
+    else:
+        advice = (
+            f"Use {name} on {comparison.task} only to save the tuning: {facts}, which is no clear "
+            f"difference; a step takes {slower:.2g} times as long"
+        )
+    return advice + "."
+
+
+def _compared(learned: Result, best: Result) -> tuple[int, str]:
+    """Returns whether losses are clearly lower (-1), as good (0) or higher (1), and words."""
+    ratio = loss_ratio(learned.final, best.final)
+    if math.isinf(ratio.mean):
+        return 1, "not finite, unlike that"
+    if not math.isnan(ratio.mean):
+        mean, high, middle, tolerance = ratio.mean, ratio.high, 1.0, _AS_GOOD
+        words, low = f"{mean:.3g} times that", ratio.low
+    else:
+        differences = learned.final - best.final
+        mean, half_width = (float(number) for number in mean_and_interval(differences))
+        low, high, middle = mean - half_width, mean + half_width, 0.0
+        tolerance = _AS_GOOD * abs(best.mean_final)
+        words = f"{abs(mean):.3g} {'below' if mean < 0 else 'above'} that"
+    if math.isnan(low):  # A single run.
+        low = high = mean
+    else:
+        words = f"{words} ({low:.3g} to {high:.3g})"
+    if high < middle:
+        return -1, words
+    return int(low > middle or mean > middle + tolerance), words
+
+
+def _reason(learned: Result, best: Result) -> str:
+    """Says so if an optimizer is ahead only on the examples that it trains on."""
+    training = learned.final_training.mean(), best.final_training.mean()
+    if learned.held_out is None or not training[0] < training[1]:
+        return ""
+    return (
+        f". It memorizes: its training loss is {training[0]:.3g} instead of {training[1]:.3g}, and "
+        f"the lowest of its looks at the examples held out {learned.held_out.best.mean():.3g}"
+    )
