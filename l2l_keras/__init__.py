@@ -5,17 +5,18 @@
 """
 
 import importlib
-from typing import Any
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
 
-from l2l_keras import presets, rules
-from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
-from l2l_keras.optimizer import LearnedOptimizer
-from l2l_keras.presets import list_presets
-from l2l_keras.safeguards.adam_fallback import Guard
+if TYPE_CHECKING:
+    from l2l_keras import evaluation, meta, presets, reproduction, rules, tasks
+    from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
+    from l2l_keras.optimizer import LearnedOptimizer
+    from l2l_keras.presets import list_presets
+    from l2l_keras.safeguards.adam_fallback import Guard
 
 __version__ = "0.1.0"
-
-_LAZY = ("evaluation", "meta", "reproduction", "tasks")
 
 __all__ = [
     "Diagnostics",
@@ -33,9 +34,22 @@ __all__ = [
 ]
 
 
+# The modules of public names that are not modules themselves.
+_MODULES = {
+    "Diagnostics": "callbacks",
+    "Guard": "safeguards.adam_fallback",
+    "LearnedOptimizer": "optimizer",
+    "ObserveLoss": "callbacks",
+    "SkippedSteps": "callbacks",
+    "list_presets": "presets",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Imports a module of the package that needs TensorFlow."""
-    if name in _LAZY:
+    """Imports a public name when it is first used."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -43,3 +57,10 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Returns the public names."""
     return [*__all__, "__version__"]
+
+
+# `keras.models.load_model` only finds classes that were imported. A command imports them later: its
+# --help needs no Keras. (While Python looks for the module to run, argv[0] is "-m".)
+_program = pathlib.Path(*sys.argv[:1]).name
+if _program != "-m" and not _program.startswith("l2l-"):
+    importlib.import_module("l2l_keras.optimizer")

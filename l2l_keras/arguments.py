@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,12 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> Any:
     """Returns one of some names."""
     check(value in known, name, f"one of {sorted(known)}", value)
     return value
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the end of an error message, which suggests the known name that is most alike."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def count(name: str, value: int) -> int:

@@ -8,28 +8,34 @@ import os
 import resource
 import sys
 import tempfile
+import traceback
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import keras
 from absl import app, flags, logging
 
 import l2l_keras
-from l2l_keras import presets, rules
 
-if TYPE_CHECKING:
-    from l2l_keras import tasks
-
+# Names, as those of flags elsewhere: `--help` does not wait for what they name.
 RULES = {
-    "coordinatewise_lstm": rules.CoordinatewiseLSTM,
-    "global_averaging_lstm": rules.GlobalAveragingLSTM,
-    "momentum_lstm": rules.MomentumLSTM,
-    "ntm_bfgs": rules.NTMBFGS,
-    "rnnprop": rules.RNNprop,
-    "tensorwise_lstm": rules.TensorwiseLSTM,
+    "coordinatewise_lstm": "CoordinatewiseLSTM",
+    "global_averaging_lstm": "GlobalAveragingLSTM",
+    "momentum_lstm": "MomentumLSTM",
+    "ntm_bfgs": "NTMBFGS",
+    "rnnprop": "RNNprop",
+    "tensorwise_lstm": "TensorwiseLSTM",
 }
+TASKS = (
+    "cifar_convnet",
+    "digits_convnet",
+    "digits_mlp",
+    "general",
+    "mnist_mlp",
+    "neural_art",
+    "quadratic",
+)
 _HELP = {
     f"{dash}{name}" for dash in ("-", "--") for name in ("?", "h", "help", "helpshort", "helpfull")
 }
@@ -39,6 +45,7 @@ class UserError(Exception):
     """An error that the user can fix: it ends a command with one line, not with a traceback."""
 
     status = 1
+    place = ""  # Lines to show before it: where in the user's own code it happened.
 
 
 class UsageError(UserError):
@@ -53,13 +60,14 @@ class Interrupted(UserError):
     status = 130  # 128 + SIGINT, as shells have it.
 
 
-def define_in(values: flags.FlagValues) -> Any:
+def define_in(values: flags.FlagValues, heading: str = "Flags") -> Any:
     """Returns absl's functions that define flags, such as `.string`, for the flags of one command.
 
     Each command has flag values of its own, so that one program can import several commands with
-    flags of the same names.
+    flags of the same names. `--help` shows these flags under the heading.
     """
-    define = functools.partial(functools.partial, flag_values=values)
+    # Abseil groups flags by the name of the module that defines them.
+    define = functools.partial(functools.partial, flag_values=values, module_name=heading)
     return types.SimpleNamespace(
         boolean=define(flags.DEFINE_boolean),
         count=define(flags.DEFINE_integer, lower_bound=1),
@@ -79,15 +87,20 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
     """Runs a command and exits: with one line and a status after a `UserError` or Ctrl-C.
 
     `main` is called with the command line without its flags; `--help` prints the docstring of its
-    module.
+    module. Neither it nor `--version` imports Keras.
     """
+    program = Path(sys.argv[0]).stem
 
     def parse(argv: list[str]) -> list[str]:
         if _HELP & set(argv[1:]):
             # Abseil's own --help knows the main module only, and exits with status 1.
-            module = sys.modules[main.__module__]
-            print((module.__doc__ or "").strip())
-            print("\nFlags:", script_flags.module_help(module).split("\n", 2)[-1], sep="\n")
+            print((sys.modules[main.__module__].__doc__ or "").strip())
+            for heading in script_flags.flags_by_module_dict():
+                print(script_flags.module_help(heading))
+            print("\n  --help, --version: This text, or the version.")
+            sys.exit(0)
+        if "--version" in argv[1:]:
+            print(f"{program} (l2l-keras) {l2l_keras.__version__}")
             sys.exit(0)
         # Every command has Abseil's own flags, such as --verbosity.
         for name in flags.FLAGS:
@@ -103,21 +116,37 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
             flags.FLAGS.verbosity = logging.ERROR  # type: ignore[assignment]
         if len(rest) > 1:
             raise UsageError(f"Expected flags only. Received: {' '.join(rest[1:])!r}")
-        if keras.config.backend() != "tensorflow":
-            raise UserError(
-                "The commands need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
-                f"Received: {keras.config.backend()!r}"
-            )
+        _import_keras()
         return rest
 
     try:
         app.run(main, flags_parser=parse)
     except UserError as error:
-        message, status = str(error), error.status
+        place, message, status = error.place, str(error), error.status
     except KeyboardInterrupt:
-        message, status = "interrupted", Interrupted.status
-    print(f"{Path(sys.argv[0]).stem}: {' '.join(message.split())}", file=sys.stderr)
+        place, message, status = "", "interrupted", Interrupted.status
+    print(f"{place}{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def _import_keras() -> None:
+    """Imports Keras and TensorFlow, which shall not report that it starts."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0":
+        # While it is loaded, its C++ code writes messages whatever this variable says.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            "The commands need Keras' TensorFlow backend (set KERAS_BACKEND=tensorflow). "
+            f"Received: {keras.config.backend()!r}"
+        )
 
 
 def writable_directory(path: str | os.PathLike[str]) -> Path:
@@ -136,7 +165,7 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
 
 def get_task(
     name: str, data_dir: str | None = None, download: bool = True, options: Sequence[str] = ()
-) -> tasks.Task | tasks.Mixture:
+) -> l2l_keras.tasks.Task | l2l_keras.tasks.Mixture:
     """Returns a task, or a mixture of tasks, by its name and `name=value` options."""
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
@@ -144,10 +173,34 @@ def get_task(
     try:
         data_dir = data_dir and os.path.expanduser(data_dir)
         return l2l_keras.tasks.get(name, data_dir=data_dir, download=download, **parsed)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from error
+    except Exception as error:
+        if place := _place_in_own_code(error):
+            failed = UserError(f"--task={name}: {type(error).__name__}: {error}")
+            failed.place = place
+            raise failed from error
+        if isinstance(error, ValueError):
+            raise UsageError(str(error)) from error
+        if isinstance(error, FileNotFoundError):
+            raise UserError(str(error)) from error
+        raise
+
+
+def _place_in_own_code(error: Exception) -> str:
+    """Returns the lines of a traceback that are in the user's code; none if the error is ours."""
+    import keras
+
+    # Python's own files, those of this package, and those of the packages installed with Keras.
+    folders = (
+        Path(os.__file__).parent,
+        Path(l2l_keras.__file__).parent,
+        Path(keras.__file__).parents[1],
+    )
+    others = ("<", *(f"{folder}{os.sep}" for folder in folders))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    # A syntax error has its place in its own text.
+    syntax = traceback.format_exception_only(error)[:-1] if isinstance(error, SyntaxError) else []
+    return "".join([*traceback.format_list(own), *syntax])
 
 
 def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
@@ -164,10 +217,10 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def load_preset(name: str) -> tuple[presets.Rules, dict[str, Any]]:
+def load_preset(name: str) -> tuple[l2l_keras.presets.Rules, dict[str, Any]]:
     """Loads the rule and the card of a preset, by its name or folder."""
     try:
-        return presets.load_preset(name)
+        return l2l_keras.presets.load_preset(name)
     except (ValueError, TypeError) as error:  # TypeError: from Keras, of an unknown class.
         raise UsageError(str(error)) from error
 

@@ -36,12 +36,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import keras
 from absl import flags
 
 import l2l_keras
-from l2l_keras.evaluation.files import versions, write_files
-from l2l_keras.evaluation.report import lay_out
 from l2l_keras.scripts import _console
 
 Result = dict[str, Any]
@@ -52,15 +49,17 @@ _WORKER = Path(__file__).with_name("_benchmark_worker.py")
 
 FLAGS = flags.FlagValues()
 define = _console.define_in(FLAGS)
+training = _console.define_in(FLAGS, "With --what=meta_train")
+applying = _console.define_in(FLAGS, "With --what=apply")
 define.enum("what", "meta_train", ["meta_train", "apply"], "What to measure.")
-define.multi_enum("problem", _PROBLEMS, _PROBLEMS, "What to meta-train on. Repeatable.")
-define.multi_enum("backend", None, _BACKENDS, "Keras backend; all that are installed.")
-define.multi_enum("rule", [], sorted(_console.RULES), "Rule to apply: coordinatewise_lstm.")
-define.multi_string("preset", [], "Preset to apply. Repeatable.")
-define.multi_count("coordinates", [10_000, 1_000_000, 10_000_000], "Weights of the model.")
-define.multi_count("variables", [1, 40, 400], "Variables that these are divided into.")
-define.integer("columns", 0, "Columns of the variables; 0 for vectors.", lower_bound=0)
-define.enum("state_dtype", "float32", ["float32", "bfloat16"], "Type of a rule's state.")
+training.multi_enum("problem", _PROBLEMS, _PROBLEMS, "What to meta-train on. Repeatable.")
+applying.multi_enum("backend", None, _BACKENDS, "Keras backend; all that are installed.")
+applying.multi_enum("rule", [], sorted(_console.RULES), "Rule to apply: coordinatewise_lstm.")
+applying.multi_string("preset", [], "Preset to apply. Repeatable.")
+applying.multi_count("coordinates", [10_000, 1_000_000, 10_000_000], "Weights of the model.")
+applying.multi_count("variables", [1, 40, 400], "Variables that these are divided into.")
+applying.integer("columns", 0, "Columns of the variables; 0 for vectors.", lower_bound=0)
+applying.enum("state_dtype", "float32", ["float32", "bfloat16"], "Type of a rule's state.")
 define.integer("threads", 0, "Processor threads; 0: all.", lower_bound=0)
 define.count("rounds", 7, "Rounds of measurements; medians are shown.")
 define.float("seconds", 1.0, "Least of a measurement.", lower_bound=0.0)
@@ -71,6 +70,11 @@ define.string("json", None, "File for the results, as JSON.")
 def main(argv: list[str]) -> None:
     """Measures what the flags say and prints a table."""
     del argv
+    import keras
+
+    from l2l_keras.evaluation.files import versions, write_files
+    from l2l_keras.evaluation.report import lay_out
+
     cases = _apply_cases() if FLAGS.what == "apply" else [{"problem": p} for p in FLAGS.problem]
     if FLAGS.json:
         _console.writable_directory(Path(FLAGS.json).parent)
@@ -137,8 +141,7 @@ def _measure(case: Result, folder: str) -> Result:
     if FLAGS.threads:
         names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
         environment |= dict.fromkeys(names, str(FLAGS.threads))
-    rule = _console.RULES.get(case.get("rule", ""))
-    named = {**case, "class": rule and rule.__name__}
+    named = {**case, "class": _console.RULES.get(case.get("rule", ""))}
     settings = (named, FLAGS.threads, FLAGS.rounds, FLAGS.seconds)
     worker = subprocess.run(
         [sys.executable, str(_WORKER), json.dumps(settings)],

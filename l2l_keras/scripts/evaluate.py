@@ -36,51 +36,55 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from l2l_keras import evaluation, presets, tasks
 from l2l_keras.scripts import _console
 
+if TYPE_CHECKING:
+    from l2l_keras import presets, tasks
+
 _TESTBED = "testbed"
+_BASELINES = ["Adam", "RMSprop", "NAG", "SGD"]
 
 FLAGS = flags.FlagValues()
 define = _console.define_in(FLAGS)
+runs = _console.define_in(FLAGS, "Optimizers and runs")
 define.multi_string(
     "preset",
     [],
     "Learned optimizer: the name of a shipped preset, or a folder; NAME=... shows it by another "
     "name. Repeatable.",
 )
-define.multi_enum(
+runs.multi_enum(
     "baseline",
-    list(evaluation.BASELINES),
-    list(evaluation.BASELINES),
+    _BASELINES,
+    _BASELINES,
     "Optimizer to compare with, its learning rate tuned. All by default. Repeatable.",
 )
 define.string(
     "task",
     "quadratic",
-    f"What to minimize: {', '.join(tasks.names())}, {_TESTBED}, or a task or mixture of your own "
+    f"What to minimize: {', '.join(_console.TASKS)}, {_TESTBED}, or a task or mixture of your own "
     "as package.module:function or path/to/file.py:function.",
 )
 define.multi_string("task_option", [], "Argument of the task, such as layers=(40,). Repeatable.")
 define.count("steps", 100, "Updates of a run.")
-define.count(
+runs.count(
     "seeds",
     None,
     "Fresh test optimizees; each of `quadratic` has many functions. 10 by default, 3 of each "
     "problem of the testbed or a mixture.",
 )
-define.count(
+runs.count(
     "tuning_seeds",
     None,
     "Validation optimizees on which the baselines' learning rates are chosen. 3 by default, 1 of "
     "each problem of the testbed or a mixture.",
 )
-define.integer("seed", 0, "First seed of test and of validation optimizees.", lower_bound=0)
-define.boolean("guard", False, "Whether presets have a guard, which falls back to Adam.")
+runs.integer("seed", 0, "First seed of test and of validation optimizees.", lower_bound=0)
+runs.boolean("guard", False, "Whether presets have a guard, which falls back to Adam.")
 define.string("data_dir", None, "Folder of the data sets, for a task that reads one.")
 define.boolean("download", True, "Whether to download a missing data set.")
 define.string(
@@ -94,6 +98,8 @@ define.string(
 def main(argv: list[str]) -> None:
     """Makes the comparison that the flags describe, and prints its table."""
     del argv
+    from l2l_keras import evaluation, tasks
+
     # Checked before the long work, whose results would be lost.
     output_dir = _console.writable_directory(FLAGS.output_dir) if FLAGS.output_dir else None
     learned, cards = _load_presets(FLAGS.preset)
@@ -128,6 +134,8 @@ def main(argv: list[str]) -> None:
 
 def _evaluate_on_several(mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]) -> list:
     """Compares presets with baselines on the validation tasks of a mixture, or on the testbed."""
+    from l2l_keras import evaluation
+
     if FLAGS["baseline"].present:
         raise _console.UsageError(
             f"The testbed and mixtures have all baselines. Received: --baseline={FLAGS.baseline}"
@@ -178,7 +186,7 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
         shown = label or Path(preset).name
         if shown in learned and not label:  # Two folders of the same name.
             shown = preset
-        if shown in learned or shown in evaluation.BASELINES:
+        if shown in learned or shown in _BASELINES:
             raise _console.UsageError(
                 f"Two optimizers must not have the same name. Received: --preset={name}"
             )

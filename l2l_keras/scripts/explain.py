@@ -14,10 +14,6 @@ from __future__ import annotations
 
 from absl import flags
 
-from l2l_keras import parameter_groups
-from l2l_keras.evaluation.files import write_files
-from l2l_keras.reproduction import outputs
-from l2l_keras.rules import UpdateRule
 from l2l_keras.scripts import _console
 
 FLAGS = flags.FlagValues()
@@ -31,6 +27,11 @@ define.string("output_dir", "l2l_explained", "Where everything is written.")
 def main(argv: list[str]) -> None:
     """Draws the responses of a preset's rules to gradients."""
     del argv
+    from l2l_keras import parameter_groups
+    from l2l_keras.evaluation.files import write_files
+    from l2l_keras.reproduction import outputs
+    from l2l_keras.rules import UpdateRule
+
     if FLAGS.preset is None:
         raise _console.UsageError("Expected --preset=NAME. Received: none")
     rule, _ = _console.load_preset(FLAGS.preset)

@@ -21,6 +21,10 @@ On your own model: a file with a function that returns an l2l_keras.tasks.KerasT
 
   l2l-meta-train --task=my_task.py:make_task --output_dir=my_rule
 
+Starting from a rule that ships with the package, or from one of your own:
+
+  l2l-meta-train --task=my_task.py:make_task --rule=general-fast --meta_learning_rate=0.0005
+
 Resume an interrupted run, to the same weights, with:
 
   l2l-meta-train --resume --output_dir=my_rule
@@ -41,127 +45,30 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import tensorflow as tf
-from absl import flags
-
-from l2l_keras import evaluation, meta, parameter_groups, presets, rules, tasks
-from l2l_keras.evaluation.files import finite, versions, write_files
+import l2l_keras
+from l2l_keras.arguments import did_you_mean
 from l2l_keras.scripts import _console
-from l2l_keras.tasks.mixture import as_mixture
+from l2l_keras.scripts._meta_train_flags import FLAGS, RUN_FLAGS
+
+if TYPE_CHECKING:
+    from l2l_keras import meta, presets, tasks
 
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
-
-FLAGS = flags.FlagValues()
-define = _console.define_in(FLAGS)
-define.string(
-    "task",
-    "digits_mlp",
-    f"What to train on: {', '.join(tasks.names())}, or a task of your own as "
-    "package.module:function or path/to/file.py:function.",
-)
-define.multi_string("task_option", [], "Argument of the task, such as layers=(40,). Repeatable.")
-define.string(
-    "rule",
-    "coordinatewise_lstm",
-    "The update rule: coordinatewise_lstm (the paper's), momentum_lstm (sets the step sizes of "
-    "momentum), rnnprop (sees gradients relative to their RMS), tensorwise_lstm (decides once for "
-    "each tensor, at about Adam's price), or a preset, by name or folder, to train further.",
-)
-define.multi_string("rule_option", [], "Argument of the rule, such as units=(20,20). Repeatable.")
-define.multi_string(
-    "group",
-    [],
-    "Regular expression of the variables that get a rule of their own, such as conv; a last one, "
-    "'.*', takes the rest. Repeatable. By default, one rule for all.",
-)
-define.count("horizon", 100, "Inner steps of an episode.")
-define.count(
-    "longest_horizon",
-    None,
-    "If set, each episode's horizon is drawn between --horizon and this, its logarithm uniformly.",
-)
-define.list("curriculum", [], "Growing horizons, such as 100,300,1000.")
-define.count("unroll", 20, "Inner steps of a window; a divisor of --horizon and --longest_horizon.")
-define.count("parallel", 1, "Optimizees side by side in an update.")
-define.count(
-    "optimizees", None, "Number of optimizees, which come again. By default, all are fresh."
-)
-define.count("epochs", 15, "Epochs, each followed by a validation.")
-define.count("episodes", 20, "Episodes (fresh optimizees) an epoch.")
-define.count(
-    "validation_episodes", 5, "Validation optimizees; the rule that is best on them is kept."
-)
-define.float("meta_learning_rate", 3e-3, "Adam's rate, which falls as a cosine.", lower_bound=0.0)
-define.positive("meta_clip", 1.0, "Largest global norm of a meta-gradient.")
-define.float(
-    "ema_momentum",
-    None,
-    "If set, such as 0.998, a moving average of the rule's weights is validated and kept.",
-    lower_bound=0.0,
-    upper_bound=1.0 - 1e-12,
-)
-define.enum(
-    "meta_loss",
-    "mean",
-    sorted(meta.META_LOSSES),
-    "What is minimized: the mean loss of a window, the mean of its logarithm, the logarithm of the "
-    "mean over functions or over the window, or either of these relative to the initial loss.",
-)
-define.enum(
-    "step_weights",
-    "uniform",
-    sorted(meta.STEP_WEIGHTS),
-    "How an episode's steps count: all alike, growing towards its end, or its last fifth only.",
-)
-define.float(
-    "random_scale", 0.0, "Largest |log s| of a random rescaling of parameters.", lower_bound=0.0
-)
-define.enum(
-    "random_scale_of", "coordinate", meta.RANDOM_SCALES, "Whether parameters or tensors are scaled."
-)
-define.positive("window_clip", None, "If set, the largest norm of the meta-gradient of one window.")
-define.boolean("staggered", False, "Whether first windows begin after a random number of steps.")
-define.boolean(
-    "second_derivatives",
-    False,
-    "Whether to compute whole meta-gradients, at one Hessian-vector product a step. Learns more "
-    "from long windows (--unroll). Not for models with batch normalization.",
-)
-define.boolean(
-    "clip_through_time", False, "Whether to keep --second_derivatives from growing in time."
-)
-define.integer("pes_pairs", 0, "Pairs of inner loops for persistent evolution.", lower_bound=0)
-define.positive(
-    "pes_sigma", 0.01, "Standard deviation of the noise that --pes_pairs add to weights."
-)
-define.boolean(
-    "pes_reuse_noise", False, "Whether --pes_pairs keep their noise for a whole episode."
-)
-define.positive("imitated_rate", None, "If set, the rule imitates Adam at this rate, as a start.")
-define.integer("seed", 0, "Seed of everything.", lower_bound=0, upper_bound=2**29 - 1)
-# A resumed run takes these flags from its folder; those below may change.
-_RUN_FLAGS = tuple(FLAGS)
-
-define.boolean("evaluate", True, "Whether to compare with tuned baselines at the end.")
-define.count("seeds", 10, "Fresh test optimizees to compare on.")
-define.string("data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it.")
-define.boolean("download", True, "Whether to download a data set that is missing.")
-define.string("output_dir", None, "Where all is written; a new folder in l2l_runs by default.")
-define.boolean("resume", False, "Resume the interrupted run in --output_dir, with its flags.")
-define.string("description", None, "A line that describes the rule, for its card.")
-define.integer(
-    "cache_mb", 256, "Megabytes of activations to keep; see BackPropagation.", lower_bound=0
-)
-define.integer("threads", 0, "Processor threads; all by default.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
     """Meta-trains a rule as the flags say; a `UserError` says which flag is wrong."""
     del argv
+    import keras
+    import tensorflow as tf
+
+    from l2l_keras import presets
+    from l2l_keras.evaluation.files import write_files
+    from l2l_keras.tasks.mixture import as_mixture
+
     output_dir = _resumed_run() if FLAGS.resume else _new_run()
     if FLAGS.threads:
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
@@ -228,7 +135,7 @@ def _resumed_run() -> Path:
         raise _console.UserError(f"No run to resume in {str(output_dir)!r}: {error}") from error
     if (output_dir / "preset").exists() and not (output_dir / _BACKUP).exists():
         raise _console.UserError(f"The run in {str(output_dir)!r} is finished.")
-    if settings.keys() != set(_RUN_FLAGS):
+    if settings.keys() != set(RUN_FLAGS):
         raise _console.UserError(
             f"The run in {str(output_dir)!r} was begun by another version, with other flags."
         )
@@ -245,20 +152,28 @@ def _resumed_run() -> Path:
 
 def _settings() -> dict[str, Any]:
     """Returns the values of the flags that a resumed run keeps."""
-    return {name: FLAGS[name].value for name in _RUN_FLAGS}
+    return {name: FLAGS[name].value for name in RUN_FLAGS}
 
 
 def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
     """Makes a rule or groups of them, or loads a preset to train further, with its card."""
     options = _console.parse_options("rule_option", FLAGS.rule_option)
     if FLAGS.rule not in _console.RULES:
+        shipped = l2l_keras.list_presets()
+        if FLAGS.rule not in shipped and not os.path.isdir(FLAGS.rule):
+            raise _console.UsageError(
+                f"Expected --rule to be one of {', '.join(_console.RULES)}, or to be trained "
+                f"further: {', '.join(shipped)}, or the folder of a preset. "
+                f"Received: {FLAGS.rule!r}{did_you_mean(FLAGS.rule, [*_console.RULES, *shipped])}"
+            )
         if options or FLAGS.group:
             raise _console.UsageError(
                 "A preset has no options or groups left to choose. "
                 f"Received: --rule={FLAGS.rule} and --rule_option or --group"
             )
         return _console.load_preset(FLAGS.rule)
-    make = functools.partial(_console.RULES[FLAGS.rule], **{"seed": FLAGS.seed, **options})
+    rule_class = getattr(l2l_keras.rules, _console.RULES[FLAGS.rule])
+    make = functools.partial(rule_class, **{"seed": FLAGS.seed, **options})
     try:
         if FLAGS.group:
             return {group: make() for group in FLAGS.group}, None
@@ -269,6 +184,8 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
 
 def _describe(rule: presets.Rules) -> str:
     """Returns the types and sizes of rules in words."""
+    from l2l_keras import parameter_groups, rules
+
     return " and ".join(
         f"{type(r).__name__} ({r.count_params():,} weights)"
         + ("" if isinstance(rule, rules.UpdateRule) else f" for {group!r}")
@@ -278,6 +195,8 @@ def _describe(rule: presets.Rules) -> str:
 
 def _make_estimator() -> meta.Estimator:
     """Makes the estimator of meta-gradients."""
+    from l2l_keras import meta
+
     names = ("second_derivatives", "pes_pairs", "imitated_rate")
     chosen = [f"--{name}" for name in names if FLAGS[name].value]
     if len(chosen) > 1:
@@ -294,6 +213,10 @@ def _make_estimator() -> meta.Estimator:
 
 def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> meta.MetaModel:
     """Makes the compiled `MetaModel`."""
+    import keras
+
+    from l2l_keras import meta
+
     meta_model = meta.MetaModel(
         rule,
         task,
@@ -324,6 +247,8 @@ def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> m
 
 def _make_callbacks() -> dict[str, Any]:
     """Makes the callbacks whose state is backed up, by name."""
+    from l2l_keras import meta
+
     callbacks: dict[str, Any] = {"keep_best": meta.KeepBest()}
     if FLAGS.curriculum:
         try:
@@ -337,6 +262,10 @@ def _make_callbacks() -> dict[str, Any]:
 
 def _meta_train(meta_model: meta.MetaModel, callbacks: dict[str, Any], output_dir: Path) -> None:
     """Meta-trains the rule in place, with a backup after every epoch."""
+    import keras
+
+    from l2l_keras import meta
+
     keep_best, *others = callbacks.values()
     windows = meta_model.windows_of(FLAGS.episodes)
     # `main` deletes the backup once everything is written: a run that is interrupted during its
@@ -372,6 +301,9 @@ def _meta_train(meta_model: meta.MetaModel, callbacks: dict[str, Any], output_di
 
 def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[str, Any]:
     """Compares the rule with tuned baselines; returns the results for its card."""
+    from l2l_keras import evaluation
+    from l2l_keras.evaluation.files import finite
+
     comparison = evaluation.compare(
         task,
         {"learned": rule},
@@ -389,10 +321,12 @@ def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[st
 
 def _card(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> dict[str, Any]:
     """Returns the card of the trained rule."""
+    from l2l_keras.evaluation.files import versions
+
     task = meta_model.task.name
     command = [
         argument
-        for name in (*_RUN_FLAGS, "description")
+        for name in (*RUN_FLAGS, "description")
         if FLAGS[name].value != FLAGS[name].default
         for argument in FLAGS[name].serialize().split("\n")
     ]

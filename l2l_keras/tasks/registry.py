@@ -8,9 +8,11 @@ import importlib.util
 import inspect
 import pathlib
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
+from l2l_keras.arguments import did_you_mean
 from l2l_keras.tasks.base import Task
 from l2l_keras.tasks.general.mixture import general
 from l2l_keras.tasks.mixture import Mixture
@@ -63,12 +65,13 @@ def get(
     Raises:
         ValueError: If there is no such task, or it does not take the options.
         FileNotFoundError: If its data is missing.
+        Exception: Whatever your own function, or its file, raises.
 
     Example:
         >>> l2l_keras.tasks.get("quadratic").size
         1280
     """
-    if ":" in name:
+    if ":" in name or name.endswith(".py"):
         function = _import_function(name)
     elif name in _TASKS:
         function = _TASKS[name]
@@ -77,7 +80,7 @@ def get(
     else:
         raise ValueError(
             f"Unknown task. Expected one of {', '.join(names())}, module:function or "
-            f"file.py:function. Received: {name!r}"
+            f"file.py:function. Received: {name!r}{did_you_mean(name, names())}"
         )
     try:
         inspect.signature(function).bind(**options)
@@ -94,25 +97,45 @@ def get(
 
 def _import_function(name: str) -> MakeTask:
     """Imports `module:function` or `file.py:function`."""
-    source, _, function_name = name.rpartition(":")
-    import_module = _import_file if source.endswith(".py") else importlib.import_module
-    try:
-        module = import_module(source)
-    except (ImportError, FileNotFoundError) as error:
-        raise ValueError(f"No task at {name!r}: {error}") from error
+    source, _, function_name = name.rpartition(":") if ":" in name else (name, "", "")
+    module = _import_file(source) if source.endswith(".py") else _import_module(source)
     if not hasattr(module, function_name):
-        raise ValueError(f"No task at {name!r}: {source} has no {function_name!r}")
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and key[0] != "_"
+        ]
+        raise ValueError(
+            f"Expected {source}:function, with one of its functions: "
+            f"{', '.join(functions) or 'it has none'}. "
+            f"Received: {name!r}{did_you_mean(function_name, functions)}"
+        )
     return getattr(module, function_name)
 
 
-def _import_file(path: str) -> Any:
+def _import_module(name: str) -> types.ModuleType:
+    """Imports a module by its name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):  # It imports another one that is missing.
+            raise
+        raise ValueError(f"Expected a module that exists. Received: {name!r} ({error})") from error
+
+
+def _import_file(path: str) -> types.ModuleType:
     """Imports a file under a unique module name."""
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"Expected a Python file that exists. Received: {path!r}")
     name = f"{__name__}:{pathlib.Path(path).resolve()}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path!r} cannot be imported")
+    assert spec and spec.loader  # Its name ends with ".py".
     module = importlib.util.module_from_spec(spec)
     # Data classes look up their module while it is being imported.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from l2l_keras import presets, reproduction
+from l2l_keras import presets, reproduction, rules
 from l2l_keras.scripts import evaluate, meta_train
 
 SCRIPTS = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}
@@ -115,7 +115,7 @@ def test_rule_options_of_ablations_exist():
     for training in reproduction.get("ablations").trainings:
         values = parse(meta_train, training.arguments)
         options = meta_train._console.parse_options("rule_option", values["rule_option"])
-        meta_train._console.RULES[values["rule"]](seed=0, **options)
+        getattr(rules, meta_train._console.RULES[values["rule"]])(seed=0, **options)
 
 
 def test_an_unknown_figure_is_refused():

@@ -190,8 +190,8 @@ class TestRun:
         of_files = {"data_dir", "download", "output_dir", "resume"}
         of_reports = {"evaluate", "seeds", "description"}
         of_the_machine = {"cache_mb", "threads"}
-        own = meta_train.FLAGS.flags_by_module_dict()[meta_train.__name__]
-        others = {flag.name for flag in own} - set(settings)
+        own = meta_train.FLAGS.flags_by_module_dict().values()
+        others = {flag.name for group in own for flag in group} - set(settings)
         assert others == {*of_files, *of_reports, *of_the_machine}
 
     def test_the_history_and_the_comparison_are_recorded(self, finished):
@@ -362,7 +362,10 @@ MISTAKES = [
     ("--ema_momentum=1", 2, "flag --ema_momentum=1: "),
     ("--seed=99999999999", 2, "flag --seed=99999999999: "),
     ("--task=nothing {new}", 2, "Unknown task.*Received: 'nothing'"),
-    ("{task} --rule=nothing {new}", 2, "Received: 'nothing'"),
+    ("--task=digit_mlp {new}", 2, r"Received: 'digit_mlp' \(did you mean 'digits_mlp'\?\)"),
+    ("{task} --rule=nothing {new}", 2, r"momentum_lstm,.* general,.*Received: 'nothing'$"),
+    ("{task} --rule=momentum-lstm {new}", 2, r"-lstm' \(did you mean 'momentum_lstm'\?\)"),
+    ("{task} --rule=general-fats {new}", 2, r"-fats' \(did you mean 'general-fast'\?\)"),
     ("{task} --rule_option=units=(3,0) {new}", 2, r"`units` must .*\(3, 0\)"),
     ("{task} --rule_option=unit=3 {new}", 2, "--rule_option: .*unit"),
     (
@@ -391,7 +394,7 @@ MISTAKES = [
     ("{task} --curriculum=3,x {new}", 2, "--curriculum: .*'x'"),
     ("{task} --task_option=functions {new}", 2, "=name=value. Received: .*functions"),
     ("{task} --task_option=f=1 {new}", 2, "does not take these.*'f'"),
-    ("{task} --task_option=functions=0 {new}", 2, "functions=0"),
+    ("{task} --task_option=functions=0 {new}", 1, "small_task.py:make: ValueError: .*functions=0"),
     ("--task=digits_mlp --task_option=layers=40 {new}", 2, "layers.*Received: 40"),
     ("{task} --output_dir={file}", 1, "folder that can be written to"),
     ("{task} --output_dir={finished}", 1, "holds a run already.*--resume"),

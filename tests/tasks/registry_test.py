@@ -1,5 +1,7 @@
 """Tests of tasks by name."""
 
+import sys
+
 import pytest
 
 from l2l_keras import tasks
@@ -83,15 +85,19 @@ def test_tasks_of_files_and_modules_that_may_share_their_name(file, tmp_path, mo
     ("name", "message"),
     [
         ("mnist", "Unknown task. Expected one of cifar_convnet, .*Received: 'mnist'"),
+        ("digit_mlp", r"Unknown task.*Received: 'digit_mlp' \(did you mean 'digits_mlp'\?\)"),
         ("", "Unknown task.*Received: ''"),
-        ("{folder}/missing.py:make", "No task at '.*missing.py:make': "),
-        ("{file}:missing", "No task at '.*:missing': .*task.py has no 'missing'"),
-        ("no_such_module:make", "No task at 'no_such_module:make': No module named"),
+        ("{folder}/missing.py:make", "Expected a Python file that exists. .*missing.py'"),
+        ("{file}:missing", "task.py:function, .*functions: make, wrong, broken. .*:missing'$"),
+        ("{file}:maek", r"Received: '.*:maek' \(did you mean 'make'\?\)"),
+        ("{folder}/empty.py:make", "empty.py:function, with one of its functions: it has none"),
+        ("no_such_module:make", "Expected a module that exists. Received: 'no_such_module'"),
         ("{file}:wrong", "must return an l2l_keras.tasks.Task or Mixture. Received: str"),
-        ("{file}", "Unknown task.*my_quadratic_task.py'"),
+        ("{file}", "task.py:function, .*functions: make, wrong, broken. Received: .*_task.py'$"),
     ],
 )
 def test_unknown_tasks_are_refused(name, message, file):
+    (file.parent / "empty.py").write_text("from l2l_keras.tasks import Quadratic\n")
     with pytest.raises(ValueError, match=message):
         tasks.get(name.format(file=file, folder=file.parent))
 
@@ -107,7 +113,12 @@ def test_errors_in_a_user_s_file_are_not_hidden(file, tmp_path):
         tasks.get(f"{file}:broken")
     path = tmp_path / "broken.py"
     path.write_text("import math\nmath.no_such_function()\n")
+    modules = set(sys.modules)
     with pytest.raises(AttributeError, match="no_such_function"):
+        tasks.get(f"{path}:make")
+    assert set(sys.modules) == modules
+    path.write_text("import no_such_module\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         tasks.get(f"{path}:make")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -106,9 +107,12 @@ def load_images(name: str, parts: dict[str, str], data_dir: str | None, download
     # Imported here: it takes seconds, and most tasks do without it.
     import tensorflow_datasets as tfds
 
-    options = {"data_dir": data_dir, "download": download, "batch_size": -1}
     try:
-        loaded = tfds.load(name, split=list(parts.values()), as_supervised=True, **options)
+        builder = tfds.builder(name, data_dir=data_dir)
+        if download and not builder.is_prepared():
+            _check_connection(builder.url_infos or ())
+            builder.download_and_prepare()
+        loaded = builder.as_dataset(list(parts.values()), batch_size=-1, as_supervised=True)
     except Exception as error:
         # No network, no such folder, a damaged file: in one line.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -120,6 +124,26 @@ def load_images(name: str, parts: dict[str, str], data_dir: str | None, download
         split: (images.numpy(), labels.numpy().astype("int32"))
         for split, (images, labels) in zip(parts, loaded, strict=True)
     }
+
+
+def _check_connection(urls: Iterable[str]) -> None:
+    """Raises a ConnectionError within seconds if no host of some URLs can be reached.
+
+    TensorFlow Datasets tries again for minutes, and leaves unfinished folders behind.
+    """
+    import requests  # As that library does, it heeds the variables that name proxies.
+
+    hosts = {urllib.parse.urlsplit(url).netloc: url for url in urls}
+    for url in hosts.values():
+        try:
+            requests.head(url, timeout=10)
+        except requests.ConnectionError:
+            continue
+        except requests.RequestException:
+            pass  # It is there, and may be slow.
+        return
+    if hosts:
+        raise ConnectionError(f"no connection to {', '.join(hosts)}")
 
 
 def scale_pixels(images: Tensor, labels: Tensor) -> Nest:

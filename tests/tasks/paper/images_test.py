@@ -1,11 +1,15 @@
 """Tests of the perceptrons that classify small images."""
 
+import hashlib
+import http.server
 import math
 import os
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from l2l_keras.tasks import digits_mlp, image_mlp, mnist_mlp
@@ -139,6 +143,100 @@ class TestMnist:
         assert "download=False" in str(error.value)
         assert "\n" not in str(error.value)
         assert list(tmp_path.iterdir()) == []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A proxy, behind which every address has the same file."""
+
+    file = b"\1\2\3"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.file)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.file)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+class OnePixelImages(tfds.core.GeneratorBasedBuilder):
+    """A data set of three images, whose labels are their pixels, to download."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    URL = "http://host.invalid/images.bin"
+    url_infos = {
+        URL: tfds.core.download.checksums.UrlInfo(
+            3, hashlib.sha256(Handler.file).hexdigest(), "images.bin"
+        )
+    }
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(1, 1, 1)), "label": np.int64}
+        keys = ("image", "label")
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), supervised_keys=keys
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(dl_manager.download(self.URL))}
+
+    def _generate_examples(self, path):
+        for pixel in path.read_bytes():
+            yield pixel, {"image": np.full((1, 1, 1), pixel, "uint8"), "label": pixel}
+
+
+class TestDownload:
+    @pytest.fixture(name="proxy", autouse=True)
+    def proxy_fixture(self, monkeypatch):
+        """Names a proxy; there is none, so that no host can be reached."""
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+
+        def proxy(port):
+            for name in ("http_proxy", "https_proxy"):
+                monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+
+        proxy(9)  # Nothing listens on this one.
+        return proxy
+
+    @pytest.mark.parametrize(
+        "name, host",
+        [
+            ("mnist", "storage.googleapis.com"),
+            ("cifar10", "www.cs.toronto.edu"),
+            ("one_pixel_images", "host.invalid"),
+        ],
+    )
+    def test_without_network_missing_data_is_reported_and_nothing_left(self, name, host, tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"'{name}' .*=True.*: no connection to {host}"):
+            load_images(name, {"train": "train"}, str(tmp_path), download=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_missing_data_is_downloaded_once_through_a_proxy(self, proxy, tmp_path):
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            proxy(server.server_port)
+            parts = {"train": "train[:2]", "test": "train[2:]"}
+            first = load_images("one_pixel_images", parts, str(tmp_path), download=True)
+            server.shutdown()
+        proxy(9)
+        again = load_images("one_pixel_images", parts, str(tmp_path), download=True)
+        for data in (first, again):
+            pixels = np.concatenate([data[split][0] for split in parts])
+            assert sorted(pixels.ravel()) == list(Handler.file)
+            for images, labels in data.values():
+                np.testing.assert_array_equal(images.ravel(), labels)
+
+    @pytest.mark.skipif(
+        DATA_DIR is None, reason="L2L_KERAS_DATA_DIR does not name a folder with MNIST"
+    )
+    def test_stored_data_needs_no_network(self):
+        images, labels = load_images("mnist", {"test": "test[:5]"}, DATA_DIR, download=True)["test"]
+        assert images.shape == (5, 28, 28, 1) and labels.shape == (5,)
 
 
 if __name__ == "__main__":
