@@ -6,12 +6,12 @@ from l2l_keras.evaluation.plots import Curve, figure
 from l2l_keras.evaluation.report import read_curves, table, write_report
 from l2l_keras.evaluation.results import Comparison, HeldOut, Result, Tuning, mean_and_interval
 from l2l_keras.evaluation.rollout import Rollout, run
-from l2l_keras.evaluation.tune import BASELINES, COMMON_BASELINES, Baseline, half_decades, tune
+from l2l_keras.evaluation.tune import ALL_BASELINES, BASELINES, Baseline, half_decades, tune
 from l2l_keras.evaluation.verdict import verdict
 
 __all__ = [
     "BASELINES",
-    "COMMON_BASELINES",
+    "ALL_BASELINES",
     "Baseline",
     "Comparison",
     "Curve",

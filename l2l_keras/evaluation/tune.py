@@ -85,13 +85,14 @@ def cosine_decay(progress: Tensor) -> Tensor:
     return 0.5 * (1.0 + tf.cos(math.pi * progress))
 
 
-COMMON_BASELINES: dict[str, Baseline] = {
+ALL_BASELINES: dict[str, Baseline] = {
+    **BASELINES,
     "Adam (default)": Baseline("Adam (default)", keras.optimizers.Adam, (1e-3,)),
     "AdamW + cosine": Baseline(
         "AdamW + cosine", keras.optimizers.AdamW, half_decades(-4, -1), cosine_decay
     ),
 }
-"""What practitioners commonly use, by name: Adam as it is, and AdamW with a tuned cosine decay."""
+"""The paper's baselines, and what practitioners use: Adam as it is, AdamW with a cosine decay."""
 
 
 def default_window(task: Task, steps: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TypeVar
 
+from l2l_keras.evaluation import BASELINES
 from l2l_keras.reproduction.stages import replaced
 
 Choice = TypeVar("Choice")
@@ -68,7 +69,8 @@ class Size:
     def evaluation(self, task: Sequence[str], steps: int, runs: Sequence[str]) -> tuple[str, ...]:
         """Returns the flags of an evaluation: of its task, its `steps` as they are, its runs."""
         task = [self.choose(flag, _SMALL_TASKS.get(flag, flag)) for flag in task]
-        return (*task, f"--steps={steps}", *self.choose(tuple(runs), _SMALL_EVALUATION))
+        runs = (*runs, *(f"--baseline={name}" for name in BASELINES))
+        return (*task, f"--steps={steps}", *self.choose(runs, _SMALL_EVALUATION))
 
     def painting(self, side: int, new_style: bool = False) -> dict[str, str | int | None]:
         """Returns the arguments of `l2l_keras.tasks.NeuralArt` for paintings of `side` pixels."""

@@ -67,6 +67,13 @@ define.enum(
     "mean over functions or over the window, or either of these relative to the initial loss.",
 )
 define.enum(
+    "meta_loss_on",
+    "training",
+    ["training", "validation"],
+    "Whether the meta-loss is of the minibatches that optimizees train on, or of examples that the "
+    "task holds out, so that the rule learns not to memorize. Decides which weights are kept, too.",
+)
+define.enum(
     "step_weights",
     "uniform",
     ["final", "linear", "uniform"],

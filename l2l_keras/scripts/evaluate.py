@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from l2l_keras import presets, tasks
 
 _TESTBED = "testbed"
-_BASELINES = ["Adam", "RMSprop", "NAG", "SGD"]
+_BASELINES = ["Adam", "RMSprop", "NAG", "SGD", "Adam (default)", "AdamW + cosine"]
 
 FLAGS = flags.FlagValues()
 define = _console.define_in(FLAGS)
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         comparison = evaluation.compare(
             task,
             learned,
-            baselines={name: evaluation.BASELINES[name] for name in FLAGS.baseline},
+            baselines={name: evaluation.ALL_BASELINES[name] for name in FLAGS.baseline},
             **_runs(seeds=10, tuning_seeds=3),
         )
         print(evaluation.table(comparison), end="")

@@ -43,7 +43,6 @@ import math
 import os
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
+_print = functools.partial(print, flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -233,6 +233,7 @@ def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> m
         ),
         parallel=FLAGS.parallel,
         optimizees=FLAGS.optimizees,
+        meta_loss_on=FLAGS.meta_loss_on,
         seed=FLAGS.seed,
     )
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -249,14 +250,16 @@ def _make_callbacks() -> dict[str, Any]:
     """Makes the callbacks whose state is backed up, by name."""
     from l2l_keras import meta
 
-    callbacks: dict[str, Any] = {"keep_best": meta.KeepBest()}
+    on_training = FLAGS.meta_loss_on == "training"
+    monitor = "val_final_loss" if on_training else "val_held_out_loss"
+    callbacks: dict[str, Any] = {"keep_best": meta.KeepBest(monitor)}
     if FLAGS.curriculum:
         try:
             horizons = [int(horizon) for horizon in FLAGS.curriculum]
             callbacks["curriculum"] = meta.Curriculum(horizons, callbacks["keep_best"])
         except ValueError as error:
             raise ValueError(f"--curriculum: {error}") from error
-    callbacks["progress"] = meta.Progress(functools.partial(print, flush=True))
+    callbacks["progress"] = meta.Progress(_print)
     return callbacks
 
 
@@ -310,7 +313,8 @@ def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[st
         steps=FLAGS.horizon,
         seeds=range(FLAGS.seeds),
         tuning_seeds=range(3),
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        baselines=evaluation.ALL_BASELINES,
+        progress=_print,
     )
     evaluation.write_report(comparison, output_dir, {"flags": _settings()})
     print(f"\n{evaluation.table(comparison)}")

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from l2l_keras.evaluation import (
-    COMMON_BASELINES,
+    ALL_BASELINES,
     Baseline,
     Comparison,
     HeldOut,
@@ -74,7 +74,7 @@ class TestRuns:
 
     def test_the_common_schedule_is_that_of_keras(self):
         task, steps = line_task(1.0), 8
-        baseline = COMMON_BASELINES["AdamW + cosine"]
+        baseline = ALL_BASELINES["AdamW + cosine"]
         actual = baseline.rollout(task, steps)
         schedule = keras.optimizers.schedules.CosineDecay(0.03, steps)
         expected = Rollout(task, keras.optimizers.AdamW(schedule), steps)
@@ -104,7 +104,7 @@ class TestComparisons:
     def test_the_same_examples_give_the_opposite_verdict(self):
         comparison = compare(line_task(1.0), {"descent": Descent(0.2)}, 20, [0, 1], baselines={})
         assert comparison.best_baseline is None
-        default = {"Adam (default)": COMMON_BASELINES["Adam (default)"]}
+        default = {"Adam (default)": ALL_BASELINES["Adam (default)"]}
         comparison = compare(
             line_task(1.0), {"descent": Descent(0.2)}, 20, [0, 1, 2], None, default
         )

@@ -136,7 +136,7 @@ def test_flags_name_what_there_is():
     for name in _console.RULES.values():
         assert issubclass(getattr(l2l_keras.rules, name), l2l_keras.rules.UpdateRule)
     for command, flag, expected in (
-        (evaluate, "baseline", l2l_keras.evaluation.BASELINES),
+        (evaluate, "baseline", l2l_keras.evaluation.ALL_BASELINES),
         (meta_train, "meta_loss", l2l_keras.meta.META_LOSSES),
         (meta_train, "step_weights", l2l_keras.meta.STEP_WEIGHTS),
         (meta_train, "random_scale_of", l2l_keras.meta.RANDOM_SCALES),

@@ -17,7 +17,7 @@ import pytest
 
 import l2l_keras
 from l2l_keras import presets
-from l2l_keras.evaluation import BASELINES
+from l2l_keras.evaluation import ALL_BASELINES
 from l2l_keras.scripts import meta_train
 
 COMMAND = [sys.executable, "-m", "l2l_keras.scripts.meta_train"]
@@ -171,7 +171,7 @@ class TestRun:
         assert (content["horizon"], content["seed"], content["windows_skipped"]) == (10, 3, 0)
         assert {"tensorflow", "keras", "l2l_keras"} <= set(content["versions"])
         (results,) = content["results"].values()
-        assert set(results) == {"learned", *BASELINES}
+        assert set(results) == {"learned", *ALL_BASELINES}
         optimizer = l2l_keras.LearnedOptimizer.from_preset(folder / "preset")
         assert optimizer.rule.units == (3,)
         # The command gives the same flags again.
@@ -204,7 +204,7 @@ class TestRun:
         assert card(folder)["validation_final_loss"] == pytest.approx(best, rel=1e-6)
 
         content = json.loads((folder / "results.json").read_text())
-        assert [result["name"] for result in content["results"]] == ["learned", *BASELINES]
+        assert [result["name"] for result in content["results"]] == ["learned", *ALL_BASELINES]
         assert content["settings"]["steps"] == 10
         assert content["settings"]["flags"]["task_option"] == ["functions=2"]
         assert all(result["runs"] == 2 * 2 for result in content["results"])
