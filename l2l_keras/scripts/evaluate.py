@@ -129,7 +129,9 @@ def main(argv: list[str]) -> None:
         paths = write(output_dir, {"flags": own_flags, "presets": cards})
     except OSError as error:
         raise _console.UserError(f"The report could not be written: {error}") from error
-    print(f"\nwrote {', '.join(path.name for path in paths)} in {output_dir}")
+    # The last line of results is the verdict.
+    names = ", ".join(path.name for path in paths)
+    print(f"wrote {names} in {output_dir}", file=sys.stderr)
 
 
 def _evaluate_on_several(mixture: tasks.Mixture | None, learned: dict[str, presets.Rules]) -> list:
