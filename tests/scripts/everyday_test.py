@@ -218,8 +218,11 @@ def train(own, preset, folder):
 
     model.export(folder / "export", verbose=False)
     exported = tf.saved_model.load(folder / "export")
-    inputs = tf.nest.map_structure(lambda part, to: tf.cast(part, to.dtype), x, model.input)
-    served = exported.serve(inputs)
+    inputs = [
+        tf.cast(part, tensor.dtype)
+        for part, tensor in zip(tf.nest.flatten(x), model.inputs, strict=True)
+    ]
+    served = exported.serve(tf.nest.pack_sequence_as(x, inputs))
     for a, b in zip(tf.nest.flatten(served), tf.nest.flatten(expected), strict=True):
         assert a.shape == b.shape and np.isfinite(a).all()
 
