@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import random
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ class KerasTask(Task):
             if they do.
         jit_compile: Whether to compile the model with XLA. Best for small dense models; Keras'
             convolutions become several times slower on a CPU. Defaults to False.
-        name: Name of the task. Defaults to `"keras_task"`.
+        name: Name of the task. Defaults to that of `model_fn`'s module, such as the file it is in.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -86,11 +87,11 @@ class KerasTask(Task):
         steps_per_epoch: int | None = None,
         same_start: bool = False,
         jit_compile: bool = False,
-        name: str = "keras_task",
+        name: str | None = None,
     ) -> None:
         if batch_size is not None:
             arguments.count("batch_size", batch_size)
-        self.name = name
+        self.name = name or _module_name(model_fn)
         self.jit_compile = jit_compile
         self._model_fn = model_fn
         self._transform = transform
@@ -281,6 +282,12 @@ class KerasTask(Task):
                 "they are soon memorized, or tell little.",
                 stacklevel=3,
             )
+
+
+def _module_name(function: Callable) -> str:
+    """Returns the last part of the name of a function's module, which may be a path."""
+    module = function.__module__ if inspect.isroutine(function) else "keras_task"
+    return re.split(r"[./\\]", module.removesuffix(".py"))[-1]
 
 
 def _weigh(batch: Nest, class_weight: Mapping[int, float]) -> Nest:

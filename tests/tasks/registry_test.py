@@ -39,6 +39,21 @@ def file_fixture(tmp_path):
     return path
 
 
+def test_a_task_has_the_name_of_its_file(tmp_path):
+    path = tmp_path / "house_prices.py"
+    path.write_text(
+        "import keras, numpy as np\n"
+        "from l2l_keras.tasks import KerasTask\n"
+        "def model_fn():\n"
+        "    return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])\n"
+        "def make(**options):\n"
+        "    x = np.ones((99, 1))\n"
+        "    return KerasTask(model_fn, 'mse', (x, x), 4, **options)\n"
+    )
+    assert tasks.get(f"{path}:make").name == "house_prices"
+    assert tasks.get(f"{path}:make", name="mine").name == "mine"
+
+
 def test_names():
     images = ["cifar_convnet", "digits_convnet", "digits_mlp"]
     assert tasks.names() == [*images, "general", "mnist_mlp", "neural_art", "quadratic"]
