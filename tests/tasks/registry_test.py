@@ -51,7 +51,6 @@ def test_a_task_has_the_name_of_its_file(tmp_path):
         "    return KerasTask(model_fn, 'mse', (x, x), 4, **options)\n"
     )
     assert tasks.get(f"{path}:make").name == "house_prices"
-    assert tasks.get(f"{path}:make", name="mine").name == "mine"
 
 
 def test_names():
