@@ -119,13 +119,14 @@ def test_python_parses_and_commands_have_their_flags(page):
     text = page.read_text(encoding="utf-8")
     for program in re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
         ast.parse(program)
-    known = set().union(*(script(command).FLAGS for command in COMMANDS))
+    common = {"help", "version"}
+    known = common.union(*(script(command).FLAGS for command in COMMANDS))
     for code in re.findall(r"```.*?```|`[^`]+`", text, flags=re.DOTALL):
         if code.startswith("`--"):
             assert set(re.findall(r"--(\w+)", code)) <= known, code
         for command, arguments in re.findall(r"\b(l2l-[a-z-]+)(.*?)(?=\bl2l-|$)", code, re.DOTALL):
             flags = set(re.findall(r"(?<=\s)--(\w+)", arguments))
-            assert flags - {"help"} <= set(script(command).FLAGS), (command, flags)
+            assert flags - common <= set(script(command).FLAGS), (command, flags)
 
 
 if __name__ == "__main__":
