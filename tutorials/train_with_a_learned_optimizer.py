@@ -236,8 +236,8 @@ print(f"{task.size} weights, {len(data['train'][0])} images in each split")
 The rule is trained on optimizees that see the `"train"` images, selected on optimizees that see the
 `"validation"` images, and tested on optimizees that see the `"test"` images. The splits have the same size
 for a reason: fewer images are easier to memorize, and we want to test the rule on problems as hard as
-those that it will be used for. (Given just `(images, labels)`, `KerasTask` splits them 80, 10 and 10 %,
-which is fine if 10 % are many images.)
+those that it will be used for. (Given just `(images, labels)`, `KerasTask` trains on 70 % of them, and holds the
+others out: comparisons are then of the loss on images that no optimizer has trained on.)
 
 ## Meta-training
 

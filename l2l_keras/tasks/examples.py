@@ -15,8 +15,8 @@ Nest = Any
 Tensor = Any
 
 _TAKES = (
-    "(x, y) or (x, y, sample_weight) of arrays, a tf.data.Dataset, a keras.utils.PyDataset or a "
-    "torch DataLoader"
+    "(x, y) or (x, y, sample_weight) of arrays, a tf.data.Dataset, a keras.utils.PyDataset, a "
+    "generator or a torch DataLoader"
 )
 
 
@@ -115,6 +115,8 @@ def _batches(dataset: Any, steps: int | None) -> Iterator[tuple[Nest, ...]]:
         endless = getattr(dataset, "num_batches", None) is None
         numbers = itertools.count() if endless else range(len(dataset))
         elements = (dataset[k] for k in numbers)
+    elif isinstance(dataset, Iterator):  # A generator, of which nobody knows whether it ends.
+        endless, elements = True, dataset
     elif hasattr(dataset, "__iter__") and hasattr(dataset, "batch_size"):  # A DataLoader.
         endless, elements = False, iter(dataset)
     else:

@@ -281,8 +281,9 @@ def slices(*arrays):
         (lambda: slices(X, REAL).batch(20), 20, None),
         (lambda: slices(X, REAL).repeat().batch(8), 8, 5),
         (lambda: Batches(), 6, None),
+        (lambda: iter([(X[:7], REAL[:7]), (X[7:], REAL[7:])]), 7, 2),
     ],
-    ids=["arrays", "examples", "remainder", "even", "few", "endless", "PyDataset"],
+    ids=["arrays", "examples", "remainder", "even", "few", "endless", "PyDataset", "generator"],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["in memory", "streamed"])
 def test_data_are_read_as_fit_takes_them(make_dataset, batch_size, steps, stream):
