@@ -153,8 +153,8 @@ def draw_curves(
         low = mean - half_width
         if logarithmic:
             mean = np.where(mean > 0, mean, np.nan)
-            # A log scale has no zero: such a band reaches down to the frame.
-            low = np.maximum(low, np.finfo(np.float32).tiny)
+            # A log scale has no zero: a band reaches as far below the mean as above it.
+            low = mean**2 / (mean + half_width)
         axes.plot(steps, mean, label=(labels or {}).get(curve.name, curve.label), **style)
         band = {"color": style["color"], "alpha": 0.2, "linewidth": 0, "zorder": 2}
         axes.fill_between(steps, low, mean + half_width, **band)

@@ -11,20 +11,40 @@ from typing import Any
 from l2l_keras.presets import io
 from l2l_keras.presets.io import Rules
 
-_REQUIRED_IN_SHIPPED_CARDS = ("name", "description", "command")
+_REQUIRED_IN_SHIPPED_CARDS = ("name", "description", "use_for", "cost", "fails_on", "command")
 
 
-def list_presets() -> dict[str, dict[str, Any]]:
+class Cards(dict[str, dict[str, Any]]):
+    """Cards of presets by name; printed as a table of what each preset is for."""
+
+    def __repr__(self) -> str:
+        rows = [(name, card["use_for"], card["cost"]) for name, card in self.items()]
+        rows.insert(0, ("preset", "use it for", "cost (a step of Adam: 1)"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, "", 'A preset\'s card: l2l_keras.list_presets()["NAME"]'])
+
+
+def list_presets() -> Cards:
     """Returns the presets that ship with the package.
 
     Returns:
-        Their cards by their names, in alphabetical order.
+        Their cards by their names, in alphabetical order: a dictionary that is printed as a short
+        table. A card says what a preset was trained on, what it achieved and what it `fails_on`.
 
     Example:
-        >>> l2l_keras.list_presets()["quadratic"]["horizon"]
+        >>> cards = l2l_keras.list_presets()
+        >>> cards["quadratic"]["horizon"]
         100
+        >>> cards["quadratic"]["fails_on"]["weights with zero gradient"]
+        'move by up to 1 in 100 steps'
     """
-    return {name: io.read_json(folder, io.CARD) for name, folder in sorted(_shipped().items())}
+    return Cards(
+        {name: io.read_json(folder, io.CARD) for name, folder in sorted(_shipped().items())}
+    )
 
 
 def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, Any]]:
@@ -72,8 +92,9 @@ def save_preset(rule: Rules, path: str | os.PathLike[str], card: dict[str, Any])
         path: Folder to write. A preset that exists is replaced.
         card: Facts about the rule; anything that JSON can hold. Customary are `name`,
             `description`, `task`, `horizon` (in inner steps), `seed`, `command`, `wall_seconds`,
-            `peak_memory_mb`, `versions`, `results`, `licence` and `date`. The first two and
-            `command` are required of a preset that ships with the package.
+            `peak_memory_mb`, `versions`, `results`, `licence` and `date`. The first two, `command`,
+            `use_for`, `cost` (of a step, in steps of Adam) and `fails_on` (what happens, by where)
+            are required of a preset that ships with the package.
 
     Raises:
         ValueError: If `path` exists and is not a preset, the card lacks what is required of it, or

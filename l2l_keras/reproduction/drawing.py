@@ -11,7 +11,7 @@ import numpy as np
 from l2l_keras.evaluation import Curve
 from l2l_keras.evaluation.plots import draw_curves, line_styles, log_scale, log_ticks, tidy
 from l2l_keras.evaluation.results import geometric_mean
-from l2l_keras.evaluation.rule_response import Lines, TensorResponse
+from l2l_keras.evaluation.rule_response import SIDE, Lines, TensorResponse
 
 _WIDTH, _HEIGHT = 4.3, 4.2
 """Size of a panel in inches."""
@@ -22,12 +22,13 @@ _SHOWN = (0.1, 10.0)
 """Ratios beyond these are drawn at the edge."""
 _GREY = "#999999"
 _EMPHASIS = "#d55e00"
+_LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
 RESPONSE_PANELS = (
-    ("step_sizes", "step size"),
-    ("sizes", "RMS of the update"),
-    ("cosines", "cosine with descent"),
+    ("step_sizes", "step size (of Adam: learning rate)"),
+    ("sizes", "size of the update (RMS)"),
+    ("cosines", "cosine of update and −gradient"),
 )
-"""Fields of the responses of a tensorwise rule, and the titles of their panels."""
+"""Fields of the responses of a tensorwise rule, and the labels of their axes."""
 Panels = Mapping[str, Sequence[Curve]]
 """Curves by the title of their panel."""
 
@@ -94,40 +95,60 @@ def draw_pictures(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
 
 
 def draw_update_maps(
-    maps: Mapping[str, Lines], responses: Mapping[str, Lines], titles: Mapping[str, str]
+    maps: Mapping[str, Lines],
+    responses: Mapping[str, Lines],
+    scales: Mapping[str, float],
+    titles: Mapping[str, str],
 ) -> Any:
     """Draws updates against gradients, and below them the responses of rules to one gradient.
 
-    `maps` holds gradients and the updates after several histories; `responses` steps since a single
-    gradient, and the updates after gradients of several sizes; `titles` those of the panels.
+    `maps` holds gradients, in units of `scales`, and the updates after several histories;
+    `responses` steps since a single gradient, and the updates after gradients of several sizes;
+    `titles` those of the panels.
     """
-    figure, parts = _stacked(2, max(_WIDTH * len(maps), 7), 8.4)
-    row = _draw_lines(parts[0], maps, "gradient")
-    row[0].set_ylabel("update")
-    for axes, name in zip(row, maps, strict=True):
-        # Above the power of ten at the top of the axis.
-        axes.set_title(titles.get(name, name), pad=16)
-    marks: Any = {"marker": "o", "markersize": 3}
-    row = _draw_lines(parts[1], responses, "steps since a single gradient", **marks)
-    row[0].set_ylabel("update, less that without it")
+    figure, parts = _stacked(2, max(_WIDTH * len(maps), 7), 9.0)
+    heads = (
+        "Update of a weight for its next gradient, after several histories",
+        "Effect of a single gradient (in the units above) on later updates",
+    )
+    for part, head, lines in zip(parts, heads, (maps, responses), strict=True):
+        part.suptitle(head, fontsize=13)
+        row = part.subplots(1, len(lines), squeeze=False)[0]
+        for axes, (name, (x, values)) in zip(row, lines.items(), strict=True):
+            _draw_lines(axes, x, values)
+            axes.axhline(0.0, color=_GREY, linewidth=0.8, zorder=1)
+            axes.set_title(titles.get(name, name))
+            if lines is maps:
+                axes.set_xlabel(f"gradient, in units of {scales[name]:g}")
+            else:
+                axes.set_xlabel("steps since that gradient, the others are 0")
+        row[0].set_ylabel("update" if lines is maps else "update, minus that without the gradient")
+        _legend(part, row, next(iter(lines.values()))[1])
     return figure
 
 
 def draw_tensor_responses(responses: Mapping[str, Mapping[str, TensorResponse]]) -> Any:
     """Draws what `tensor_responses` returns for each rule, in a row for each."""
-    height = 3.6 * len(responses) + 0.9
-    figure, parts = _stacked(len(responses), len(RESPONSE_PANELS) * _WIDTH, height)
-    for part, (name, own) in zip(parts, responses.items(), strict=True):
-        panels = {}
-        for field, title in RESPONSE_PANELS:
-            values = {label: getattr(response, field) for label, response in own.items()}
+    columns = len(RESPONSE_PANELS)
+    figure = _figure(columns * _WIDTH, 3.4 * len(responses) + 1.2)
+    heading = f"Updates of a {SIDE}×{SIDE} matrix, when successive gradients agree more or less"
+    figure.suptitle(heading, fontsize=13)
+    grid = figure.subplots(len(responses), columns, sharex=True, sharey="col", squeeze=False)
+    for row, (name, own) in zip(grid, responses.items(), strict=True):
+        for axes, (field, label) in zip(row, RESPONSE_PANELS, strict=True):
+            values = {which: getattr(response, field) for which, response in own.items()}
             # Means of neighbours: alternating values would be drawn as a band.
-            lines = {label: (v[1:] + v[:-1]) / 2.0 for label, v in values.items()}
-            panels[title] = (np.arange(2, 2 + len(next(iter(lines.values())))), lines)
-        row = _draw_lines(part, panels, "step", log=("step size", "RMS of the update"))
-        for axes, title in zip(row, panels, strict=True):
-            axes.set_title(title)
-        part.suptitle(name)
+            lines = {which: (v[1:] + v[:-1]) / 2.0 for which, v in values.items()}
+            _draw_lines(axes, np.arange(2, 2 + len(next(iter(lines.values())))), lines)
+            axes.set_title(name)
+            axes.set_ylabel(label)
+            if field == "cosines":
+                axes.axhline(0.0, color=_GREY, linewidth=0.8, zorder=1)
+            else:
+                axes.set_yscale("log")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    _legend(figure, grid[0], next(iter(responses.values())))
     return figure
 
 
@@ -156,30 +177,17 @@ def draw_ablations(ratios: Mapping[str, Mapping[str, float]]) -> Any:
     return figure
 
 
-def _draw_lines(
-    figure: Any, lines: Mapping[str, Lines], xlabel: str, log: Sequence[str] = (), **style: Any
-) -> Any:
-    """Draws lines in shades from dark to light; returns the axes of panels side by side."""
+def _draw_lines(axes: Any, x: np.ndarray, lines: Mapping[str, np.ndarray]) -> None:
+    """Draws lines in shades from dark to light."""
     from matplotlib import colormaps
 
-    row = figure.subplots(1, len(lines), squeeze=False)[0]
-    labels: dict[str, None] = {}
-    for axes, (title, (x, values)) in zip(row, lines.items(), strict=True):
-        shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(values)))
-        for (label, line), shade in zip(values.items(), shades, strict=True):
-            axes.plot(x, line, label=label, color=shade, linewidth=1.8, **style)
-            labels[label] = None
-        axes.axvline(0.0, color=_GREY, linewidth=0.8, zorder=1)
-        if title in log:
-            axes.set_yscale("log")
-        else:
-            axes.axhline(0.0, color=_GREY, linewidth=0.8, zorder=1)
-            axes.ticklabel_format(style="sci", scilimits=(-2, 3))
-        axes.margins(x=0.02)
-        axes.set_xlabel(xlabel)
-        tidy(axes)
-    _legend(figure, row, labels)
-    return row
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(lines)))
+    for (label, line), shade, style in zip(lines.items(), shades, _LINES, strict=False):
+        axes.plot(x, line, label=label, color=shade, linestyle=style, linewidth=1.8)
+    axes.axvline(0.0, color=_GREY, linewidth=0.8, zorder=1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.02)
+    tidy(axes)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from l2l_keras import evaluation, tasks
 from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.report import CURVE_HEADER, curve_rows
-from l2l_keras.evaluation.rule_response import impulse_map, tensor_responses, update_map
+from l2l_keras.evaluation.rule_response import Adam, impulse_map, tensor_responses, update_map
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import drawing
 from l2l_keras.reproduction.stages import Evaluation
@@ -71,8 +71,7 @@ def finals(cells: Sequence[Cell], variable: str, workspace: Workspace) -> Output
 def update_maps(scales: Mapping[str, float], workspace: Workspace) -> Output:
     """Draws the responses of rules to gradients, given the RMS of gradients by training name."""
     rules = {name: workspace.load(name)[0] for name in scales}
-    titles = {name: f"{workspace.label(name)}\ns = {scale:g}" for name, scale in scales.items()}
-    return elementwise_rules(rules, scales, titles)
+    return elementwise_rules(rules, scales, {name: workspace.label(name) for name in scales})
 
 
 def elementwise_rules(
@@ -80,8 +79,8 @@ def elementwise_rules(
 ) -> Output:
     """Draws updates against gradients after several histories, and responses to one gradient.
 
-    `scales` and `titles` hold, by the name of a rule, the RMS s of its gradients and the title of
-    its panels. In the rows, x is a gradient, or steps since the impulse.
+    `scales` and `titles` hold, by the name of a rule, the RMS of its gradients and the title of its
+    panels. In the rows, x is a gradient in units of that RMS, or steps since the impulse.
     """
     maps = {name: update_map(rule, scales[name]) for name, rule in rules.items()}
     responses = {name: impulse_map(rule, scales[name]) for name, rule in rules.items()}
@@ -93,12 +92,12 @@ def elementwise_rules(
         for which, line in lines.items()
         for x, value in zip(points, line, strict=True)
     ]
-    figure = drawing.draw_update_maps(maps, responses, titles)
-    return Output(figure, rows, {"s": dict(scales)})
+    figure = drawing.draw_update_maps(maps, responses, scales, titles)
+    return Output(figure, rows, {"scales": dict(scales)})
 
 
-def tensorwise_rules(rules: Mapping[str, TensorwiseRule], steps: int) -> Output:
-    """Draws the steps of tensorwise rules when successive gradients agree more or less.
+def tensorwise_rules(rules: Mapping[str, TensorwiseRule | Adam], steps: int) -> Output:
+    """Draws the steps of tensorwise rules, or Adam, when successive gradients agree more or less.
 
     The rows hold step sizes, RMS of updates, and cosines of their angles with descent.
     """

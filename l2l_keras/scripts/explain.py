@@ -5,7 +5,7 @@ r"""Shows what a learned optimizer does with gradients.
 
 For elementwise rules: the update as a function of the gradient, after several histories, and for
 how long a single gradient has an effect. For tensorwise rules: their step sizes and updates when
-the gradients of a matrix agree with each other more or less.
+the gradients of a matrix agree with each other more or less. Adam's responses are shown beside.
 
 The folder then holds update_maps.png or tensor_responses.png, and a .csv with the numbers.
 """
@@ -29,26 +29,28 @@ def main(argv: list[str]) -> None:
     del argv
     from l2l_keras import parameter_groups
     from l2l_keras.evaluation.files import write_files
+    from l2l_keras.evaluation.rule_response import Adam
     from l2l_keras.reproduction import outputs
     from l2l_keras.rules import UpdateRule
 
     if FLAGS.preset is None:
         raise _console.UsageError("Expected --preset=NAME. Received: none")
-    rule, _ = _console.load_preset(FLAGS.preset)
+    rule, card = _console.load_preset(FLAGS.preset)
     folder = _console.writable_directory(FLAGS.output_dir)
+    preset = card.get("name", FLAGS.preset)
     rules = {
-        FLAGS.preset if isinstance(rule, UpdateRule) else f"{FLAGS.preset}, {group!r}": own
+        preset if isinstance(rule, UpdateRule) else f"{preset}, group {group!r}": own
         for group, own in parameter_groups.rules(rule).items()
     }
+    adam = {"Adam, learning rate 0.001": Adam()}
     tensorwise = {name: own for name, own in rules.items() if own.scope == "tensor"}
     others = {name: own for name, own in rules.items() if own.scope != "tensor"}
     explained = {}
     if others:
-        scales = dict.fromkeys(others, FLAGS.scale)
-        titles = {name: f"{name}\ns = {FLAGS.scale:g}" for name in others}
-        explained["update_maps"] = outputs.elementwise_rules(others, scales, titles)
+        scales = dict.fromkeys(others | adam, FLAGS.scale)
+        explained["update_maps"] = outputs.elementwise_rules(others | adam, scales, {})
     if tensorwise:
-        explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise, FLAGS.steps)
+        explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise | adam, FLAGS.steps)
     for name, output in explained.items():
         paths = write_files(output.files(name), folder)
         print(f"Wrote {' and '.join(str(path) for path in paths)}")

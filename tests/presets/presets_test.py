@@ -11,7 +11,16 @@ import pytest
 from l2l_keras import LearnedOptimizer, parameter_groups, presets
 from l2l_keras.rules import NTMBFGS, CoordinatewiseLSTM, RNNprop
 
-CARD = {"name": "mine", "description": "A test.", "command": "none", "results": {"loss": 0.5}}
+CARD = {
+    "name": "mine",
+    "description": "A test.",
+    "use_for": "tests",
+    "cost": "3 to 5",
+    "fails_on": {"all else": "diverges"},
+    "command": "none",
+    "results": {"loss": 0.5},
+}
+REQUIRED = ("name", "description", "use_for", "cost", "fails_on", "command")
 
 
 @pytest.fixture(name="rule")
@@ -201,7 +210,7 @@ class TestSaving:
         assert contents(path) == before
         assert os.listdir(path.parent) == ["mine"]
 
-    @pytest.mark.parametrize("key", ["name", "description", "command"])
+    @pytest.mark.parametrize("key", REQUIRED)
     def test_a_shipped_preset_must_tell_where_it_comes_from(self, rule, shipped, key):
         card = {k: v for k, v in CARD.items() if k != key}
         with pytest.raises(ValueError, match=f"Received: a card without {key}"):
@@ -214,6 +223,21 @@ class TestShipped:
         assert list(presets.list_presets()) == ["alpha", "beta"]
         assert presets.list_presets()["beta"] == {**CARD, "name": "beta"}
 
+    def test_are_printed_as_a_table(self, shipped):
+        expected = [
+            "preset  use it for  cost (a step of Adam: 1)",
+            "alpha   tests       3 to 5",
+            "beta    tests       3 to 5",
+        ]
+        for text in (repr(presets.list_presets()), str(presets.list_presets())):
+            assert text.splitlines()[:3] == expected
+            assert 'list_presets()["NAME"]' in text
+
+    def test_the_table_is_short(self):
+        lines = repr(presets.list_presets()).splitlines()
+        assert len(lines) == len(presets.list_presets()) + 3
+        assert max(map(len, lines)) <= 120
+
     def test_are_loaded_by_name(self, shipped, tmp_path, monkeypatch):
         other = CoordinatewiseLSTM(units=(4,))
         presets.save_preset(other, tmp_path / "alpha", {"name": "a folder of the same name"})
@@ -225,7 +249,7 @@ class TestShipped:
         for name, card in presets.list_presets().items():
             rule, loaded_card = presets.load_preset(name)
             assert card == loaded_card
-            assert all(card[key] for key in ("name", "description", "command"))
+            assert all(card[key] for key in REQUIRED)
             assert card["name"] == name
             weights = parameter_groups.weights(rule)
             assert weights and all(np.isfinite(weight).all() for weight in weights)

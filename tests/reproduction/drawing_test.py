@@ -66,16 +66,18 @@ def test_update_maps_have_two_rows():
         "sign": (10 * gradients, {"first": -np.sign(gradients), "later": gradients}),
     }
     steps = np.arange(3)
-    responses = {name: (steps, {"1 s": np.array([-1.0, -0.5, 0.0])}) for name in maps}
-    figure = drawing.draw_update_maps(maps, responses, {})
+    responses = {name: (steps, {"of 1": np.array([-1.0, -0.5, 0.0])}) for name in maps}
+    figure = drawing.draw_update_maps(maps, responses, {"SGD": 1.0, "sign": 0.5}, {})
     upper, lower = figure.subfigs
     assert [axes.get_title() for axes in upper.axes] == ["SGD", "sign"]
     assert [line.get_label() for line in upper.axes[0].lines[:2]] == ["first", "later"]
     np.testing.assert_array_equal(upper.axes[1].lines[0].get_xdata(), 10 * gradients)
-    assert [axes.get_xlabel() for axes in lower.axes] == ["steps since a single gradient"] * 2
+    units = [axes.get_xlabel() for axes in upper.axes]
+    assert units == ["gradient, in units of 1", "gradient, in units of 0.5"]
+    assert "steps since that gradient" in lower.axes[0].get_xlabel()
     assert [[t.get_text() for t in part.legends[0].get_texts()] for part in (upper, lower)] == [
         ["first", "later"],
-        ["1 s"],
+        ["of 1"],
     ]
 
 

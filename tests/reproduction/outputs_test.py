@@ -127,19 +127,21 @@ def test_tensor_responses_of_rules():
     assert header == ("rule", "gradients", "step", "step_sizes", "sizes", "cosines")
     assert (first[0], first[2]) == ("untrained", 1) and len(rest) % 3 == 2
     assert all(-1.01 <= float(row[-1]) <= 1.01 for row in (first, *rest))
-    axes = output.figure.subfigs[0].axes
-    assert {a.get_title(): a.get_yscale() for a in axes} == {
-        "step size": "log",
-        "RMS of the update": "log",
-        "cosine with descent": "linear",
+    axes = output.figure.axes
+    assert [a.get_title() for a in axes] == ["untrained"] * 3
+    assert {a.get_ylabel(): a.get_yscale() for a in axes} == {
+        "step size (of Adam: learning rate)": "log",
+        "size of the update (RMS)": "log",
+        "cosine of update and −gradient": "linear",
     }
 
 
 def test_update_maps(workspace):
     output = outputs.update_maps({"lstm": 2.0}, workspace)
-    title = output.figure.subfigs[0].axes[0].get_title()
-    assert title == "lstm (CoordinatewiseLSTM)\ns = 2"
-    assert output.summary == {"s": {"lstm": 2.0}}
+    axes = output.figure.subfigs[0].axes[0]
+    assert axes.get_title() == "lstm (CoordinatewiseLSTM)"
+    assert axes.get_xlabel() == "gradient, in units of 2"
+    assert output.summary == {"scales": {"lstm": 2.0}}
     _, *rows = output.rows
     assert {rule for rule, *_ in rows} == {"lstm"}
 
@@ -148,13 +150,14 @@ def test_update_maps(workspace):
 
     rule = workspace.load("lstm")[0]
     first = values("map", "first step")
-    assert (first[0][0], first[-1][0]) == (-6.0, 6.0)
-    gradients = np.float32([x for x, _ in first])
-    for which, history in (("first step", []), ("after 10 of s and -s in turn", [2.0, -2.0] * 5)):
+    assert (first[0][0], first[-1][0]) == (-3.0, 3.0)
+    gradients = 2.0 * np.float32([x for x, _ in first])
+    in_turn = "after 10 gradients of 1 and -1 in turn"
+    for which, history in (("first step", []), (in_turn, [2.0, -2.0] * 5)):
         expected = updates_after(rule, history, gradients)
         actual = [y for _, y in values("map", which)]
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
-    response = values("response", "gradient 3 s")
+    response = values("response", "gradient of 3")
     assert [x for x, _ in response] == list(range(31))
     expected = impulse_responses(rule, [6.0], 30)[0]
     np.testing.assert_allclose([y for _, y in response], expected, rtol=1e-3, atol=1e-6)

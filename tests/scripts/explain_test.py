@@ -36,8 +36,9 @@ def test_an_elementwise_rule(call, tmp_path):
     assert str(tmp_path / "update_maps.png") in out
     assert (tmp_path / "update_maps.png").read_bytes().startswith(b"\x89PNG")
     rows = [row for row in rows_of(tmp_path / "update_maps.csv") if row["which"] == "first step"]
-    # It descends.
-    assert len(rows) == 121
+    # It descends, and so does Adam beside it.
+    assert {row["rule"] for row in rows} == {"mnist_mlp", "Adam, learning rate 0.001"}
+    assert len(rows) == 2 * 121
     assert all(float(row["x"]) * float(row["update"]) <= 0.0 for row in rows)
 
 
@@ -46,13 +47,13 @@ def test_groups_of_elementwise_and_tensorwise_rules(call, tmp_path):
     presets.save_preset(groups, tmp_path / "rules", {"name": "rules"})
     status, _, _ = call(f"--preset={tmp_path / 'rules'}", "--steps=2")
     assert not status
-    (name,) = {row["rule"] for row in rows_of(tmp_path / "update_maps.csv")}
-    assert name.endswith("'bias'")
+    adam = {"Adam, learning rate 0.001"}
+    names = {row["rule"] for row in rows_of(tmp_path / "update_maps.csv")}
+    assert names == {"rules, group 'bias'"} | adam
     assert (tmp_path / "tensor_responses.png").read_bytes().startswith(b"\x89PNG")
     rows = rows_of(tmp_path / "tensor_responses.csv")
-    assert len(rows) == 5 * 2
-    (name,) = {row["rule"] for row in rows}
-    assert name.endswith("'.*'")
+    assert len(rows) == 2 * 5 * 2
+    assert {row["rule"] for row in rows} == {"rules, group '.*'"} | adam
 
 
 @pytest.mark.parametrize(
