@@ -57,7 +57,7 @@ def test_long_runs_are_drawn_as_means_of_sections():
 
 def test_bands_on_a_log_scale_reach_as_far_down_as_up():
     mean, half_width = np.array([4.0, 2.0, 1.0]), np.array([0.0, 2.0, 3.0])
-    axes = drawn(Curve("Adam", False, 0.1, mean, half_width, 1.0, 3.0))
+    axes = drawn(Curve("Adam", False, 0.1, np.arange(3), mean, half_width, 1.0, 3.0))
     (band,) = axes.collections
     edges = {(x, round(y, 6)) for x, y in band.get_paths()[0].vertices}
     assert edges == {(0, 4.0), (1, 4.0), (1, 1.0), (2, 4.0), (2, 0.25)}
