@@ -19,8 +19,8 @@ from l2l_keras.evaluation.results import Comparison, Result, Score, mean_and_int
 # Okabe and Ito's colours, and Tol's olive and wine: colour-blind readers can distinguish them. Line
 # styles distinguish curves in print.
 LEARNED_COLOURS = ("#d55e00", "#cc79a7", "#e69f00", "#000000", "#999933", "#882255")
-_BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999")
-_BASELINE_LINES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":")
+_BASELINE_COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#999999", "#332288", "#117733")
+_BASELINE_LINES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)), ":", (0, (9, 2)), (0, (3, 1, 1, 1)))
 _MARKERS = "osD^vP"
 
 _MOST_STEPS = 200
@@ -42,6 +42,7 @@ class Curve:
         half_width: Half-width of the 95 % interval of each, float64 `[n]`.
         final: Mean final loss; infinite where it is not finite.
         interval: Half-width of its 95 % interval.
+        tuned: Whether the learning rate was tuned.
     """
 
     name: str
@@ -52,12 +53,14 @@ class Curve:
     half_width: np.ndarray = dataclasses.field(repr=False)
     final: float
     interval: float
+    tuned: bool = True
 
     @property
     def label(self) -> str:
         """Text of a legend."""
-        tuned = "learned, not tuned" if self.learned else f"tuned, {self.learning_rate:.3g}"
-        return f"{self.name} ({tuned})"
+        if self.learned:
+            return f"{self.name} (learned, not tuned)"
+        return f"{self.name} (tuned, {self.learning_rate:.3g})" if self.tuned else self.name
 
 
 def curves_of(comparison: Comparison) -> tuple[Curve, ...]:
@@ -77,7 +80,8 @@ def held_out_curves_of(comparison: Comparison, metric: str = "loss") -> tuple[Cu
 
 def _curve(result: Result, steps: np.ndarray, values: np.ndarray) -> Curve:
     own = (result.name, result.learned, result.learning_rate)
-    return Curve(*own, steps, *mean_and_interval(values), result.mean_final, result.interval)
+    final = (result.mean_final, result.interval)
+    return Curve(*own, steps, *mean_and_interval(values), *final, result.tuned)
 
 
 def figure(comparison: Comparison) -> Any:
@@ -101,7 +105,7 @@ def figure(comparison: Comparison) -> Any:
     curves = {"training loss": curves_of(comparison)}
     if held_out := held_out_curves_of(comparison):
         curves["loss on examples held out"] = held_out
-    drawing = Figure(figsize=(0.5 + 7.0 * len(curves), 4.8), dpi=150, layout="constrained")
+    drawing = Figure(figsize=(1.5 + 6.0 * len(curves), 5.2), dpi=150, layout="constrained")
     panels = drawing.subplots(1, len(curves), squeeze=False)[0]
     styles = line_styles(curves["training loss"])
     for axes, (label, own) in zip(panels, curves.items(), strict=True):
@@ -109,7 +113,8 @@ def figure(comparison: Comparison) -> Any:
         axes.set_ylabel(label)
     runs = len(comparison.results[0].curves)
     drawing.suptitle(f"{comparison.task}: mean of {runs} runs, 95 % interval")
-    panels[-1].legend(frameon=False)
+    handles = panels[0].get_legend_handles_labels()
+    drawing.legend(*handles, loc="outside lower center", ncols=1 + len(curves), frameon=False)
     return drawing
 
 

@@ -226,10 +226,11 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
                 )
         for result in json.loads((folder / "results.json").read_bytes())["results"]:
             steps, mean, half_width = np.transpose(points[result["name"]])
+            tuned = bool(result["tuning"] and result["tuning"]["learning_rates"])
             final = number_or(result["mean_final_loss"], math.inf)
             interval = number_or(result["interval_half_width"], math.nan)
             own = (result["name"], result["learned"], result["learning_rate"])
-            curves.append(Curve(*own, steps.astype(int), mean, half_width, final, interval))
+            curves.append(Curve(*own, steps.astype(int), mean, half_width, final, interval, tuned))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected the folder of a report, with curves.csv and results.json. "

@@ -183,6 +183,11 @@ class Result:
         return self.tuning is None
 
     @property
+    def tuned(self) -> bool:
+        """Whether several learning rates were tried."""
+        return self.tuning is not None and bool(self.tuning.rates)
+
+    @property
     def learning_rate(self) -> float:
         """The tuned learning rate; 1, that of learned optimizers, where none was tuned."""
         return 1.0 if self.tuning is None else self.tuning.best
