@@ -40,7 +40,8 @@ class KerasTask(Task):
         dataset: The examples, as `fit` takes them: `(x, y)` or `(x, y, sample_weight)` of arrays or
             nested structures of arrays, a `tf.data.Dataset` of minibatches (or of single examples),
             a `keras.utils.PyDataset`, a generator or a torch `DataLoader`. Optimizees of all splits
-            train on 70 % of them; 15 % each are held out for validation and test optimizees. Or a
+            train on 70 % of them (in meta-training, on three quarters of these, and the last
+            quarter is held out); 15 % each are held out for validation and test optimizees. Or a
             dictionary of such, with the keys `"train"`, `"validation"` and `"test"`, each for the
             optimizees of that split to train on.
         validation_data: Examples to hold out instead, like `dataset`: one half for validation and
