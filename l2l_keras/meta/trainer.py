@@ -54,15 +54,15 @@ class MetaModel(keras.Model):
             to 100.
         estimator: How meta-gradients are estimated. Defaults to
             `l2l_keras.meta.BackPropagation()`.
-        meta_loss_on: `"training"` (the default), for meta-losses of the minibatches that optimizees
-            train on; or `"validation"`, for those of minibatches that the task holds out of their
-            training: the rule then learns to lower the loss on unseen examples.
         windows: How episodes are cut, and what is minimized over a window. Its `unroll` must divide
             `horizon`. Defaults to `l2l_keras.meta.Windows()`.
         parallel: Optimizees side by side in a training step. Defaults to 1.
         optimizees: Number of training optimizees, which come again with other minibatches; or None
             (the default), for a fresh one in each episode.
         seed: Seed of every draw, an integer from 0 to 2**29 - 1. Defaults to 0.
+        meta_loss_on: `"training"` (the default), for meta-losses of the minibatches that optimizees
+            train on; or `"validation"`, for those of minibatches that the task holds out of their
+            training: the rule then learns to lower the loss on unseen examples.
 
     Attributes:
         longest_horizon: Inner steps of the longest training episodes that begin from now on, an
@@ -95,8 +95,8 @@ class MetaModel(keras.Model):
         windows: Windows | None = None,
         parallel: int = 1,
         optimizees: int | None = None,
-        meta_loss_on: str = "training",
         seed: int = 0,
+        meta_loss_on: str = "training",
     ) -> None:
         super().__init__(name="meta_model")
         arguments.one_of("meta_loss_on", meta_loss_on, META_LOSS_ON)
