@@ -24,7 +24,7 @@ from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
 from l2l_keras.safeguards.skip_steps import SkipSteps
-from l2l_keras.safeguards.update_statistics import NAMES, UpdateStatistics
+from l2l_keras.safeguards.update_statistics import UpdateStatistics
 
 Tensor = Any
 Variable = Any
@@ -218,10 +218,7 @@ class LearnedOptimizer(BatchOptimizer):
 
     def __repr__(self) -> str:
         """Names the rules, the learning rate and the guard."""
-        members = ", ".join(
-            f"{'' if group == '.*' else f'{group!r}: '}{type(member).__name__}"
-            for group, member in parameter_groups.members(self.rule).items()
-        )
+        members = parameter_groups.summary(self.rule)
         rate = self.get_config()["learning_rate"]
         rate = f"{rate:g}" if isinstance(rate, float) else rate["class_name"]
         guard = "with" if self.guard else "without"
@@ -311,16 +308,11 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if not self.built:
             raise ValueError("Diagnostics need an optimizer that has been built.")
-        diagnostics = self._state.diagnose()
-        if self.record_updates:
-            records = ops.unstack(ops.convert_to_tensor(self._state.scalars["records"]))
-            for index, numbers in diagnostics.items():
-                numbers |= zip(NAMES, ops.unstack(records[index]), strict=True)
         return {
             self._paths[index]: {
                 name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
             }
-            for index, numbers in diagnostics.items()
+            for index, numbers in self._state.diagnose().items()
         }
 
     def observe_loss(self, loss: Tensor) -> None:
