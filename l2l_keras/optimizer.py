@@ -372,7 +372,7 @@ class LearnedOptimizer(BatchOptimizer):
             variables = {self.index_of(variable): variable for variable in var_list}
             slots = self._state.slots[self._fallback.name]
             self._fallback.conclude(self._state.scalars["fallback"], slots, variables)
-        advice.warn_of_skipped_steps(self.skipped_steps, int(self.iterations))
+        advice.warn_of_skipped_steps(self.skipped_steps, int(ops.convert_to_numpy(self.iterations)))
         super().finalize_variable_values(var_list)
 
     def state_of(self, variable: Variable) -> Tensor:
