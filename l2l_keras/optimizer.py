@@ -44,9 +44,9 @@ class LearnedOptimizer(BatchOptimizer):
     Variables may be divided into groups, each with a rule of its own, or handed to a Keras
     optimizer, for example biases and norms.
 
-    A step whose gradients are not finite, or suddenly far larger than those of the steps before,
-    is skipped: it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay
-    and moving averages, which do not come from gradients, continue.)
+    A step whose gradients are not finite, or far larger than those of the steps before, is skipped:
+    it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay and moving
+    averages, which do not come from gradients, continue.)
 
     A rule of scope "model" steps through all weights of its group at once, in memory that grows
     with their number; variables without a gradient take part with a gradient of zero. A sharded
@@ -73,8 +73,9 @@ class LearnedOptimizer(BatchOptimizer):
         state_dtype: `"float32"` (the default), or `"bfloat16"` for states of half the size,
             rounded to 8 bits after each step.
         runaway_factor: A step is skipped if the norm of its gradients is more than this times the
-            largest of recent steps (see `l2l_keras.safeguards.skip_steps.accept`); None to skip
-            only steps that are not finite. Defaults to 1000.
+            largest of recent steps, or more than its square times that of all steps (see
+            `l2l_keras.safeguards.skip_steps.accept`); None to skip only steps that are not finite.
+            Defaults to 1000.
         guard: `True`, or an `l2l_keras.Guard` with other settings, for the fallback to Adam.
             Defaults to None.
         record_updates: Whether to record, in every step, the norm of each variable's update by its
