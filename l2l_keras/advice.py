@@ -41,9 +41,9 @@ def warn_of_skipped_steps(skipped: int, steps: int) -> None:
     """Warns of steps that were skipped in a run."""
     if skipped:
         warnings.warn(
-            f"{skipped:,} of {steps:,} steps were skipped: their gradients were not finite, or "
-            "suddenly far larger than before. Many of them mean that the rule does not suit this "
-            "model: train with `guard=True`, or with another preset.",
+            f"{skipped:,} of {steps:,} steps were skipped: their gradients were not finite, or far "
+            "larger than before. Many of them mean that the rule does not suit this model: train "
+            "with `guard=True`, or with another preset.",
             stacklevel=3,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from l2l_keras.engine.backends import backend
+from l2l_keras.optimizer import LearnedOptimizer
 
 Logs = dict[str, Any] | None
 
@@ -99,7 +100,8 @@ class Diagnostics(keras.callbacks.Callback):
             "update norm/dense/kernel" and "guard/rescues".
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is not as described, or the model that is trained has another
+            optimizer.
 
     Example:
         >>> rule = l2l_keras.rules.TensorwiseLSTM(seed=0)
@@ -127,6 +129,10 @@ class Diagnostics(keras.callbacks.Callback):
         self.history: list[tuple[int, dict[str, float]]] = []
         self._writer: Any = None
         self._batches = 0
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Raises an error at once if there will be nothing to record."""
+        _optimizer_of(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Records numbers after every `update_freq` batches."""
@@ -164,6 +170,12 @@ class Diagnostics(keras.callbacks.Callback):
         self._writer.flush()
 
 
-def _optimizer_of(model: keras.Model) -> Any:
+def _optimizer_of(model: keras.Model) -> LearnedOptimizer:
     """Returns a model's optimizer, without the wrapper that scales losses for it."""
-    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not isinstance(optimizer, LearnedOptimizer):
+        raise ValueError(
+            "The callback expected a model that is compiled with a `LearnedOptimizer`. "
+            f"Received: optimizer={optimizer!r}"
+        )
+    return optimizer

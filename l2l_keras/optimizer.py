@@ -24,7 +24,7 @@ from l2l_keras.engine.step import Engine
 from l2l_keras.rules import UpdateRule
 from l2l_keras.safeguards.adam_fallback import AdamFallback, Guard
 from l2l_keras.safeguards.skip_steps import SkipSteps
-from l2l_keras.safeguards.update_statistics import NAMES, UpdateStatistics
+from l2l_keras.safeguards.update_statistics import UpdateStatistics
 
 Tensor = Any
 Variable = Any
@@ -44,9 +44,9 @@ class LearnedOptimizer(BatchOptimizer):
     Variables may be divided into groups, each with a rule of its own, or handed to a Keras
     optimizer, for example biases and norms.
 
-    A step whose gradients are not finite, or suddenly far larger than those of the steps before,
-    is skipped: it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay
-    and moving averages, which do not come from gradients, continue.)
+    A step whose gradients are not finite, or far larger than those of the steps before, is skipped:
+    it changes no weight and no state, and is counted in `skipped_steps`. (Weight decay and moving
+    averages, which do not come from gradients, continue.)
 
     A rule of scope "model" steps through all weights of its group at once, in memory that grows
     with their number; variables without a gradient take part with a gradient of zero. A sharded
@@ -73,8 +73,9 @@ class LearnedOptimizer(BatchOptimizer):
         state_dtype: `"float32"` (the default), or `"bfloat16"` for states of half the size,
             rounded to 8 bits after each step.
         runaway_factor: A step is skipped if the norm of its gradients is more than this times the
-            largest of recent steps (see `l2l_keras.safeguards.skip_steps.accept`); None to skip
-            only steps that are not finite. Defaults to 1000.
+            largest of recent steps, or more than its square times that of all steps (see
+            `l2l_keras.safeguards.skip_steps.accept`); None to skip only steps that are not finite.
+            Defaults to 1000.
         guard: `True`, or an `l2l_keras.Guard` with other settings, for the fallback to Adam.
             Defaults to None.
         record_updates: Whether to record, in every step, the norm of each variable's update by its
@@ -218,10 +219,7 @@ class LearnedOptimizer(BatchOptimizer):
 
     def __repr__(self) -> str:
         """Names the rules, the learning rate and the guard."""
-        members = ", ".join(
-            f"{'' if group == '.*' else f'{group!r}: '}{type(member).__name__}"
-            for group, member in parameter_groups.members(self.rule).items()
-        )
+        members = parameter_groups.summary(self.rule)
         rate = self.get_config()["learning_rate"]
         rate = f"{rate:g}" if isinstance(rate, float) else rate["class_name"]
         guard = "with" if self.guard else "without"
@@ -311,16 +309,11 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if not self.built:
             raise ValueError("Diagnostics need an optimizer that has been built.")
-        diagnostics = self._state.diagnose()
-        if self.record_updates:
-            records = ops.unstack(ops.convert_to_tensor(self._state.scalars["records"]))
-            for index, numbers in diagnostics.items():
-                numbers |= zip(NAMES, ops.unstack(records[index]), strict=True)
         return {
             self._paths[index]: {
                 name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
             }
-            for index, numbers in diagnostics.items()
+            for index, numbers in self._state.diagnose().items()
         }
 
     def observe_loss(self, loss: Tensor) -> None:
@@ -380,8 +373,7 @@ class LearnedOptimizer(BatchOptimizer):
             variables = {self.index_of(variable): variable for variable in var_list}
             slots = self._state.slots[self._fallback.name]
             self._fallback.conclude(self._state.scalars["fallback"], slots, variables)
-        steps = int(ops.convert_to_numpy(self.iterations))
-        advice.warn_of_skipped_steps(self.skipped_steps, steps)
+        advice.warn_of_skipped_steps(self.skipped_steps, int(ops.convert_to_numpy(self.iterations)))
         super().finalize_variable_values(var_list)
 
     def state_of(self, variable: Variable) -> Tensor:

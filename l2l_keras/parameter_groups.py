@@ -50,6 +50,14 @@ def only_rules(rule: Members) -> list[UpdateRule]:
     return list(rules(rule).values())
 
 
+def summary(rule: Members) -> str:
+    """Returns the classes of all members, with the names of their groups if there are several."""
+    return ", ".join(
+        f"{'' if group == '.*' else f'{group!r}: '}{type(member).__name__}"
+        for group, member in members(rule).items()
+    )
+
+
 def weights(rule: Members) -> list[Variable]:
     """Returns the weights of all rules, in their order."""
     return [weight for r in rules(rule).values() for weight in r.weights]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras import Diagnostics, LearnedOptimizer
+from l2l_keras import Diagnostics, LearnedOptimizer, ObserveLoss, SkippedSteps
 from l2l_keras.rules import MomentumLSTM, TensorwiseLSTM
 from tests.contract.harness import (
     BACKEND,
@@ -130,6 +130,11 @@ class TestCallback:
         for batches, numbers in diagnostics.history:
             for name, number in numbers.items():
                 assert seen[name, batches] == pytest.approx(number, rel=1e-6)
+
+    @pytest.mark.parametrize("callback", [Diagnostics, ObserveLoss, SkippedSteps])
+    def test_other_optimizers_are_refused(self, callback):
+        with pytest.raises(ValueError, match="`LearnedOptimizer`. Received: optimizer=<.*Adam"):
+            fit(keras.optimizers.Adam(), callback())
 
     @pytest.mark.parametrize("frequency", [0, -1, "batch", 1.5])
     def test_wrong_frequencies_are_refused(self, frequency):

@@ -47,11 +47,13 @@ class Block(Protocol):
         group: Name of the rule's group.
         shapes: Shapes of the variables, by index.
         state_arrays: The arrays that hold the rule's state.
+        kernels: What it has compiled, and may share with blocks of other optimizers.
     """
 
     group: str
     shapes: dict[int, Shape]
     state_arrays: list[StateArray]
+    kernels: list[Any]
 
     def packed_gradients(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:
         """Returns the gradients of the block's variables in vectors."""

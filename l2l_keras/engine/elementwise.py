@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,10 @@ def elementwise_blocks(
     group: str, rule: UpdateRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
     """Yields the blocks of a rule of scope "element": parts of each device's variables."""
-    kernels = _kernels(rule, state_dtype)
-    yield from _sharded_blocks(group, kernels, variables)
+    yield from _sharded_blocks(group, rule, state_dtype, variables)
     for device, shapes in _by_device(variables).items():
         for part in divide(shapes):
+            kernels = _kernels(rule, state_dtype, PackedLayout(part).size)
             yield PackedBlock(group, kernels, part, backend.window_length(device))
 
 
@@ -33,9 +34,9 @@ def whole_model_blocks(
     group: str, rule: UpdateRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
     """Yields the blocks of a rule of scope "model": all of a device's variables are one problem."""
-    kernels = _kernels(rule, state_dtype)
-    yield from _sharded_blocks(group, kernels, variables)
+    yield from _sharded_blocks(group, rule, state_dtype, variables)
     for shapes in _by_device(variables).values():
+        kernels = _kernels(rule, state_dtype, PackedLayout(shapes).size)
         yield WholeModelBlock(group, kernels, shapes)
 
 
@@ -80,6 +81,7 @@ class PackedBlock:
     ) -> None:
         self.group = group
         self.shapes = dict(shapes)
+        self.kernels = [kernels]
         self._kernels = kernels
         self._layout = PackedLayout(shapes)
         self._window_length = window_length
@@ -161,16 +163,19 @@ class ShardedBlock(PackedBlock):
 
 
 @by_configuration
-def _kernels(rule: UpdateRule, state_dtype: str) -> ElementwiseKernels:
+def _kernels(rule: UpdateRule, state_dtype: str, size: int) -> ElementwiseKernels:
+    """Returns the kernels of blocks of one size."""
+    del size
     return ElementwiseKernels(rule, state_dtype)
 
 
 def _sharded_blocks(
-    group: str, kernels: ElementwiseKernels, variables: Mapping[int, VariableInfo]
+    group: str, rule: UpdateRule, state_dtype: str, variables: Mapping[int, VariableInfo]
 ) -> Iterator[Block]:
     """Yields a block for each sharded variable."""
     for index, variable in variables.items():
         if variable.axes:
+            kernels = _kernels(rule, state_dtype, math.prod(variable.shape))
             yield ShardedBlock(group, kernels, index, variable)
 
 

@@ -110,3 +110,8 @@ class Safeguard:
         """
         del scalars, observations
         return {}
+
+    def diagnose(self, scalars: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+        """Returns diagnostics of a variable, scalars by name."""
+        del scalars, index
+        return {}

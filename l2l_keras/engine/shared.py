@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import keras
@@ -12,28 +13,38 @@ import keras
 from l2l_keras.rules import UpdateRule
 
 _Kernels = TypeVar("_Kernels")
-_MOST_CONFIGURATIONS = 16
+_KEPT = 2
+_kept: list[list[Any]] = []
 
 
-def by_configuration(
-    make: Callable[[UpdateRule, str], _Kernels],
-) -> Callable[[UpdateRule, str], _Kernels]:
-    """Decorates a constructor of kernels so that rules of one configuration share them.
+def by_configuration(make: Callable[..., _Kernels]) -> Callable[..., _Kernels]:
+    """Decorates a constructor of kernels, so that rules of one configuration share them.
 
-    The next optimizer with the same rule, for the next similar model, then compiles nothing again.
-    Kernels get weights as arguments: which of the rules they were made from does not matter.
+    Further arguments, such as shapes, must be the same, too: kernels compile a program for each
+    shape, which is freed with the optimizers that have such variables. Kernels get weights as
+    arguments: which of the rules they were made from does not matter.
     """
-    made: dict[tuple[Any, ...], _Kernels] = {}
+    made: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
 
     @functools.wraps(make)
-    def shared(rule: UpdateRule, state_dtype: str) -> _Kernels:
+    def shared(rule: UpdateRule, *arguments: Hashable) -> _Kernels:
         config = keras.saving.serialize_keras_object(rule)
         config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
-        key = (type(rule), json.dumps(config, sort_keys=True), state_dtype)
-        if key not in made:
-            if len(made) == _MOST_CONFIGURATIONS:
-                del made[next(iter(made))]  # The oldest.
-            made[key] = make(rule, state_dtype)
-        return made[key]
+        key = (type(rule), json.dumps(config, sort_keys=True), *arguments)
+        kernels = made.get(key)
+        if kernels is None:
+            kernels = made[key] = make(rule, *arguments)
+        return kernels
 
     return shared
+
+
+def keep(kernels: list[Any]) -> None:
+    """Keeps the kernels of an optimizer, and of the last one with others, beyond its life.
+
+    The next optimizer with the same rule, for the next similar model, then compiles nothing again.
+    """
+    if kernels in _kept:
+        _kept.remove(kernels)
+    _kept.append(kernels)
+    del _kept[:-_KEPT]

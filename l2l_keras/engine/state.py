@@ -103,12 +103,16 @@ class OptimizerState:
         return None
 
     def diagnose(self) -> dict[int, dict[str, Tensor]]:
-        """Returns diagnostics of every variable that a rule updates; see `UpdateRule.diagnose`."""
-        return {
+        """Returns diagnostics, by rules and safeguards, of every variable that a rule updates."""
+        diagnostics = {
             index: block.diagnose(arrays, index)
             for block, arrays in self._by_block()
             for index in block.shapes
         }
+        for index, numbers in diagnostics.items():
+            for safeguard in self._safeguards:
+                numbers |= safeguard.diagnose(self.scalars, index)
+        return diagnostics
 
     def _by_block(self) -> Iterable[tuple[Block, list[Variable]]]:
         """Returns the blocks, each with its state arrays."""

@@ -12,7 +12,8 @@ from keras import ops
 from l2l_keras.engine.backends import backend
 from l2l_keras.engine.block import Block, BlockChange, RuleInputs
 from l2l_keras.engine.layout import Axes, PackedLayout, Shape, StateArray, VariableInfo
-from l2l_keras.engine.tensorwise_kernels import TensorwiseKernels, shared_kernels
+from l2l_keras.engine.state_dtype import StateDtype
+from l2l_keras.engine.tensorwise_kernels import control_kernel, part_kernels
 from l2l_keras.rules import TensorwiseRule
 from l2l_keras.rules.tensorwise.sampling import LARGE
 from l2l_keras.rules.tensorwise.tensors import fan_in
@@ -29,7 +30,7 @@ def tensorwise_blocks(
 ) -> Iterator[Block]:
     """Yields the one block of a rule of scope "tensor"; see `elementwise.elementwise_blocks`."""
     if variables:
-        yield TensorwiseBlock(group, shared_kernels(rule, state_dtype), variables)
+        yield TensorwiseBlock(group, rule, state_dtype, variables)
 
 
 class TensorwiseBlock:
@@ -41,20 +42,27 @@ class TensorwiseBlock:
     """
 
     def __init__(
-        self, group: str, kernels: TensorwiseKernels, variables: Mapping[int, VariableInfo]
+        self,
+        group: str,
+        rule: TensorwiseRule,
+        state_dtype: str,
+        variables: Mapping[int, VariableInfo],
     ) -> None:
         self.group = group
-        self._kernels = kernels
+        self._rule = rule
+        self._dtype = StateDtype(state_dtype)
         self._parts = list(_divide(variables))
+        self._kernels = [part_kernels(rule, state_dtype, part.tensors) for part in self._parts]
         self.shapes = {i: shape for part in self._parts for i, shape in part.shapes.items()}
         fan_ins = tuple(fan_in(variables[i].path, shape) for i, shape in self.shapes.items())
-        self._control = kernels.control(tuple(self.shapes.values()), fan_ins)
-        rule, first = kernels.rule, next(iter(self.shapes))
+        self._control = control_kernel(rule, tuple(self.shapes.values()), fan_ins)
+        self.kernels = [self._control, *self._kernels]
+        first = next(iter(self.shapes))
         shape = (rule.tensor_rows, len(self.shapes))
         self.state_arrays = [StateArray("tensor_state", shape, "float32", (), first)]
         for part in self._parts:
             first = next(iter(part.shapes))
-            array = StateArray("state", part.shape, kernels.dtype.stored, part.axes, first)
+            array = StateArray("state", part.shape, self._dtype.stored, part.axes, first)
             self.state_arrays += [array] * rule.element_rows
 
     def packed_gradients(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:
@@ -81,7 +89,7 @@ class TensorwiseBlock:
                 with backend.after([coefficients]):
                     # Gathered again: to keep them until now could take a copy of the whole model.
                     gradient, parameters = part.gather(inputs)
-                updates, new_state = self._kernels.update(
+                updates, new_state = self._kernels[number].update(
                     state[self._arrays_of(number)],
                     weights,
                     gradient,
@@ -89,7 +97,6 @@ class TensorwiseBlock:
                     matrices[number],
                     coefficients[start:stop],
                     inputs.accepted,
-                    part.tensors,
                     tuple(updated[start:stop].tolist()),
                 )
                 own = dict(zip(part.shapes, updates, strict=True))
@@ -105,21 +112,20 @@ class TensorwiseBlock:
         number = next(k for k, part in enumerate(self._parts) if index in part.shapes)
         part, stored = self._parts[number], state[self._arrays_of(number)]
         vectors = [ops.reshape(array, (part.size,))[part.span(index)] for array in stored]
-        numbers = ops.stack([self._kernels.dtype.decode(vector) for vector in vectors])
+        numbers = ops.stack([self._dtype.decode(vector) for vector in vectors])
         return ops.reshape(numbers, (len(vectors), *self.shapes[index]))
 
     def diagnose(self, state: Sequence[Tensor], index: int) -> dict[str, Tensor]:
         """Returns diagnostics of a variable; see `Block.diagnose`."""
         column = list(self.shapes).index(index)
         own = ops.convert_to_tensor(state[0])[:, column : column + 1]
-        return self._kernels.rule.diagnose(own)
+        return self._rule.diagnose(own)
 
     def _observe(
         self, inputs: RuleInputs, weights: Any, state: Sequence[Any]
     ) -> tuple[list[Tensor], dict[int, list[Tensor]]]:
         """Returns the Gram matrices of all parts, and the matrix directions of updated ones."""
-        rule = self._kernels.rule
-        rows = rule.matrix_direction_count + rule.direction_count
+        rows = self._rule.matrix_direction_count + self._rule.direction_count
         grams: list[Tensor] = []
         matrices: dict[int, list[Tensor]] = {}
         for number, part in enumerate(self._parts):
@@ -128,19 +134,15 @@ class TensorwiseBlock:
                 continue
             with backend.after(grams[-1:]):
                 gradient, parameters = part.gather(inputs)
-                gram, matrices[number] = self._kernels.observe(
-                    state[self._arrays_of(number)],
-                    weights,
-                    gradient,
-                    parameters,
-                    part.tensors,
+                gram, matrices[number] = self._kernels[number].observe(
+                    state[self._arrays_of(number)], weights, gradient, parameters
                 )
             grams.append(gram)
         return grams, matrices
 
     def _arrays_of(self, number: int) -> slice:
         """Returns which of the state arrays hold the state of a part's elements."""
-        rows = self._kernels.rule.element_rows
+        rows = self._rule.element_rows
         return slice(1 + number * rows, 1 + (number + 1) * rows)
 
 

@@ -12,18 +12,17 @@ from l2l_keras.engine.safeguard import Proposal, Safeguard
 
 Tensor = Any
 
-NAMES = ("update norm", "cosine with descent")
-"""The statistics of each variable's update by its rule."""
+_NAMES = ("update norm", "cosine with descent")
 
 
 class UpdateStatistics(Safeguard):
     """Records each variable's last update by its rule: its norm, and how well it descends."""
 
     name = "update_statistics"
-    tables = {"records": len(NAMES)}
+    tables = {"records": len(_NAMES)}
 
     def observe(self, plan: Any, proposal: Proposal) -> Tensor:
-        """Returns the statistics that `NAMES` lists, float32 `[2]`."""
+        """Returns the statistics that `_NAMES` lists, float32 `[2]`."""
         del plan
         update, gradient = (ops.reshape(x, (-1,)) for x in (proposal.update, proposal.gradient))
         norms = [ops.sqrt(square_norm(vector)) for vector in (update, gradient)]
@@ -37,3 +36,8 @@ class UpdateStatistics(Safeguard):
         old = scalars["records"]
         rows = [observations.get(index, old[index]) for index in range(old.shape[0])]
         return {"records": ops.stack(rows)}
+
+    def diagnose(self, scalars: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+        """Returns the statistics of a variable's last update."""
+        record = ops.unstack(ops.convert_to_tensor(scalars["records"])[index])
+        return dict(zip(_NAMES, record, strict=True))

@@ -64,7 +64,7 @@ def a_saved_model_resumes_with_all_that_it_kept(make: Make) -> None:
             gradient_accumulation_steps=2,
             use_ema=True,
             clipnorm=0.5,
-            weight_decay=0.01,
+            weight_decay=0.001,
             state_dtype="bfloat16",
         )
     )
