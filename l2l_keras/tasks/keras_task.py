@@ -99,6 +99,7 @@ class KerasTask(Task):
         self._class_weight = class_weight
         self._model = self._new_model(0)
         _compile(self._model, loss)
+        self._model.jit_compile = jit_compile  # Of `evaluate`; Keras' default is to use XLA.
         self.constrained = any(v.constraint for v in self._model.trainable_variables)
         if not self.layout:
             raise ValueError("`model_fn` must return a model with trainable variables.")
