@@ -10,7 +10,7 @@ import numpy as np
 from l2l_keras import parameter_groups
 from l2l_keras.evaluation.results import Comparison, HeldOut, Result, Tuning
 from l2l_keras.evaluation.rollout import Rollout, RuleRollout, Rules, Run, checked_seeds
-from l2l_keras.evaluation.tune import BASELINES, Baseline, default_window, tune_for_lengths
+from l2l_keras.evaluation.tune import ALL_BASELINES, Baseline, default_window, tune_for_lengths
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.progress import Progress, Timer, prefixed, silent
 from l2l_keras.tasks.base import Task
@@ -25,7 +25,7 @@ def compare(
     steps: int,
     seeds: Sequence[int],
     tuning_seeds: Sequence[int] | None = None,
-    baselines: Mapping[str, Baseline] = BASELINES,
+    baselines: Mapping[str, Baseline] = ALL_BASELINES,
     guard: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
@@ -42,7 +42,7 @@ def compare(
         steps: Updates of a run, in tuning as in the comparison.
         seeds: Seeds of the test optimizees and their minibatches.
         tuning_seeds: Those of the validation optimizees. Defaults to `seeds`.
-        baselines: Baselines by the name to show. Defaults to the paper's.
+        baselines: Baselines by the name to show. Defaults to `ALL_BASELINES`.
         guard: Whether learned optimizers have a guard. Defaults to False.
         progress: Called with a line of text as the work goes on. Defaults to silence.
 

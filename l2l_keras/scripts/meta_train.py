@@ -313,7 +313,6 @@ def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[st
         steps=FLAGS.horizon,
         seeds=range(FLAGS.seeds),
         tuning_seeds=range(3),
-        baselines=evaluation.ALL_BASELINES,
         progress=_print,
     )
     evaluation.write_report(comparison, output_dir, {"flags": _settings()})
