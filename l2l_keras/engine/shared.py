@@ -22,13 +22,13 @@ def by_configuration(make: Callable[..., _Kernels]) -> Callable[..., _Kernels]:
     compile a program for each shape, which is freed with the optimizers that have such variables.
     Kernels get weights as arguments: which of the rules they were made from does not matter.
     """
-    made: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+    made: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
 
     @functools.wraps(make)
     def shared(rule: object, *arguments: Hashable) -> _Kernels:
         config = keras.saving.serialize_keras_object(rule)
         config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
-        key: Hashable = (type(rule), json.dumps(config, sort_keys=True), *arguments)
+        key: tuple[Any, ...] = (type(rule), json.dumps(config, sort_keys=True), *arguments)
         kernels = made.get(key)
         if kernels is None:
             kernels = made[key] = make(rule, *arguments)
