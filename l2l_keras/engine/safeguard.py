@@ -49,7 +49,8 @@ class Safeguard:
     Attributes:
         name: A name that no other safeguard has.
         slots: Names of the arrays, of a variable's shape, that the safeguard keeps for each
-            variable. A safeguard with slots replaces what is written to variables.
+            variable. A safeguard with slots replaces what is written to variables, and has a
+            `get_config`, by which optimizers share what is compiled for that.
         tables: Columns of the scalars that have a row for each variable, by name.
     """
 

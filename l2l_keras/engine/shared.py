@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 import keras
 
-from l2l_keras.rules import UpdateRule
-
 _Kernels = TypeVar("_Kernels")
 _KEPT = 2
 _kept: list[list[Any]] = []
@@ -20,17 +18,17 @@ _kept: list[list[Any]] = []
 def by_configuration(make: Callable[..., _Kernels]) -> Callable[..., _Kernels]:
     """Decorates a constructor of kernels, so that rules of one configuration share them.
 
-    Further arguments, such as shapes, must be the same, too: kernels compile a program for each
-    shape, which is freed with the optimizers that have such variables. Kernels get weights as
-    arguments: which of the rules they were made from does not matter.
+    Safeguards may, too. Further arguments, such as shapes, must be the same as well: kernels
+    compile a program for each shape, which is freed with the optimizers that have such variables.
+    Kernels get weights as arguments: which of the rules they were made from does not matter.
     """
-    made: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+    made: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
 
     @functools.wraps(make)
-    def shared(rule: UpdateRule, *arguments: Hashable) -> _Kernels:
+    def shared(rule: object, *arguments: Hashable) -> _Kernels:
         config = keras.saving.serialize_keras_object(rule)
         config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
-        key = (type(rule), json.dumps(config, sort_keys=True), *arguments)
+        key: tuple[Any, ...] = (type(rule), json.dumps(config, sort_keys=True), *arguments)
         kernels = made.get(key)
         if kernels is None:
             kernels = made[key] = make(rule, *arguments)

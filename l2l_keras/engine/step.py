@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -12,6 +12,7 @@ from l2l_keras.engine.backends.boundary import Change, StepInputs, StepResult
 from l2l_keras.engine.block import Block, RuleInputs
 from l2l_keras.engine.layout import Shape, square_norm, to_vector
 from l2l_keras.engine.safeguard import Conditions, Proposal, Safeguard
+from l2l_keras.engine.shared import by_configuration
 
 Tensor = Any
 
@@ -39,7 +40,7 @@ class Engine:
         self._blocks = list(blocks)
         self._shapes = list(shapes)
         self._safeguards = list(safeguards)
-        self._replace = {s.name: backend.kernel(s.replace) for s in safeguards if s.slots}
+        self._replace = {s.name: _replace_kernel(s) for s in safeguards if s.slots}
 
     def step(self, inputs: StepInputs) -> Generator[Change, None, StepResult]:
         """Takes a step. Pure, but for states that kernels update in place.
@@ -135,3 +136,8 @@ class Engine:
             with backend.after(squares[-1:]):
                 squares += [square_norm(vector) for vector in block.packed_gradients(vectors)]
         return ops.sqrt(sum(squares))
+
+
+@by_configuration
+def _replace_kernel(safeguard: Safeguard) -> Callable[..., Any]:
+    return backend.kernel(safeguard.replace)

@@ -102,6 +102,10 @@ class AdamFallback(Safeguard):
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
+    def get_config(self) -> dict[str, float]:
+        """Returns the settings, by which optimizers share a compiled `replace`."""
+        return self._guard.get_config()
+
     def scalars(self) -> Mapping[str, tuple[Shape, str]]:
         """Returns the policy's state, the losses since the last step, and products of updates."""
         return {
@@ -185,8 +189,7 @@ class AdamFallback(Safeguard):
         self, scalars: Mapping[str, Tensor], observations: Mapping[int, Tensor]
     ) -> Mapping[str, Tensor]:
         """Returns the products of the updates of all variables together."""
-        del scalars
-        return {"products": sum(observations.values())}
+        return {"products": sum(observations.values(), ops.zeros_like(scalars["products"]))}
 
     def conclude(
         self,

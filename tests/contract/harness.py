@@ -3,14 +3,15 @@
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from l2l_keras import LearnedOptimizer
+from l2l_keras import Guard, LearnedOptimizer
+from l2l_keras.parameter_groups import path_of
 from l2l_keras.rules import (
     NTMBFGS,
     CoordinatewiseLSTM,
@@ -24,8 +25,9 @@ from l2l_keras.rules import (
 
 BACKEND = keras.backend.backend()
 SHAPES = [(2, 3), (), (4,), (1, 2, 2)]
-# float32 sums in another order.
+# float32 sums in another order; states are rounded to 8 bits.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+_TOLERANCE_OF_BFLOAT16 = {"rtol": 2e-2, "atol": 1e-2}
 
 Make = Callable[..., LearnedOptimizer]
 """Returns a `LearnedOptimizer`, or what claims to be one, given arguments of its constructor."""
@@ -84,6 +86,15 @@ class GradientDescent(UpdateRule):
         return {"rate": self.rate, "rows": list(self.rows), "name": self.name}
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    # Without losses, the guard limits updates to this multiple of Adam's.
+    "guard": {"guard": Guard(largest_update=1e9)},
+    "records": {"record_updates": True},
+    "groups": {},
+    "bfloat16": {"state_dtype": "bfloat16"},
+}
+"""Options of a `LearnedOptimizer` that change its state, for `make_with`."""
+
 # Small, and with updates large enough to tell apart.
 RULES: dict[str, Callable[..., UpdateRule]] = {
     "log_sign_lstm": lambda seed=0: CoordinatewiseLSTM((4, 3), output_scale=1.0, seed=seed),
@@ -100,6 +111,19 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "gradient_descent": lambda seed=0: GradientDescent(),
     "stateless": lambda seed=0: GradientDescent(rows=()),
 }
+
+
+def make_with(rule: str, options: Iterable[str]) -> Make:
+    """Makes optimizers with one of `RULES`, and `OPTIONS`; of groups, biases are Adam's."""
+    defaults = {name: value for o in options for name, value in OPTIONS[o].items()}
+
+    def make(**arguments: Any) -> LearnedOptimizer:
+        own: Any = RULES[rule]()
+        if "groups" in options:
+            own = {"bias$": keras.optimizers.Adam(0.1), ".*": own}
+        return LearnedOptimizer(own, **{**defaults, **arguments})
+
+    return make
 
 
 def make_variables(dtype: str = "float32", shapes: Any = SHAPES) -> list[keras.Variable]:
@@ -125,9 +149,25 @@ def numpy(variables: Any) -> list[np.ndarray]:
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
 
 
+def rule_of(optimizer: LearnedOptimizer) -> UpdateRule:
+    """The optimizer's rule, of those in groups the last."""
+    return optimizer.rule if isinstance(optimizer.rule, UpdateRule) else optimizer.rule[".*"]
+
+
 def states(optimizer: LearnedOptimizer, variables: Any) -> list[np.ndarray]:
-    """The rule's state of each variable."""
-    return numpy(optimizer.state_of(variable) for variable in variables)
+    """The rule's state of each variable that the rule updates."""
+    return numpy(map(optimizer.state_of, of_the_rule(optimizer, variables)))
+
+
+def of_the_rule(optimizer: LearnedOptimizer, variables: Any) -> list[Any]:
+    """The variables that the rule updates: of `make_with`'s groups, all but biases."""
+    grouped = not isinstance(optimizer.rule, UpdateRule)
+    return [v for v in variables if not (grouped and path_of(v).endswith("bias"))]
+
+
+def tolerance(optimizer: LearnedOptimizer) -> dict[str, float]:
+    """How exactly the optimizer follows its rule."""
+    return TOLERANCE if optimizer.state_dtype == "float32" else _TOLERANCE_OF_BFLOAT16
 
 
 def snapshot(optimizer: LearnedOptimizer, variables: Any) -> list[np.ndarray]:
@@ -197,6 +237,15 @@ def by_the_rule(
 def assert_close(actual: Any, expected: Any, **tolerance: float) -> None:
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, **(tolerance or TOLERANCE))
+
+
+def assert_follows_the_rule(
+    optimizer: LearnedOptimizer, variables: Any, steps: list[list[np.ndarray]]
+) -> None:
+    """Compares variables, which were ones, and states with those after steps of the rule."""
+    values, rule_states = by_the_rule(rule_of(optimizer), steps)
+    assert_close(numpy(variables), values, **tolerance(optimizer))
+    assert_close(states(optimizer, variables), rule_states, **tolerance(optimizer))
 
 
 def assert_equal(actual: Any, expected: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tests.contract.harness import (
     Make,
+    assert_close,
     assert_equal,
     clause,
     fit,
@@ -20,6 +21,7 @@ from tests.contract.harness import (
     numpy,
     regression_data,
     regression_model,
+    rule_of,
     tensors,
     train,
 )
@@ -27,7 +29,7 @@ from tests.contract.harness import (
 
 def perturbed(optimizer):
     """An optimizer whose rule has weights that no seed gives."""
-    optimizer.rule.set_weights([w + 0.1 for w in optimizer.rule.get_weights()])
+    rule_of(optimizer).set_weights([w + 0.1 for w in rule_of(optimizer).get_weights()])
     return optimizer
 
 
@@ -84,7 +86,7 @@ def weights_alone_resume_in_another_optimizer(make: Make) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_weights(Path(folder) / "model.weights.h5")
         other.load_weights(Path(folder) / "model.weights.h5")
-    assert_equal(other.optimizer.rule.get_weights(), model.optimizer.rule.get_weights())
+    assert_equal(rule_of(other.optimizer).get_weights(), rule_of(model.optimizer).get_weights())
     assert_equal(numpy(other.optimizer.variables), numpy(model.optimizer.variables))
     assert fit(other, 2) == fit(model, 2)
 
@@ -93,21 +95,38 @@ def weights_alone_resume_in_another_optimizer(make: Make) -> None:
 def a_checkpoint_holds_rule_and_state(make: Make) -> None:
     import tensorflow as tf
 
-    for options in ({}, {"guard": True, "record_updates": True}):
-        optimizer = perturbed(make(**options))
-        variables = train(optimizer, steps=2)
-        resumed, resumed_variables = make(**options), make_variables()
-        resumed.build(resumed_variables)
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = tf.train.Checkpoint(optimizer=optimizer, v=variables)
-            path = checkpoint.save(f"{folder}/checkpoint")
-            status = tf.train.Checkpoint(optimizer=resumed, v=resumed_variables).restore(path)
-            status.assert_consumed()
-        assert_equal(resumed.rule.get_weights(), optimizer.rule.get_weights())
-        for some, others in ((optimizer, variables), (resumed, resumed_variables)):
-            some.apply(tensors(make_gradients(2)), others)
-        assert_equal(numpy(resumed_variables), numpy(variables))
-        assert_equal(numpy(resumed.variables), numpy(optimizer.variables))
+    optimizer = perturbed(make())
+    variables = train(optimizer, steps=2)
+    resumed, resumed_variables = make(), make_variables()
+    resumed.build(resumed_variables)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = tf.train.Checkpoint(optimizer=optimizer, v=variables)
+        path = checkpoint.save(f"{folder}/checkpoint")
+        status = tf.train.Checkpoint(optimizer=resumed, v=resumed_variables).restore(path)
+        status.assert_consumed()
+    assert_equal(rule_of(resumed).get_weights(), rule_of(optimizer).get_weights())
+    for some, others in ((optimizer, variables), (resumed, resumed_variables)):
+        some.apply(tensors(make_gradients(2)), others)
+    assert_equal(numpy(resumed_variables), numpy(variables))
+    assert_equal(numpy(resumed.variables), numpy(optimizer.variables))
+
+
+@clause("tensorflow")
+def a_model_is_exported_with_its_optimizer(make: Make) -> None:
+    import tensorflow as tf
+
+    model = regression_model(make())
+    fit(model, 1)
+    x, _ = regression_data()
+    expected = model.predict(x, verbose=0)
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(f"{folder}/exported", verbose=False)
+        tf.saved_model.save(model, f"{folder}/saved")
+        exported = tf.saved_model.load(f"{folder}/exported")
+        assert_close([exported.serve(x)], [expected])
+        signature = tf.saved_model.load(f"{folder}/saved").signatures["serving_default"]
+        (output,) = signature(tf.constant(x)).values()
+        assert_close([output], [expected])
 
 
 @clause()
@@ -138,7 +157,7 @@ def a_configuration_gives_the_same_optimizer(make: Make) -> None:
         untouched = copy.deepcopy(config)
         other = type(optimizer).from_config(config)
         assert config == untouched == other.get_config()
-        assert_equal(other.rule.get_weights(), optimizer.rule.get_weights())
+        assert_equal(rule_of(other).get_weights(), rule_of(optimizer).get_weights())
     assert_equal(numpy(train(other)), numpy(train(optimizer)))
 
 
@@ -148,7 +167,7 @@ def keras_serializes_it_by_its_registered_name(make: Make) -> None:
     original = perturbed(make(learning_rate=schedule))
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(original))
     assert type(optimizer) is type(original)
-    assert_equal(optimizer.rule.get_weights(), original.rule.get_weights())
+    assert_equal(rule_of(optimizer).get_weights(), rule_of(original).get_weights())
     assert optimizer.get_config()["learning_rate"]["class_name"] == "CosineDecay"
 
 
@@ -158,7 +177,7 @@ def a_saved_model_is_little_larger_than_state_and_weights(make: Make) -> None:
     model.compile(make(), "mse")
     model.optimizer.build(model.trainable_variables)
     weights = 4 * model.count_params()
-    slots = weights * sum(model.optimizer.rule.state_rows)
+    slots = weights * sum(rule_of(model.optimizer).state_rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
