@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from l2l_keras import evaluation, meta, presets, reproduction, rules, tasks
+    from l2l_keras import presets, rules
     from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
     from l2l_keras.optimizer import LearnedOptimizer
     from l2l_keras.presets import list_presets
