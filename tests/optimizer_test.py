@@ -108,7 +108,7 @@ class TestGroups:
         for i, group in enumerate(["matrices", "rest"] * 2):
             values, rule_states = by_the_rule(rules[group], [[g[i]] for g in steps], [start[i]])
             assert_close(numpy(variables[i : i + 1]), values)
-            assert_close(states(optimizer, variables[i : i + 1]), rule_states)
+            assert_close(numpy([optimizer.state_of(variables[i])]), rule_states)
 
     def test_one_may_go_to_a_keras_optimizer(self):
         model, whole = regression_model(), regression_model()

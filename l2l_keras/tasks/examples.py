@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -74,20 +75,22 @@ def read(
     dataset: Any,
     steps: int | None,
     stream: bool,
-    fits: Callable[[Nest], bool],
+    loss_of: Callable[[Nest], float],
 ) -> Examples:
     """Reads the examples of a data set.
+
+    Minibatches of different lengths are padded with zeros to one, if this leaves the loss as it is.
 
     Args:
         dataset: Arrays, or an iterable of minibatches; a `tf.data.Dataset` may be of single
             examples.
         steps: Minibatches to read, for data sets without an end; None reads all.
         stream: Whether to keep what is read in temporary files, and arrays where they are.
-        fits: Whether `fit` accepts an element of a `tf.data.Dataset` as a minibatch.
+        loss_of: Computes the loss of a minibatch, without dropout; raises if it is none.
 
     Raises:
         ValueError: If the data set is none of these, is empty or never ends, or its examples differ
-            in shape.
+            in shape and padding changes the loss.
     """
     batch_size = None
     if isinstance(dataset, (tuple, list)):
@@ -98,11 +101,11 @@ def read(
         if first is None:
             raise ValueError("`dataset` must not be empty.")
         batches = itertools.chain([first], batches)
-        if isinstance(dataset, tf.data.Dataset) and not fits(first):
+        if isinstance(dataset, tf.data.Dataset) and not _fits(first, loss_of):
             batches = (_batch_of_one(example) for example in batches)
         else:
             batch_size = len(tf.nest.flatten(first)[0])
-        data = _joined(batches, stream)
+        data = _joined(batches, stream, loss_of)
     return Examples(data, batch_size, stream)
 
 
@@ -145,14 +148,26 @@ def _checked(data: Any) -> tuple[Nest, ...]:
     return parts
 
 
+def _fits(element: Nest, loss_of: Callable[[Nest], float]) -> bool:
+    """Returns whether `fit` accepts an element of a data set as a minibatch."""
+    try:
+        loss_of(element)
+    except Exception:
+        return False
+    return True
+
+
 def _batch_of_one(example: tuple[Nest, ...]) -> tuple[Nest, ...]:
     return tf.nest.map_structure(lambda part: np.asarray(part)[np.newaxis], example)
 
 
-def _joined(batches: Iterable[tuple[Nest, ...]], stream: bool) -> tuple[Nest, ...]:
+def _joined(
+    batches: Iterable[tuple[Nest, ...]], stream: bool, loss_of: Callable[[Nest], float]
+) -> tuple[Nest, ...]:
     """Joins minibatches, in temporary files if `stream`."""
     structure: Nest = None
     columns: list[_Column] = []
+    shortest: list[np.ndarray] = []
     for batch in batches:
         arrays = [np.asarray(part) for part in tf.nest.flatten(batch)]
         if structure is None:
@@ -160,7 +175,29 @@ def _joined(batches: Iterable[tuple[Nest, ...]], stream: bool) -> tuple[Nest, ..
         tf.nest.assert_same_structure(structure, batch)
         for column, array in zip(columns, arrays, strict=True):
             column.append(array)
-    return tf.nest.pack_sequence_as(structure, [column.join() for column in columns])
+        shortest = min(shortest or arrays, arrays, key=_length)
+    data = [column.join() for column in columns]
+    padded = [_padded(part, array.shape[1:]) for part, array in zip(shortest, data, strict=True)]
+    if _length(padded) != _length(shortest):
+        own, new = (loss_of(tf.nest.pack_sequence_as(structure, x)) for x in (shortest, padded))
+        if not np.isclose(own, new, rtol=1e-5, equal_nan=True):
+            raise ValueError(
+                "Minibatches of different lengths are padded with zeros to one length, which must "
+                "not change the model's loss: mask padding (`mask_zero=True`, a `Masking` layer), "
+                f"or pad all to one length. Received: a loss of {own:.6g} that becomes {new:.6g}"
+            )
+    return tf.nest.pack_sequence_as(structure, data)
+
+
+def _length(arrays: Iterable[np.ndarray]) -> int:
+    """Returns how many numbers an example has."""
+    return sum(math.prod(array.shape[1:]) for array in arrays)
+
+
+def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Returns an array with examples of a shape, zeros at their ends."""
+    ends = [(0, new - old) for new, old in zip(shape, array.shape[1:], strict=True)]
+    return np.pad(array, [(0, 0), *ends], constant_values=b"" if array.dtype.hasobject else 0)
 
 
 class _Column:
@@ -176,20 +213,22 @@ class _Column:
 
     def append(self, array: np.ndarray) -> None:
         """Adds a minibatch."""
-        if array.shape[1:] != self._shape:
+        shape = array.shape[1:]
+        if len(shape) != len(self._shape) or (self._file and shape != self._shape):
             raise ValueError(
-                "Examples must have one shape: pad sequences to one length. "
-                f"Received: {self._shape} and {array.shape[1:]}"
+                f"Examples must have one {'shape to be streamed' if self._file else 'rank'}. "
+                f"Received: {self._shape} and {shape}"
             )
         self._count += len(array)
         if self._file:
             array.astype(self._dtype, copy=False).tofile(self._file)
         else:
+            self._shape = tuple(map(max, self._shape, shape))
             self._parts.append(array)
 
     def join(self) -> np.ndarray:
         """Returns all examples. The file lasts as long as the array."""
         if not self._file:
-            return np.concatenate(self._parts)
+            return np.concatenate([_padded(part, self._shape) for part in self._parts])
         self._file.flush()
         return np.memmap(self._file, self._dtype, "r", shape=(self._count, *self._shape))

@@ -39,7 +39,8 @@ class KerasTask(Task):
             returns models that are not compiled. Defaults to None.
         dataset: The examples, as `fit` takes them: `(x, y)` or `(x, y, sample_weight)` of arrays or
             nested structures of arrays, a `tf.data.Dataset` of minibatches (or of single examples),
-            a `keras.utils.PyDataset`, a generator or a torch `DataLoader`. Optimizees of all splits
+            a `keras.utils.PyDataset`, a generator or a torch `DataLoader`. Minibatches of sequences
+            of different lengths are padded, if the model masks padding. Optimizees of all splits
             train on 70 % of them (in meta-training, on three quarters of these, and the last
             quarter is held out); 15 % each are held out for validation and test optimizees. Or a
             dictionary of such, with the keys `"train"`, `"validation"` and `"test"`, each for the
@@ -111,7 +112,7 @@ class KerasTask(Task):
             examples.read,
             steps=steps_per_epoch,
             stream=stream,
-            fits=self._fits,
+            loss_of=self._loss_of,
         )
         self._data = splits.divide(dataset, validation_data, read)
         self.holds_out = all(data.held_out for data in self._data.values())
@@ -231,14 +232,10 @@ class KerasTask(Task):
             **({"training": training} if takes_training else {}),
         )
 
-    def _fits(self, element: Nest) -> bool:
-        """Returns whether `fit` accepts an element of a data set as a minibatch."""
-        try:
-            batch = self._transformed(tf.nest.map_structure(tf.convert_to_tensor, element))
-            self._compute_loss(batch, training=True)
-        except Exception:
-            return False
-        return True
+    def _loss_of(self, batch: Nest) -> float:
+        """Computes the loss of a minibatch of arrays, without dropout."""
+        batch = self._transformed(tf.nest.map_structure(tf.convert_to_tensor, batch))
+        return float(self._compute_loss(batch, training=False))
 
     def _new_model(self, seed: int) -> keras.Model:
         """Calls `model_fn` with seeded random generators, and restores them."""

@@ -70,13 +70,13 @@ def two_inputs():
     return compiled(keras.Model({"left": left, "right": right}, outputs), "mse")
 
 
-def tagger(loss="sparse_categorical_crossentropy"):
+def tagger(loss="sparse_categorical_crossentropy", mask_zero=True):
     """A sequence tagger whose mask leaves out tokens of zero."""
     return chain(
-        layers.Embedding(6, 4, mask_zero=True),
+        layers.Embedding(6, 4, mask_zero=mask_zero),
         layers.LSTM(5, return_sequences=True),
         layers.Dense(CLASSES, activation="softmax"),
-        shape=(LENGTH,),
+        shape=(None,),
         loss=loss,
     )
 
@@ -302,6 +302,39 @@ def test_batches_of_sequences_of_any_length_are_batches():
     x, y = task.batch("train", (0, 0))
     assert (x.shape, y.shape) == ((5, 1), (5,))
     assert_parity(model_fn, task)
+
+
+def batches_of_lengths():
+    """Batches of sequences of which each is as long as the longest one in it."""
+    lengths = RANDOM.integers(1, LENGTH + 1, COUNT)
+    ragged = tf.ragged.stack([1 + TOKENS[k, :n] % 5 for k, n in enumerate(lengths)])
+    tags = tf.ragged.stack([TAGS[k, :n] for k, n in enumerate(lengths)])
+    examples = slices(ragged, tags).map(lambda x, y: (x, y))
+    return examples.padded_batch(4, ([None], [None]))
+
+
+def test_masked_sequences_are_padded_to_one_length():
+    batches = batches_of_lengths()
+    assert len({batch[0].shape for batch in batches}) > 1
+    model_fn = tagger()
+    task = KerasTask(model_fn, dataset=batches)
+    assert task.batch("train", (0, 0))[0].shape == (4, max(b[0].shape[1] for b in batches))
+    assert_parity(model_fn, task)
+    # The loss that they have by themselves.
+    optimizee = task.sample("train", 0)
+    for x, y in batches.take(3):
+        ends = [(0, 0), (0, LENGTH - x.shape[1])]
+        own, padded = (
+            task.held_out_loss(*optimizee, pair)
+            for pair in ((x, y), (tf.pad(x, ends), tf.pad(y, ends)))
+        )
+        np.testing.assert_allclose(own, padded, rtol=1e-6)
+
+
+def test_padding_that_counts_is_refused():
+    message = "must not change the model's loss.*Received: a loss of .* that becomes"
+    with pytest.raises(ValueError, match=message):
+        KerasTask(tagger(mask_zero=False), dataset=batches_of_lengths())
 
 
 def test_class_weights_are_those_of_fit():
