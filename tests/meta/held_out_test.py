@@ -8,7 +8,7 @@ from keras import layers
 from l2l_keras.meta import BackPropagation, MetaModel, PersistentEvolution, Windows
 from l2l_keras.tasks import KerasTask, Mixture, Quadratic
 from l2l_keras.tasks.base import SPLITS
-from tests.meta.trainer_test import RATE, Descent
+from tests.meta.problems import RATE, Descent
 
 ONES = np.ones((30, 1), "float32")
 

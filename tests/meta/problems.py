@@ -1,5 +1,7 @@
 """Rules and tasks of the tests of meta-gradients, and the plain way to compute these."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,26 @@ from l2l_keras.rules import (
     UpdateRule,
 )
 from l2l_keras.tasks import KerasTask, Quadratic
+
+RATE = 0.02
+"""Initial rate of `Descent`."""
+
+
+class Descent(UpdateRule):
+    """Gradient descent with a learned rate: a rule without a state, easily computed otherwise."""
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        initializer = keras.initializers.Constant(math.log(RATE))
+        self.log_rate = self.add_weight(shape=(), initializer=initializer, name="log_rate")
+        self.built = True
+
+    @property
+    def state_rows(self):
+        return ()
+
+    def step(self, gradient, state):
+        return -ops.exp(self.log_rate) * gradient, state
 
 
 class Momentum(UpdateRule):

@@ -17,27 +17,9 @@ from l2l_keras.meta import (
     Windows,
     schedule,
 )
-from l2l_keras.rules import CoordinatewiseLSTM, UpdateRule
+from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import KerasTask, Mixture, Quadratic
-
-RATE = 0.02
-
-
-class Descent(UpdateRule):
-    """Gradient descent with a learned rate: a rule without a state, easily computed otherwise."""
-
-    def __init__(self, name=None):
-        super().__init__(name=name)
-        initializer = keras.initializers.Constant(math.log(RATE))
-        self.log_rate = self.add_weight(shape=(), initializer=initializer, name="log_rate")
-        self.built = True
-
-    @property
-    def state_rows(self):
-        return ()
-
-    def step(self, gradient, state):
-        return -ops.exp(self.log_rate) * gradient, state
+from tests.meta.problems import RATE, Descent
 
 
 class Recording(Quadratic):
