@@ -1,7 +1,7 @@
 """Learned optimizers for Keras 3: learning to learn by gradient descent by gradient descent.
 
-`LearnedOptimizer` and `rules` work on every Keras backend. `tasks`, `meta`, `evaluation` and
-`reproduction` need TensorFlow and are imported when they are first used.
+`LearnedOptimizer` and `rules` work on every Keras backend. `tasks`, `meta`, `evaluation`,
+`studies` and `reproduction` need TensorFlow and are imported when they are first used.
 """
 
 import importlib
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from l2l_keras.optimizer import LearnedOptimizer
     from l2l_keras.presets import list_presets
     from l2l_keras.safeguards.adam_fallback import Guard
+    from l2l_keras.studies.study import study
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ __all__ = [
     "presets",
     "reproduction",
     "rules",
+    "studies",
+    "study",
     "tasks",
 ]
 
@@ -42,6 +45,7 @@ _MODULES = {
     "ObserveLoss": "callbacks",
     "SkippedSteps": "callbacks",
     "list_presets": "presets",
+    "study": "studies.study",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -72,44 +73,99 @@ def compare(
         raise ValueError(f"A learned optimizer must not be named as a baseline. Received: {both}")
     if not learned and not baselines:
         raise ValueError("Expected at least one optimizer. Received: learned={}, baselines={}")
-    seeds = checked_seeds("seeds", seeds)
-    tuning_seeds = seeds if tuning_seeds is None else checked_seeds("tuning_seeds", tuning_seeds)
-    window = default_window(task, steps)
-    tried = sum(len(baseline.grid) for baseline in baselines.values() if len(baseline.grid) > 1)
-    total = len(seeds) * (len(learned) + len(baselines)) + len(tuning_seeds) * tried
+    trials = Trials(task, steps, seeds, tuning_seeds)
+    total = sum(map(trials.runs_of, baselines.values())) + len(trials.seeds) * len(learned)
     progress(f"comparison: at least {total:,} runs of {steps:,} steps")
     timer = Timer(total, progress)
-    looks = sorted({steps * k // _LOOKS for k in range(_LOOKS + 1)}) if task.holds_out else []
-
-    def result(name: str, run: Callable[..., Run], tuning: Tuning | None) -> Result:
-        if looks:
-            run = functools.partial(run, looks=looks)
-        runs = [run(seed) for seed in seeds]
-        outcome = Result(
-            name,
-            np.concatenate([own.losses for own in runs]),
-            window,
-            tuning,
-            sum(own.seconds for own in runs),
-            HeldOut.of(looks, [own.looks for own in runs]) if looks else None,
-        )
-        timer.after(len(seeds))(f"{name}: test: final loss {outcome.mean_final:.4g}")
-        return outcome
-
     results = {}
     for name, baseline in baselines.items():
-        tell = prefixed(timer.after(len(tuning_seeds)), name)
-        if len(baseline.grid) > 1:
-            windows = {steps: window}
-            (tuning,) = tune_for_lengths(task, baseline, windows, tuning_seeds, tell)
-        else:
-            tuning = Tuning(baseline.grid[0], on_edge=False)
-        run = functools.partial(baseline.rollout(task, steps).run, learning_rate=tuning.best)
-        results[name] = result(name, run, tuning)
+        tuning = trials.tune(baseline, prefixed(timer.after(len(trials.tuning_seeds)), name))
+        tell = timer.after(len(trials.seeds))
+        results[name] = trials.baseline(name, baseline, tuning, tell)
     for name, rule in learned.items():
-        results[name] = result(name, _rollout(task, rule, steps, guard).run, None)
-    in_order = tuple(results[name] for name in (*learned, *baselines))
-    return Comparison(task.name, steps, seeds, tuning_seeds, window, in_order)
+        results[name] = trials.learned(name, rule, guard, timer.after(len(trials.seeds)))
+    return trials.comparison([results[name] for name in (*learned, *baselines)])
+
+
+class Trials:
+    """The runs of a comparison: of each optimizer on the same optimizees and minibatches.
+
+    Args:
+        task, steps, seeds, tuning_seeds: See `compare`.
+
+    Raises:
+        ValueError: If there are no seeds.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        steps: int,
+        seeds: Sequence[int],
+        tuning_seeds: Sequence[int] | None = None,
+    ) -> None:
+        self.task = task
+        self.steps = steps
+        self.seeds = checked_seeds("seeds", seeds)
+        self.tuning_seeds = (
+            self.seeds if tuning_seeds is None else checked_seeds("tuning_seeds", tuning_seeds)
+        )
+        self.window = default_window(task, steps)
+        shares = range(_LOOKS + 1) if task.holds_out else ()
+        self._looks = sorted({steps * k // _LOOKS for k in shares})
+
+    def runs_of(self, baseline: Baseline) -> int:
+        """Returns how many runs a baseline takes at least, tuning included."""
+        tried = len(baseline.grid) if len(baseline.grid) > 1 else 0
+        return len(self.seeds) + len(self.tuning_seeds) * tried
+
+    def tune(self, baseline: Baseline, progress: Progress = silent) -> Tuning:
+        """Tunes a baseline on validation optimizees, if it has several rates to choose from."""
+        if len(baseline.grid) == 1:
+            return Tuning(baseline.grid[0], on_edge=False, seconds=0.0)
+        windows = {self.steps: self.window}
+        return tune_for_lengths(self.task, baseline, windows, self.tuning_seeds, progress)[0]
+
+    def baseline(
+        self, name: str, baseline: Baseline, tuning: Tuning, progress: Progress = silent
+    ) -> Result:
+        """Runs a baseline at its tuned learning rate on the test optimizees."""
+        rollout = baseline.rollout(self.task, self.steps)
+        run = functools.partial(rollout.run, learning_rate=tuning.best)
+        return self._result(name, run, progress, tuning=tuning, state_bytes=rollout.state_bytes)
+
+    def learned(
+        self, name: str, rule: Rules, guard: bool = False, progress: Progress = silent
+    ) -> Result:
+        """Runs a learned optimizer on the test optimizees."""
+        rollout = _rollout(self.task, rule, self.steps, guard)
+        size = rollout.state_bytes if isinstance(rollout, Rollout) else None
+        return self._result(name, rollout.run, progress, state_bytes=size)
+
+    def comparison(self, results: Sequence[Result]) -> Comparison:
+        """Puts results together, learned ones first."""
+        ranked = sorted(results, key=lambda result: not result.learned)
+        return Comparison(
+            self.task.name, self.steps, self.seeds, self.tuning_seeds, self.window, tuple(ranked)
+        )
+
+    def _result(
+        self, name: str, run: Callable[..., Run], progress: Progress, **attributes: Any
+    ) -> Result:
+        if self._looks:
+            run = functools.partial(run, looks=self._looks)
+        runs = [run(seed) for seed in self.seeds]
+        held_out = HeldOut.of(self._looks, [own.looks for own in runs]) if self._looks else None
+        result = Result(
+            name,
+            np.concatenate([own.losses for own in runs]),
+            self.window,
+            seconds=sum(own.seconds for own in runs),
+            held_out=held_out,
+            **attributes,
+        )
+        progress(f"{name}: test: final loss {result.mean_final:.4g}")
+        return result
 
 
 def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | RuleRollout:

@@ -111,12 +111,16 @@ class Tuning:
         on_edge: Whether it is the lowest or highest one tried: a better one may lie beyond.
         rates: All rates tried, in increasing order; empty where only the best one was kept.
         losses: Mean final loss of each; infinite where a run was not finite.
+        runs: Runs that it took.
+        seconds: Wall time of these, without compilation; NaN where it was not measured.
     """
 
     best: float
     on_edge: bool
     rates: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
+    runs: int = 0
+    seconds: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +172,7 @@ class Result:
         tuning: How the learning rate was chosen; None if the optimizer was used as it is.
         seconds: Wall time of all runs without compilation; NaN where it was not measured.
         held_out: Looks at examples held out; None if the task holds none out.
+        state_bytes: Size of the optimizer's state; None where it was not measured.
     """
 
     name: str
@@ -176,6 +181,7 @@ class Result:
     tuning: Tuning | None = None
     seconds: float = math.nan
     held_out: HeldOut | None = None
+    state_bytes: int | None = None
 
     @property
     def learned(self) -> bool:

@@ -7,6 +7,7 @@ are paired: the same seed gives the same optimizee and, step by step, the same m
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -158,6 +159,7 @@ class Rollout:
         learning_rate: float | None = None,
         steps: int | None = None,
         looks: Sequence[int] = (),
+        stops: Mapping[int, Callable[[], None]] | None = None,
     ) -> Run:
         """Minimizes the optimizee of one seed, and looks at examples held out on the way.
 
@@ -167,7 +169,9 @@ class Rollout:
             steps: See `__call__`.
             looks: Increasing numbers of steps after which to evaluate the optimizee; only for tasks
                 that hold examples out.
+            stops: What to call after numbers of steps. Defaults to nothing.
         """
+        stops = stops or {}
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.steps:
             raise ValueError(f"`steps` must be from 1 to {self.steps}. Received: steps={steps}")
@@ -181,7 +185,7 @@ class Rollout:
         state = tf.nest.map_structure(tf.convert_to_tensor, state)
         losses, found = np.empty((steps + 1, self.task.functions), np.float32), []
         seconds, done = 0.0, 0
-        for end in sorted({*looks, steps}):
+        for end in sorted({*looks, *stops, steps}):
             start = time.perf_counter()
             bounds = [tf.constant(number) for number in (seed, done, end, steps)]
             own, state = self._loop(state, rate, *bounds)
@@ -189,8 +193,16 @@ class Rollout:
             seconds += time.perf_counter() - start
             if end in looks:
                 found.append(self.task.evaluate(self.split, self._parameters(), state))
+            if end in stops:
+                stops[end]()
             done = end
         return Run(losses.T, seconds, found)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the optimizer's state."""
+        variables = self.optimizer.variables
+        return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
     @property
     def parameters(self) -> np.ndarray:

@@ -170,9 +170,11 @@ def tune_for_lengths(
     seeds = checked_seeds("seeds", seeds)
     rollout = baseline.rollout(task, max(windows), "validation")
     looks = sorted(windows) if task.holds_out else ()
+    seconds: list[float] = []
 
     def losses_of(rate: float) -> list[float]:
         runs = [rollout.run(seed, rate, looks=looks) for seed in seeds]
+        seconds.extend(run.seconds for run in runs)
         if looks:
             held_out = HeldOut.of(looks, [run.looks for run in runs])
             losses = [held_out.loss_after(steps) for steps in windows]
@@ -195,7 +197,8 @@ def tune_for_lengths(
         losses |= {rate: losses_of(rate) for index, rate in beyond.items() if index in best}
     rates = sorted(losses)
     table = np.array([losses[rate] for rate in rates])
+    cost = len(seconds), sum(seconds)
     return tuple(
-        Tuning(rates[best], best in (0, len(rates) - 1), tuple(rates), tuple(table[:, k].tolist()))
-        for k, best in enumerate(np.argmin(table, axis=0).tolist())
+        Tuning(rates[n], n in (0, len(rates) - 1), tuple(rates), tuple(losses.tolist()), *cost)
+        for n, losses in zip(np.argmin(table, axis=0).tolist(), table.T, strict=True)
     )

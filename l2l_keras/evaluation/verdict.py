@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-from l2l_keras.evaluation.results import Comparison, Result, loss_ratio, mean_and_interval
+from l2l_keras.evaluation.results import (
+    Comparison,
+    Ratio,
+    Result,
+    loss_ratio,
+    mean_and_interval,
+)
 
 _AS_GOOD = 0.05
 """How much higher than the best baseline's a loss may be, if that is not clear, to be as good."""
@@ -26,7 +33,7 @@ def verdict(comparison: Comparison, name: str) -> str:
     if best is None:
         return f"Nothing to compare {name} with."
     kind = "training loss" if learned.held_out is None else "loss on examples held out"
-    order, relation = _compared(learned, best)
+    order, relation, _ = standing(learned, best)
     facts = f"its {kind} is {relation} of {best.name}, the best baseline"
     slower = learned.seconds / best.seconds
     times = comparison.loss_at_equal_time(learned), comparison.loss_at_equal_time(best)
@@ -48,27 +55,41 @@ def verdict(comparison: Comparison, name: str) -> str:
     return advice + "."
 
 
-def _compared(learned: Result, best: Result) -> tuple[int, str]:
-    """Returns whether losses are clearly lower (-1), as good (0) or higher (1), and words."""
-    ratio = loss_ratio(learned.final, best.final)
+class Standing(NamedTuple):
+    """How the final losses of one optimizer compare with those of another.
+
+    Attributes:
+        order: -1 if they are clearly lower, 1 if they are higher, 0 without a clear difference.
+        words: Their relation to those of the other, in words.
+        ratio: Geometric mean of their ratios, with its interval; NaN if they are not positive.
+    """
+
+    order: int
+    words: str
+    ratio: Ratio
+
+
+def standing(result: Result, other: Result) -> Standing:
+    """Compares the final losses of paired runs of two optimizers."""
+    ratio = loss_ratio(result.final, other.final)
     if math.isinf(ratio.mean):
-        return 1, "not finite, unlike that"
+        return Standing(1, "not finite, unlike that", ratio)
     if not math.isnan(ratio.mean):
         mean, high, middle, tolerance = ratio.mean, ratio.high, 1.0, _AS_GOOD
         words, low = f"{mean:.3g} times that", ratio.low
     else:
-        differences = learned.final - best.final
+        differences = result.final - other.final
         mean, half_width = (float(number) for number in mean_and_interval(differences))
         low, high, middle = mean - half_width, mean + half_width, 0.0
-        tolerance = _AS_GOOD * abs(best.mean_final)
+        tolerance = _AS_GOOD * abs(other.mean_final)
         words = f"{abs(mean):.3g} {'below' if mean < 0 else 'above'} that"
     if math.isnan(low):  # A single run.
         low = high = mean
     else:
         words = f"{words} ({low:.3g} to {high:.3g})"
     if high < middle:
-        return -1, words
-    return int(low > middle or mean > middle + tolerance), words
+        return Standing(-1, words, ratio)
+    return Standing(int(low > middle or mean > middle + tolerance), words, ratio)
 
 
 def _reason(learned: Result, best: Result) -> str:

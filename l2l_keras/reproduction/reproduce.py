@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+from l2l_keras.command_runner import CommandRunner
 from l2l_keras.evaluation.files import versions, write_files
-from l2l_keras.reproduction.command_runner import CommandRunner
 from l2l_keras.reproduction.figures import Figure
 from l2l_keras.reproduction.stages import Stage
 from l2l_keras.reproduction.workspace import Workspace
@@ -54,26 +52,12 @@ def reproduce(
         workspace.finish(stage, seconds)
         runner.write(f"done in {seconds:.0f} s", stage.name)
 
-    _run_each(run, figure.trainings, runner)
-    _run_each(run, figure.evaluations, runner)  # They need the rules.
+    runner.each(run, figure.trainings)
+    runner.each(run, figure.evaluations)  # They need the rules.
     output = figure.draw(workspace)
     summary = _summary(name, figure, workspace, {**settings, **output.summary})
     files = {**output.files(name), f"{name}.json": summary}
     return write_files(files, workspace.folder)
-
-
-def _run_each(run: Callable[[Any], None], stages: Sequence[Stage], runner: CommandRunner) -> None:
-    """Runs stages, as many at a time as the runner has jobs."""
-    pool = futures.ThreadPoolExecutor(runner.jobs)
-    try:
-        for done in futures.as_completed([pool.submit(run, stage) for stage in stages]):
-            done.result()
-    except BaseException:  # Ctrl-C, too.
-        pool.shutdown(wait=False, cancel_futures=True)
-        runner.stop()
-        raise
-    finally:
-        pool.shutdown()
 
 
 def _summary(

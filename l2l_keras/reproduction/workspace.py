@@ -6,17 +6,15 @@ that records what it was made from.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from l2l_keras import parameter_groups, presets
+from l2l_keras.command_runner import StageError
 from l2l_keras.evaluation.files import write_files
-from l2l_keras.reproduction.command_runner import StageError
 from l2l_keras.reproduction.stages import Stage
 
 _RECORD = "stage.json"
@@ -50,25 +48,6 @@ class Workspace:
         self.given = dict(given or {})
         self._data_arguments = tuple(data_arguments)
         self._training_arguments = tuple(training_arguments)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Locks the folder for this process, and for the commands that it runs.
-
-        Raises:
-            StageError: If another process holds the lock.
-        """
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        os.set_inheritable(lock, True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise StageError(
-                f"Another process works in {str(self.folder)!r}: wait for it, or use another one"
-            ) from error
-        finally:
-            os.close(lock)
 
     def path(self, stage: Stage) -> Path:
         """Returns the output folder of a stage."""

@@ -6,6 +6,7 @@ import ast
 import functools
 import os
 import resource
+import shlex
 import sys
 import tempfile
 import traceback
@@ -170,12 +171,18 @@ def get_task(
     parsed = parse_options("task_option", options)
     for flag in sorted({"name", "data_dir", "download"} & set(parsed)):
         raise UsageError(f"{flag!r} is no option of a task, but a flag.")
+    data_dir = data_dir and os.path.expanduser(data_dir)
+    get = functools.partial(l2l_keras.tasks.get, data_dir=data_dir, download=download, **parsed)
+    return call_users_code("task", get, name)
+
+
+def call_users_code(flag: str, function: Callable[[str], Any], name: str) -> Any:
+    """Calls a function of this package that runs the code that a flag names."""
     try:
-        data_dir = data_dir and os.path.expanduser(data_dir)
-        return l2l_keras.tasks.get(name, data_dir=data_dir, download=download, **parsed)
+        return function(name)
     except Exception as error:
         if place := _place_in_own_code(error):
-            failed = UserError(f"--task={name}: {type(error).__name__}: {error}")
+            failed = UserError(f"--{flag}={name}: {type(error).__name__}: {error}")
             failed.place = place
             raise failed from error
         if isinstance(error, ValueError):
@@ -183,6 +190,17 @@ def get_task(
         if isinstance(error, FileNotFoundError):
             raise UserError(str(error)) from error
         raise
+
+
+def command_line(program: str, script_flags: flags.FlagValues) -> str:
+    """Returns the command that is running as one types it."""
+    own = [
+        script_flags[name]
+        for name in script_flags
+        if name not in flags.FLAGS and script_flags[name].present
+    ]
+    arguments = [argument for flag in own for argument in flag.serialize().split("\n")]
+    return shlex.join([program, *arguments])
 
 
 def _place_in_own_code(error: Exception) -> str:

@@ -25,7 +25,6 @@ losses, tuned learning rates, versions), trainings/ and evaluations/.
 from __future__ import annotations
 
 import functools
-import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,7 @@ define.enum(
 def main(argv: list[str]) -> None:
     """Reproduces the figures that the flags name."""
     del argv
-    from l2l_keras import reproduction
+    from l2l_keras import folder_lock, reproduction
 
     if FLAGS.figure is None:
         raise _console.UsageError(
@@ -102,25 +101,21 @@ def main(argv: list[str]) -> None:
     training_arguments = [f"--threads={FLAGS.threads}"] * bool(FLAGS.threads)
     workspace = reproduction.Workspace(folder, given, data_arguments, training_arguments)
     runner = reproduction.CommandRunner(FLAGS.jobs, functools.partial(print, flush=True))
-    settings = {"small": FLAGS.small, "made_by": _own_command()}
+    own_command = _console.command_line("l2l-reproduce", FLAGS)
+    settings = {"small": FLAGS.small, "made_by": own_command}
     try:
-        with workspace.locked():
+        with folder_lock.locked(folder):
             for name, figure in figures.items():
                 paths = reproduction.reproduce(name, figure, workspace, runner, settings)
                 print(f"{name}: wrote {', '.join(path.name for path in paths)} in {folder}")
+    except folder_lock.FolderInUseError as error:
+        raise _console.UserError(str(error)) from error
     except reproduction.StageError as error:
-        raise _console.UserError(f"{error}; then continue with: {_own_command()}") from error
+        raise _console.UserError(f"{error}; then continue with: {own_command}") from error
     except (OSError, ValueError) as error:
         raise _console.UserError(f"The figure could not be made: {error}") from error
     except KeyboardInterrupt:
-        raise _console.Interrupted(f"interrupted; continue with: {_own_command()}") from None
-
-
-def _own_command() -> str:
-    """Returns this command as one types it."""
-    own = [FLAGS[name] for name in FLAGS if name not in flags.FLAGS and FLAGS[name].present]
-    arguments = [argument for flag in own for argument in flag.serialize().split("\n")]
-    return shlex.join(["l2l-reproduce", *arguments])
+        raise _console.Interrupted(f"interrupted; continue with: {own_command}") from None
 
 
 def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
-import pathlib
-import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
+from l2l_keras import user_functions
 from l2l_keras.arguments import did_you_mean
 from l2l_keras.tasks.base import Task
 from l2l_keras.tasks.general.mixture import general
@@ -72,7 +68,7 @@ def get(
         1280
     """
     if ":" in name or name.endswith(".py"):
-        function = _import_function(name)
+        function = user_functions.load(name)
     elif name in _TASKS:
         function = _TASKS[name]
         if "data_dir" in inspect.signature(function).parameters:
@@ -93,49 +89,3 @@ def get(
             f"Received: {type(task).__name__}"
         )
     return task
-
-
-def _import_function(name: str) -> MakeTask:
-    """Imports `module:function` or `file.py:function`."""
-    source, _, function_name = name.rpartition(":") if ":" in name else (name, "", "")
-    module = _import_file(source) if source.endswith(".py") else _import_module(source)
-    if not hasattr(module, function_name):
-        functions = [
-            key
-            for key, value in vars(module).items()
-            if inspect.isfunction(value) and value.__module__ == module.__name__ and key[0] != "_"
-        ]
-        raise ValueError(
-            f"Expected {source}:function, with one of its functions: "
-            f"{', '.join(functions) or 'it has none'}. "
-            f"Received: {name!r}{did_you_mean(function_name, functions)}"
-        )
-    return getattr(module, function_name)
-
-
-def _import_module(name: str) -> types.ModuleType:
-    """Imports a module by its name."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):  # It imports another one that is missing.
-            raise
-        raise ValueError(f"Expected a module that exists. Received: {name!r} ({error})") from error
-
-
-def _import_file(path: str) -> types.ModuleType:
-    """Imports a file under a unique module name."""
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"Expected a Python file that exists. Received: {path!r}")
-    name = f"{__name__}:{pathlib.Path(path).resolve()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader  # Its name ends with ".py".
-    module = importlib.util.module_from_spec(spec)
-    # Data classes look up their module while it is being imported.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

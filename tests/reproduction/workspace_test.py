@@ -1,10 +1,7 @@
 """Tests of workspaces: which commands are run, what is resumed, and what exists already."""
 
 import dataclasses
-import fcntl
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -117,29 +114,6 @@ def test_a_given_preset_replaces_a_training(workspace, tmp_path):
     assert record["presets"]["lstm"]["name"] == "quadratic"
     train(workspace)
     assert given.finished(EVALUATION) and not workspace.finished(EVALUATION)
-
-
-def test_one_process_at_a_time(workspace, tmp_path):
-    for _ in range(2):  # The lock is released, and can be taken again.
-        with (
-            workspace.locked(),
-            pytest.raises(StageError, match=f"Another process works in '{tmp_path}'"),
-            Workspace(tmp_path).locked(),
-        ):
-            pass
-
-
-def test_commands_inherit_the_lock(workspace, tmp_path):
-    with workspace.locked():
-        command = [sys.executable, "-Sc", "print(flush=True); input()"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        process = subprocess.Popen(command, close_fds=False, **pipes)
-        process.stdout.readline()
-    with (tmp_path / ".lock").open() as lock:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        process.communicate(b"\n")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import l2l_keras
-from l2l_keras import reproduction
+from l2l_keras import folder_lock, reproduction
 from l2l_keras.scripts import _console, evaluate, meta_train, reproduce
 
 SCRIPTS = {"l2l-meta-train": meta_train, "l2l-evaluate": evaluate}
@@ -258,7 +258,7 @@ def test_mistakes(arguments, status, message, tmp_path):
     arguments = arguments.format(folder=tmp_path).split()
     message = message.replace("{folder}", str(tmp_path))
     with (
-        reproduction.Workspace(tmp_path).locked(),
+        folder_lock.locked(tmp_path),
         pytest.raises(_console.UserError, match=message) as error,
     ):
         call(reproduce, "l2l-reproduce", *arguments)

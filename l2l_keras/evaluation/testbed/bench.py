@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 import statistics
 import time
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 
 from l2l_keras.evaluation.report import versions
+from l2l_keras.evaluation.result_files import digest
 from l2l_keras.evaluation.results import Result, Score, last_tenth, score
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.evaluation.testbed.cache import Cache, Results
@@ -184,7 +183,7 @@ def _evaluate_on(
     results, rollouts = {}, {}
     for name, rule in learned.items():
         optimizer = LearnedOptimizer(rule, guard=guard)
-        own = {"learned": _digest(optimizer), "version": versions()["l2l_keras"]}
+        own = {"learned": digest(optimizer), "version": versions()["l2l_keras"]}
         rollouts[name] = Rollout(task, optimizer, longest)
         make = functools.partial(untuned_results, name, rollouts[name], runs)
         results[name] = cache.get(name, {**common, **own}, make)
@@ -199,18 +198,6 @@ def _evaluate_on(
             ratio = f"{scored.ratio.mean:.3f} of {rival.name}'s final loss"
             progress(f"{name}: {scored.steps} steps: {ratio}")
             yield scored
-
-
-def _digest(optimizer: LearnedOptimizer) -> str:
-    """Returns a digest of an optimizer's configuration without names, which Keras numbers."""
-
-    def nameless(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {key: nameless(part) for key, part in value.items() if key != "name"}
-
-    text = json.dumps(nameless(optimizer.get_config()), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def untuned_results(name: str, rollout: Rollout, runs: Runs) -> Results:

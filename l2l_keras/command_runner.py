@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
 
 
 class StageError(RuntimeError):
@@ -71,6 +73,19 @@ class CommandRunner:
             raise StageError(f"{name} was ended by {signal.Signals(-status).name}{hint}")
         if status:
             raise StageError(f"{name}: {message or last or f'it failed with status {status}'}")
+
+    def each(self, function: Callable[[Any], None], items: Sequence[Any]) -> None:
+        """Calls a function, which runs commands, for each item: for `jobs` of them at a time."""
+        pool = futures.ThreadPoolExecutor(self.jobs)
+        try:
+            for done in futures.as_completed([pool.submit(function, item) for item in items]):
+                done.result()
+        except BaseException:  # Ctrl-C, too.
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.stop()
+            raise
+        finally:
+            pool.shutdown()
 
     def stop(self) -> None:
         """Interrupts all running commands and waits for their end; none can be started after."""

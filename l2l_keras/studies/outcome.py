@@ -1,0 +1,168 @@
+"""What a study found: standings on each problem, costs, and a decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from l2l_keras.evaluation.results import Result
+from l2l_keras.evaluation.verdict import Standing, standing
+from l2l_keras.studies.break_even import BreakEven, Cost, break_even
+from l2l_keras.studies.plan import Plan
+from l2l_keras.studies.specialise import Specialised
+from l2l_keras.studies.stages import GUARDED, SPECIALISED, ProblemResults, Settings, Stages
+
+UNITS = ("steps", "seconds")
+"""What costs are counted in; money is proportional to seconds."""
+
+
+class Decision(enum.Enum):
+    """Whether to adopt a learned optimizer."""
+
+    ADOPT = "adopt"
+    WITH_GUARD = "adopt with guard"
+    PARTLY = "adopt for these problems only"
+    NOT = "do not adopt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a study says about one problem.
+
+    Attributes:
+        problem: Its name.
+        rival: The best baseline, tuned on the problem.
+        standing: That of the specialised rule, compared with it.
+        guarded: The same with a guard.
+        as_soon: Whether the rule reaches the rival's final loss within the rival's time.
+        once: By unit, for how many runs the rule costs less than a rival that is tuned once.
+        anew: The same, if the rival is tuned anew for every run.
+    """
+
+    problem: str
+    rival: Result
+    standing: Standing
+    guarded: Standing
+    as_soon: bool
+    once: Mapping[str, BreakEven]
+    anew: Mapping[str, BreakEven]
+
+    @property
+    def helps(self) -> bool:
+        """Whether the rule is better in the same time, or as good and saves time after all."""
+        if self.standing.order > 0:
+            return False
+        return (self.standing.order < 0 and self.as_soon) or self.anew["seconds"].lasting
+
+    @property
+    def harms(self) -> bool:
+        """Whether the rule is clearly worse."""
+        return self.standing.order > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The results of a study.
+
+    Attributes:
+        plan, settings: Those of the study.
+        training: The specialised rule, and what it took.
+        problems: Results by problem, the representative one first.
+    """
+
+    plan: Plan
+    settings: Settings
+    training: Specialised
+    problems: Mapping[str, ProblemResults]
+
+    @property
+    def representative(self) -> str:
+        """Name of the representative problem."""
+        return next(iter(self.problems))
+
+    def verdict(self, problem: str) -> Verdict:
+        """Compares the specialised rule with the best baseline on a problem."""
+        comparison = self.problems[problem].comparison
+        rival, learned = comparison.best_baseline, comparison[SPECIALISED]
+        assert rival is not None  # A study has baselines.
+        share = share_to_reach(learned, rival.mean_final)
+        own = {"steps": share * learned.steps, "seconds": share * _seconds_of_run(learned)}
+        run = {"steps": float(rival.steps), "seconds": _seconds_of_run(rival)}
+        training = {"steps": self.training.steps, "seconds": self.training.seconds}
+        tuning = tuning_cost(rival)
+        once, anew = (
+            {unit: break_even(Cost(training[unit], own[unit]), other(unit)) for unit in UNITS}
+            for other in (
+                lambda unit: Cost(tuning[unit], run[unit]),
+                lambda unit: Cost(0.0, tuning[unit] + run[unit]),
+            )
+        )
+        return Verdict(
+            problem=problem,
+            rival=rival,
+            standing=standing(learned, rival),
+            guarded=standing(comparison[GUARDED], rival),
+            as_soon=own["seconds"] <= run["seconds"],
+            once=once,
+            anew=anew,
+        )
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Verdicts by problem."""
+        return {problem: self.verdict(problem) for problem in self.problems}
+
+    @property
+    def decision(self) -> Decision:
+        """Whether to adopt the specialised rule."""
+        first, *others = self.verdicts.values()
+        if not any(v.helps for v in (first, *others)):
+            return Decision.NOT
+        harmed = [v for v in (first, *others) if v.harms]
+        if first.helps and not harmed:
+            return Decision.ADOPT
+        if first.helps and all(v.guarded.order <= 0 for v in harmed):
+            return Decision.WITH_GUARD
+        return Decision.PARTLY
+
+
+def outcome(stages: Stages) -> Outcome:
+    """Collects the results of all stages, which are run where they are missing."""
+    problems = {name: stages.results(name) for name in stages.plan.problems}
+    return Outcome(stages.plan, stages.settings, stages.specialised(), problems)
+
+
+def share_to_reach(result: Result, loss: float) -> float:
+    """Returns the share of a run after which a mean loss on examples held out is reached.
+
+    Losses are interpolated between looks; infinite if it is never reached.
+    """
+    held_out = result.held_out
+    assert held_out is not None  # All problems of a study hold examples out.
+    means = held_out.metrics["loss"].mean(axis=0)
+    reached = np.flatnonzero(means <= loss)
+    if not len(reached):
+        return math.inf
+    k = int(reached[0])
+    if not k:
+        return 0.0
+    before, after = means[k - 1], means[k]
+    part = (before - loss) / (before - after) if math.isfinite(before) else 1.0
+    steps = held_out.steps[k - 1] + part * (held_out.steps[k] - held_out.steps[k - 1])
+    return float(steps / held_out.steps[-1])
+
+
+def tuning_cost(result: Result) -> dict[str, float]:
+    """Returns what the tuning of a baseline took, by unit."""
+    tuning = result.tuning
+    assert tuning is not None
+    return {"steps": float(tuning.runs * result.steps), "seconds": tuning.seconds}
+
+
+def _seconds_of_run(result: Result) -> float:
+    """Returns the wall time of one run."""
+    return result.seconds / len(result.curves)

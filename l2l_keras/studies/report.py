@@ -1,0 +1,414 @@
+"""The report of a study: one page to decide from, and its charts and numbers as files."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import html
+import importlib.resources
+import io
+import math
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l2l_keras.evaluation.files import versions, write_files
+from l2l_keras.evaluation.results import Ratio, Result, loss_ratio
+from l2l_keras.progress import duration
+from l2l_keras.studies import charts
+from l2l_keras.studies.break_even import BreakEven, Cost
+from l2l_keras.studies.outcome import Decision, Outcome, Verdict, share_to_reach, tuning_cost
+from l2l_keras.studies.stages import GUARDED, SPECIALISED
+from l2l_keras.studies.wording import words
+
+_TONES = {
+    Decision.ADOPT: "#1a7f37",
+    Decision.WITH_GUARD: "#1a7f37",
+    Decision.PARTLY: "#9a6700",
+    Decision.NOT: "#b42318",
+}
+
+
+class Report:
+    """The texts, tables and charts of a study in one language.
+
+    Args:
+        outcome: What the study found.
+        explained: Figures of what the rule does, by their names.
+        lang: `"en"` or `"ja"`.
+        cost_per_hour: What an hour of the machine costs, for break-even in money; or None.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        explained: Mapping[str, Any],
+        lang: str = "en",
+        cost_per_hour: float | None = None,
+    ) -> None:
+        self._outcome = outcome
+        self._explained = explained
+        self._lang = lang
+        self._words = words(lang)
+        self._cost_per_hour = cost_per_hour
+
+    def verdict(self) -> tuple[str, list[str]]:
+        """Returns the decision, and sentences with the numbers that decided."""
+        outcome, verdicts = self._outcome, self._outcome.verdicts
+        problems = ", ".join(name for name, verdict in verdicts.items() if verdict.helps)
+        decision = self._words[outcome.decision.value].format(problems=problems)
+        sentences = [self._why(verdict) for verdict in verdicts.values()]
+        sentences.append(self._pays(verdicts[outcome.representative]))
+        return decision, sentences
+
+    def _why(self, verdict: Verdict) -> str:
+        """Says how the specialised rule stands on a problem."""
+        comparison = self._outcome.problems[verdict.problem].comparison
+        learned, rival = comparison[SPECIALISED], verdict.rival
+        kind = {-1: "better", 0: "equal", 1: "worse"}[verdict.standing.order]
+        share = share_to_reach(learned, rival.mean_final)
+        seconds = share * learned.seconds / rival.seconds
+        when = self._words["never"]
+        if math.isfinite(share):
+            when = self._words["in time"].format(share=f"{share:.0%}", seconds=f"{seconds:.0%}")
+        text = self._words[f"why {kind}"].format(
+            problem=verdict.problem,
+            steps=f"{learned.steps:,}",
+            ratio=_number(verdict.standing.ratio.mean),
+            rival=rival.name,
+            count=sum(not result.learned for result in comparison.results),
+            when=when,
+        )
+        training = learned.final_training.mean(), rival.final_training.mean()
+        if verdict.harms and training[0] < training[1]:
+            own, other = map(_number, training)
+            text += " " + self._words["why memorizes"].format(
+                own=own, rival=rival.name, other=other
+            )
+        if verdict.harms:
+            ratio = _number(verdict.guarded.ratio.mean)
+            text += " " + self._words["why guard"].format(ratio=ratio)
+        return text
+
+    def _pays(self, verdict: Verdict) -> str:
+        """Says after how many runs meta-training has paid."""
+        once, anew = verdict.once["seconds"], verdict.anew["seconds"]
+        if not anew.lasting and not once.lasting:
+            return self._words["pays never"]
+        when = self._words["pays from"].format(
+            rival=verdict.rival.name, runs=self._runs(anew), once=self._runs(once)
+        )
+        return self._words["pays"].format(when=when)
+
+    def _runs(self, paid: BreakEven) -> str:
+        """Returns after how many runs something has paid, in words."""
+        if not paid.lasting:
+            return self._words["never"]
+        if not paid.first:
+            return self._words["at once"]
+        return self._words["after runs"].format(runs=f"{paid.first:,}")
+
+    def charts(self) -> dict[str, Any]:
+        """Returns the charts by the names of their files."""
+        outcome, words = self._outcome, self._words
+        representative = outcome.problems[outcome.representative].comparison
+        drawn = {
+            "curves_steps": charts.learning_curves(representative, words),
+            "curves_seconds": charts.learning_curves(representative, words, by_seconds=True),
+        }
+        if len(outcome.problems) > 1:
+            drawn["transfer"] = charts.transfer(self._ratios(), words)
+        costs, runs = self._costs()
+        drawn["break_even"] = charts.break_even(costs, runs, words)
+        return drawn | dict(self._explained)
+
+    def _ratios(self) -> dict[str, dict[str, Ratio]]:
+        """Returns ratios to the best tuned baseline, by problem and optimizer."""
+        outcome = self._outcome
+        best = outcome.problems[outcome.representative].comparison.best_baseline
+        assert best is not None
+        ratios = {}
+        for problem, results in outcome.problems.items():
+            rival = results.comparison.best_baseline
+            assert rival is not None
+            own = {r.name: r for r in results.comparison.results if r.learned}
+            kept = f"{best.name} ({self._words['ratio kept']})"
+            own[kept] = results.kept[best.name]
+            ratios[problem] = {
+                name: loss_ratio(result.final, rival.final) for name, result in own.items()
+            }
+        return ratios
+
+    def _costs(self) -> tuple[dict[str, Cost], int]:
+        """Returns what runs of the representative problem cost in seconds, and how many to draw."""
+        outcome, words = self._outcome, self._words
+        verdict = outcome.verdicts[outcome.representative]
+        learned = outcome.problems[outcome.representative].comparison[SPECIALISED]
+        rival = verdict.rival
+        share = share_to_reach(learned, rival.mean_final)
+        run = rival.seconds / len(rival.curves)
+        tuning = tuning_cost(rival)["seconds"]
+        own = share * learned.seconds / len(learned.curves)
+        costs = {
+            words["meta-train once"].format(name=SPECIALISED): Cost(outcome.training.seconds, own),
+            words["tune once"].format(name=rival.name): Cost(tuning, run),
+            words["tune anew"].format(name=rival.name): Cost(0.0, tuning + run),
+        }
+        paid = [p.first for p in (verdict.once["seconds"], verdict.anew["seconds"]) if p.lasting]
+        return costs, min(10_000, 2 * max([50, *(int(first) for first in paid)]))
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Returns tables, a header first, by their names."""
+        outcome = self._outcome
+        tables = {"representative": self._results(outcome.representative)}
+        if len(outcome.problems) > 1:
+            tables["transfer"] = self._transfer()
+        tables["break_even"] = self._break_even()
+        return tables
+
+    def _results(self, problem: str) -> list[list[str]]:
+        """Returns the results of all optimizers on a problem."""
+        words, comparison = self._words, self._outcome.problems[problem].comparison
+        size = self._outcome.plan.problems[problem].task.size
+        ranked = sorted(comparison.results, key=lambda result: result.mean_final)
+        metrics = [name for name in _final(ranked[0]) if name != "loss"]
+        names = ("optimizer", "learning rate", "held-out loss", "best look")
+        header = [*(words[name] for name in names), *metrics]
+        header += [words[name] for name in ("training loss", "seconds", "state")]
+        rows = []
+        for result in ranked:
+            assert result.held_out is not None
+            rate = "" if result.learned else f"{result.learning_rate:.3g}"
+            rows.append(
+                [
+                    result.name,
+                    rate + "*" * result.on_edge,
+                    _number(result.mean_final, result.interval),
+                    _number(float(result.held_out.best.mean())),
+                    *(_number(float(_final(result)[name].mean())) for name in metrics),
+                    _number(float(result.final_training.mean())),
+                    _number(result.seconds / len(result.curves)),
+                    "" if result.state_bytes is None else f"{result.state_bytes / size:.1f}",
+                ]
+            )
+        return [header, *rows]
+
+    def _transfer(self) -> list[list[str]]:
+        """Returns how optimizers compare on every problem."""
+        words, outcome = self._words, self._outcome
+        start = Path(outcome.settings.start).name
+        names = ("problem", "rival", "ratio", "ratio guarded")
+        header = [*(words[name] for name in names), words["ratio start"].format(start=start)]
+        header += [words[name] for name in ("ratio kept", "share of steps", "share of seconds")]
+        rows = []
+        for problem, by_name in self._ratios().items():
+            verdict = outcome.verdict(problem)
+            learned = outcome.problems[problem].comparison[SPECIALISED]
+            share = share_to_reach(learned, verdict.rival.mean_final)
+            seconds = share * learned.seconds / verdict.rival.seconds
+            own = [by_name[name][0] for name in (SPECIALISED, GUARDED, start)]
+            kept = list(by_name.values())[-1][0]
+            shares = [f"{s:.0%}" if math.isfinite(s) else words["never"] for s in (share, seconds)]
+            rows.append([problem, verdict.rival.name, *(_number(r) for r in (*own, kept)), *shares])
+        return [header, *rows]
+
+    def _break_even(self) -> list[list[str]]:
+        """Returns when meta-training has paid, on every problem."""
+        words = self._words
+        header = [words["problem"]]
+        header += [
+            f"{words[way]} ({words['seconds of a run' if unit == 'seconds' else 'step']})"
+            for unit in ("seconds", "steps")
+            for way in ("once", "anew")
+        ]
+        if self._cost_per_hour is not None:
+            header.append(words["money"].format(rate=f"{self._cost_per_hour:g}"))
+        rows = []
+        for problem, verdict in self._outcome.verdicts.items():
+            paid = [
+                way[unit] for unit in ("seconds", "steps") for way in (verdict.once, verdict.anew)
+            ]
+            row = [problem, *map(self._runs, paid)]
+            if self._cost_per_hour is not None:
+                row.append(f"{self._saved(problem, 100):,.2f}")
+            rows.append(row)
+        return [header, *rows]
+
+    def _saved(self, problem: str, runs: int) -> float:
+        """Returns the money that so many runs save, if rivals are tuned for every one."""
+        outcome = self._outcome
+        verdict = outcome.verdict(problem)
+        learned, rival = outcome.problems[problem].comparison[SPECIALISED], verdict.rival
+        share = share_to_reach(learned, rival.mean_final)
+        own = Cost(outcome.training.seconds, share * learned.seconds / len(learned.curves))
+        run = tuning_cost(rival)["seconds"] + rival.seconds / len(rival.curves)
+        assert self._cost_per_hour is not None
+        return (runs * run - own.after(runs)) / 3600.0 * self._cost_per_hour
+
+    def failures(self) -> list[str]:
+        """Returns what went wrong, in sentences."""
+        found = []
+        for problem, results in self._outcome.problems.items():
+            for result in results.comparison.results:
+                count = int((~np.isfinite(result.final)).sum())
+                if count:
+                    text = self._words["not finite"]
+                    runs = len(result.curves)
+                    found.append(
+                        text.format(problem=problem, name=result.name, count=count, runs=runs)
+                    )
+                if result.on_edge:
+                    found.append(self._words["on edge"].format(problem=problem, name=result.name))
+        return found
+
+    def html(self) -> str:
+        """Returns the page."""
+        outcome, words = self._outcome, self._words
+        decision, sentences = self.verdict()
+        tables, drawn = self.tables(), self.charts()
+        rival = outcome.verdicts[outcome.representative].rival
+        paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in sentences)
+        body = [f'<div class="verdict"><strong>{html.escape(decision)}</strong>{paragraphs}</div>']
+
+        def section(title: str, *content: str) -> None:
+            body.append(
+                f"<section><h2>{html.escape(words[title])}</h2>{''.join(content)}</section>"
+            )
+
+        section(
+            "representative",
+            _figures(
+                (drawn["curves_steps"], words["caption steps"]),
+                (drawn["curves_seconds"], words["caption seconds"]),
+            ),
+            _table(tables["representative"], {SPECIALISED, GUARDED}),
+        )
+        if "transfer" in tables:
+            caption = words["caption transfer"]
+            chart = _figures((drawn["transfer"], caption))
+            section("transfer", chart, _table(tables["transfer"]))
+        tuning = rival.tuning
+        assert tuning is not None
+        training = words["meta-training"].format(
+            time=duration(outcome.training.seconds), steps=f"{outcome.training.steps:,}"
+        )
+        tuned = words["tuning of rivals"].format(
+            rival=rival.name, time=duration(tuning.seconds), runs=tuning.runs
+        )
+        section(
+            "costs",
+            f"<p>{html.escape(training)} {html.escape(tuned)}</p>",
+            _figures((drawn["break_even"], words["caption costs"].format(rival=rival.name))),
+            _table(tables["break_even"]),
+        )
+        captions = {"responses": words["caption responses"]}
+        captions["step_sizes"] = words["caption step sizes"]
+        explained = [(drawn[name], captions[name]) for name in self._explained]
+        section("what it does", _figures(*explained))
+        failures = self.failures() or [words["no failures"]]
+        section("failures", f"<ul>{''.join(f'<li>{html.escape(f)}</li>' for f in failures)}</ul>")
+        section("how", f"<p>{html.escape(self._method())}</p>")
+        use = (
+            "import l2l_keras\n\nmodel.compile(\n    optimizer=l2l_keras.LearnedOptimizer."
+            f'from_preset("{outcome.training.preset}"'
+            f"{', guard=True' * (outcome.decision is Decision.WITH_GUARD)}),\n    loss=...,\n)"
+        )
+        if outcome.decision is not Decision.NOT:
+            section("use it", f"<pre>{html.escape(use)}</pre>")
+        page = importlib.resources.files("l2l_keras.studies").joinpath("page.html")
+        return string.Template(page.read_text(encoding="utf-8")).substitute(
+            lang=self._lang,
+            title=html.escape(words["title"].format(task=outcome.representative)),
+            tone=_TONES[outcome.decision],
+            body="\n".join(body),
+        )
+
+    def _method(self) -> str:
+        """Says how everything was measured."""
+        outcome, used = self._outcome, versions()
+        return self._words["method"].format(
+            seeds=outcome.settings.seeds,
+            tuning_seeds=outcome.settings.tuning_seeds,
+            start=Path(outcome.settings.start).name,
+            minutes=f"{outcome.settings.minutes:g}",
+            task=outcome.representative,
+            date=datetime.date.today().isoformat(),
+            version=used["l2l_keras"],
+            keras=used["keras"],
+            platform=used["platform"],
+        )
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes the page, and charts and tables as files of their own."""
+        outcome = self._outcome
+        decision, sentences = self.verdict()
+        files: dict[str, Any] = {f"{name}.png": chart for name, chart in self.charts().items()}
+        files |= {f"{name}.csv": rows for name, rows in self.tables().items()}
+        files["results.json"] = {
+            "decision": outcome.decision.value,
+            "verdict": [decision, *sentences],
+            "failures": self.failures(),
+            "meta_training": outcome.training._asdict() | {"preset": str(outcome.training.preset)},
+            "problems": {name: _record(v) for name, v in outcome.verdicts.items()},
+            "versions": versions(),
+        }
+        files["report.html"] = self.html()
+        return write_files(files, folder)
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    """Returns what JSON keeps of a verdict."""
+    return {
+        "best_baseline": verdict.rival.name,
+        "ratio": verdict.standing.ratio._asdict(),
+        "ratio_with_guard": verdict.guarded.ratio._asdict(),
+        "order": verdict.standing.order,
+        "paid_if_tuned_once": {unit: way._asdict() for unit, way in verdict.once.items()},
+        "paid_if_tuned_anew": {unit: way._asdict() for unit, way in verdict.anew.items()},
+    }
+
+
+def _final(result: Result) -> dict[str, np.ndarray]:
+    """Returns final metrics on examples held out, by name."""
+    assert result.held_out is not None
+    return result.held_out.final
+
+
+def _number(value: float, half_width: float = math.nan) -> str:
+    """Returns a number with three digits, and its interval if there is one."""
+    return f"{value:.3g}" + (f" ± {half_width:.2g}" if math.isfinite(half_width) else "")
+
+
+def _table(rows: Sequence[Sequence[str]], learned: Iterable[str] = ()) -> str:
+    """Returns a table; rows of learned optimizers stand out."""
+    header, *others = rows
+    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
+    for row in others:
+        kind = ' class="learned"' if row[0] in learned else ""
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        lines.append(f"<tr{kind}>{cells}</tr>")
+    return f'<div class="table"><table>{"".join(lines)}</table></div>'
+
+
+def _figures(*figures: tuple[Any, str]) -> str:
+    """Returns charts side by side where there is room, each with its caption."""
+    parts = []
+    for figure, caption in figures:
+        wide = figure.get_size_inches()[0] > 8
+        drawing = _image(figure, caption) if wide else charts.to_svg(figure, html.escape(caption))
+        kind = ' class="wide"' if wide else ""
+        parts.append(
+            f"<figure{kind}>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    return f'<div class="charts">{"".join(parts)}</div>'
+
+
+def _image(figure: Any, label: str) -> str:
+    """Returns a figure as an image within the page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{data}">'

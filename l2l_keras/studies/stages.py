@@ -1,0 +1,198 @@
+"""The stages of a study, each of which leaves its results in files, and is not repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from l2l_keras import LearnedOptimizer, presets
+from l2l_keras.evaluation import result_files
+from l2l_keras.evaluation.compare import Trials
+from l2l_keras.evaluation.results import Comparison, Result, Tuning
+from l2l_keras.evaluation.tune import ALL_BASELINES, Baseline
+from l2l_keras.progress import Progress, prefixed
+from l2l_keras.studies import plan as plans
+from l2l_keras.studies.plan import Plan
+from l2l_keras.studies.specialise import Specialised, specialise
+
+SPECIALISED, GUARDED = "specialised", "specialised, with guard"
+"""The specialised rule in tables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much a study does.
+
+    Attributes:
+        minutes: About how long to meta-train.
+        start: The preset to specialise, by name or folder.
+        seeds, tuning_seeds: Fresh test optimizees of each problem, and validation optimizees for
+            tuning.
+    """
+
+    minutes: float = 10.0
+    start: str = "general-fast"
+    seeds: int = 5
+    tuning_seeds: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemResults:
+    """What all optimizers achieved on one problem.
+
+    Attributes:
+        comparison: Learned optimizers, and baselines tuned on the problem.
+        kept: Baselines with the learning rates of the representative problem, by name; on that
+            problem, those of `comparison`.
+    """
+
+    comparison: Comparison
+    kept: Mapping[str, Result]
+
+
+class Stages:
+    """Runs the stages of a study, or reads what they have left.
+
+    Args:
+        plan: The study.
+        settings: How much to do.
+        folder: Where results are kept.
+        progress: Takes a line of text as the work goes on.
+        baselines: Baselines by name. Defaults to all.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        folder: Path,
+        progress: Progress,
+        baselines: Mapping[str, Baseline] = ALL_BASELINES,
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self._folder = folder
+        self._progress = progress
+        self._baselines = baselines
+        self._trials = functools.cache(self._make_trials)
+
+    def names(self) -> Iterator[str]:
+        """Yields the names of the stages, each of which may need those before it."""
+        yield "tune"
+        yield "specialise"
+        yield from (f"run {problem}" for problem in self.plan.problems)
+
+    def run(self, stage: str) -> None:
+        """Runs a stage by its name."""
+        if stage == "tune":
+            self.tuned(self.plan.task.name)
+        elif stage == "specialise":
+            self.specialised()
+        else:
+            self.results(stage.removeprefix("run "))
+
+    def specialised(self) -> Specialised:
+        """Returns the specialised rule."""
+        settings = self.settings
+        return specialise(
+            self.plan.task,
+            self.plan.steps,
+            settings.start,
+            settings.minutes,
+            self._folder / "specialised",
+            {"task": plans.fingerprint(self.plan.task)},
+            prefixed(self._progress, "specialise"),
+        )
+
+    def presets(self) -> dict[str, str]:
+        """Returns the presets that the study compares, by the name to show."""
+        start = self.settings.start
+        return {SPECIALISED: str(self.specialised().preset), Path(start).name: start}
+
+    def results(self, problem: str) -> ProblemResults:
+        """Returns what all optimizers achieve on a problem."""
+        trials, _ = self._trials(problem)
+        tuned = self.tuned(problem)
+        representative = problem == self.plan.task.name
+        kept = tuned if representative else self._with_kept_rates(problem, tuned)
+        learned = self._learned(problem)
+        return ProblemResults(trials.comparison([*learned, *tuned.values()]), kept)
+
+    def tuned(self, problem: str) -> dict[str, Result]:
+        """Returns what baselines achieve with learning rates tuned on a problem."""
+
+        def make(name: str, baseline: Baseline, tell: Progress) -> Result:
+            trials, _ = self._trials(problem)
+            return trials.baseline(name, baseline, trials.tune(baseline, tell), tell)
+
+        return {
+            name: self._stored(problem, name, {}, functools.partial(make, name, baseline))
+            for name, baseline in self._baselines.items()
+        }
+
+    def _with_kept_rates(self, problem: str, tuned: Mapping[str, Result]) -> dict[str, Result]:
+        """Returns what baselines achieve with the learning rates of the representative problem."""
+
+        def make(name: str, tuning: Tuning, tell: Progress) -> Result:
+            trials, _ = self._trials(problem)
+            return trials.baseline(name, self._baselines[name], tuning, tell)
+
+        kept = {}
+        for name, result in self.tuned(self.plan.task.name).items():
+            if tuned[name].learning_rate == result.learning_rate:
+                kept[name] = tuned[name]
+            else:
+                tuning = Tuning(result.learning_rate, on_edge=False, seconds=0.0)
+                own = functools.partial(make, name, tuning)
+                record = {"learning_rate": tuning.best}
+                kept[name] = self._stored(problem, f"{name}, rate kept", record, own)
+        return kept
+
+    def _learned(self, problem: str) -> list[Result]:
+        """Returns what learned optimizers achieve."""
+        presets_by_name = self.presets()
+        names = {name: name for name in presets_by_name} | {GUARDED: SPECIALISED}
+        results = []
+        for name, preset in names.items():
+            rule, _ = presets.load_preset(presets_by_name[preset])
+            guard = name == GUARDED
+            record = {"learned": result_files.digest(LearnedOptimizer(rule, guard=guard))}
+
+            def make(tell: Progress, name: str = name, rule: Any = rule) -> Result:
+                return self._trials(problem)[0].learned(name, rule, name == GUARDED, tell)
+
+            results.append(self._stored(problem, name, record, make))
+        return results
+
+    def _stored(
+        self,
+        problem: str,
+        name: str,
+        record: Mapping[str, Any],
+        make: Callable[[Progress], Result],
+    ) -> Result:
+        """Reads a result, or makes and writes it."""
+        _, own = self._trials(problem)
+        record = {**own, **record}
+        path = self._folder / "runs" / problem / f"{name}.npz"
+        result = result_files.load(path, record)
+        if result is None:
+            result = make(prefixed(self._progress, f"{problem}: {name}"))
+            result_files.save(result, path, record)
+        return result
+
+    def _make_trials(self, problem: str) -> tuple[Trials, dict[str, Any]]:
+        """Returns the runs of a problem, and what their results depend on."""
+        task, steps = self.plan.problems[problem].task, self.plan.steps_of(problem)
+        settings = self.settings
+        trials = Trials(task, steps, range(settings.seeds), range(settings.tuning_seeds))
+        record = {
+            "task": plans.fingerprint(task),
+            "steps": steps,
+            "seeds": settings.seeds,
+            "tuning_seeds": settings.tuning_seeds,
+        }
+        return trials, record

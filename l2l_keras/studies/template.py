@@ -1,0 +1,57 @@
+"""A study: does a learned optimizer pay for models like these?
+
+Change the model, the data and the targets to yours, then run
+
+    l2l-transfer --study=study.py --output_dir=my_study
+
+and open my_study/report.html. The same command goes on where an interrupted one has stopped.
+"""
+
+import keras
+import sklearn.datasets
+
+import l2l_keras
+
+# Updates of a training run, as many as you really take: epochs * examples / batch size.
+STEPS = 300
+
+
+def model_fn(units=32, layers=1, activation="relu"):
+    """Returns a new, compiled model, as you would pass it to `fit`. Choose a small one."""
+    hidden = [keras.layers.Dense(units, activation) for _ in range(layers)]
+    model = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def data(digits):
+    """Returns the examples: whatever `fit` takes, such as arrays or a `tf.data.Dataset`."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    chosen = [label in digits for label in labels]
+    return images[chosen] / 16.0, labels[chosen]
+
+
+def task(digits=range(5), batch_size=32, **options):
+    """Returns a model with its data. 30 % of the examples are held out of its training."""
+    return l2l_keras.tasks.KerasTask(
+        lambda: model_fn(**options), dataset=data(digits), batch_size=batch_size, name="digits 0-4"
+    )
+
+
+def make_plan():
+    """Returns the problem to meta-train on, and those that you will train later."""
+    return l2l_keras.studies.Plan(
+        task=task(),
+        steps=STEPS,
+        targets={
+            "other data": task(digits=range(5, 10)),
+            "wider": task(units=128),
+            "deeper": task(layers=3),
+            "another activation": task(activation="tanh"),
+            "larger batches": task(batch_size=128),
+            "longer": l2l_keras.studies.Target(task(), steps=3 * STEPS),
+        },
+    )
