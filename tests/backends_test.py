@@ -19,6 +19,7 @@ TESTS = {
         "engine",
         "safeguards/adam_fallback_test.py",
         "safeguards/skip_steps_test.py",
+        "advice_test.py",
         "callbacks_test.py",
         "optimizer_test.py",
         "parameter_groups_test.py",

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from l2l_keras import LearnedOptimizer
+from l2l_keras import LearnedOptimizer, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +30,13 @@ assert isinstance(optimizer, l2l_keras.LearnedOptimizer)
 """
 
 
+def program(page, name):
+    """The code of a page that begins with a comment of this name."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (code,) = re.findall(rf"```python\n(# {name}\n.*?)```", text, flags=re.DOTALL)
+    return code
+
+
 def run_in_fresh_process(arguments, folder, backend="tensorflow"):
     finished = subprocess.run(
         [sys.executable, *arguments],
@@ -47,9 +54,8 @@ def run_in_fresh_process(arguments, folder, backend="tensorflow"):
 def test_the_first_program_trains_on(backend, tmp_path):
     if not importlib.util.find_spec(backend):
         pytest.skip(f"Needs {backend}.")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(# train_digits\.py\n.*?)```", readme, flags=re.DOTALL)
-    (tmp_path / "train_digits.py").write_text(program, encoding="utf-8")
+    code = program("README.md", "train_digits.py")
+    (tmp_path / "train_digits.py").write_text(code, encoding="utf-8")
     last = run_in_fresh_process(["train_digits.py"], tmp_path, backend).splitlines()[-1]
     assert last.startswith(backend)
     assert float(re.search(r"'accuracy': ([\d.]+)", last)[1]) > 0.85
@@ -60,6 +66,14 @@ def test_a_saved_model_needs_the_import_or_compile_false(tmp_path):
     model.compile(optimizer=LearnedOptimizer.from_preset("general-fast"), loss="mse")
     model.save(tmp_path / "model.keras")
     run_in_fresh_process(["-c", LOADING], tmp_path)
+
+
+def test_the_task_of_the_guide_is_one(tmp_path):
+    path = tmp_path / "my_task.py"
+    path.write_text(program("docs/guide.md", "my_task.py"), encoding="utf-8")
+    task = tasks.get(f"{path}:make_task")
+    assert (task.name, task.holds_out) == ("my_task", True)
+    assert task.batch("train", (0, 0))[0].shape == (64, 8, 8, 1)
 
 
 if __name__ == "__main__":
