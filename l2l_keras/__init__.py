@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from l2l_keras.optimizer import LearnedOptimizer
     from l2l_keras.presets import list_presets
     from l2l_keras.safeguards.adam_fallback import Guard
-    from l2l_keras.studies.study import study
+    from l2l_keras.studies.run import study
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _MODULES = {
     "ObserveLoss": "callbacks",
     "SkippedSteps": "callbacks",
     "list_presets": "presets",
-    "study": "studies.study",
+    "study": "studies.run",
 }
 
 

@@ -37,6 +37,7 @@ TASKS = (
     "neural_art",
     "quadratic",
 )
+BASELINES = ["Adam", "RMSprop", "NAG", "SGD", "Adam (default)", "AdamW + cosine"]
 _HELP = {
     f"{dash}{name}" for dash in ("-", "--") for name in ("?", "h", "help", "helpshort", "helpfull")
 }

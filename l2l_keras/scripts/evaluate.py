@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from l2l_keras import presets, tasks
 
 _TESTBED = "testbed"
-_BASELINES = ["Adam", "RMSprop", "NAG", "SGD", "Adam (default)", "AdamW + cosine"]
 
 FLAGS = flags.FlagValues()
 define = _console.define_in(FLAGS)
@@ -59,8 +58,8 @@ define.multi_string(
 )
 runs.multi_enum(
     "baseline",
-    _BASELINES,
-    _BASELINES,
+    _console.BASELINES,
+    _console.BASELINES,
     "Optimizer to compare with, its learning rate tuned. All by default. Repeatable.",
 )
 define.string(
@@ -188,7 +187,7 @@ def _load_presets(names: list[str]) -> tuple[dict, dict]:
         shown = label or Path(preset).name
         if shown in learned and not label:  # Two folders of the same name.
             shown = preset
-        if shown in learned or shown in _BASELINES:
+        if shown in learned or shown in _console.BASELINES:
             raise _console.UsageError(
                 f"Two optimizers must not have the same name. Received: --preset={name}"
             )

@@ -16,6 +16,7 @@ optimizer (specialised/preset). The same command continues an interrupted study.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 from pathlib import Path
@@ -36,6 +37,12 @@ define.positive("cost_per_hour", None, "What an hour of this machine costs, in y
 define = _console.define_in(FLAGS, "Runs")
 define.count("seeds", 5, "Fresh models of each problem to compare on.")
 define.count("tuning_seeds", 2, "Models to tune learning rates on.")
+define.multi_enum(
+    "baseline",
+    _console.BASELINES,
+    _console.BASELINES,
+    "Optimizer to compare with, its learning rate tuned. All by default. Repeatable.",
+)
 define.count("jobs", 1, "Problems at a time, each in a process of one to two gigabytes.")
 define.string("stage", None, "Run a single stage only, as --jobs does.")
 
@@ -51,24 +58,32 @@ def main(argv: list[str]) -> None:
             "Expected --study=FILE; --init=study.py writes one to start from. Received: none"
         )
     import l2l_keras
-    from l2l_keras import folder_lock
+    from l2l_keras import command_runner, folder_lock
 
     folder = _console.writable_directory(FLAGS.output_dir)
+    # Errors in the file come with their place.
     plan = _console.call_users_code("study", l2l_keras.studies.load, FLAGS.study)
+    settings = l2l_keras.studies.Settings(
+        FLAGS.minutes, FLAGS.rule, FLAGS.seeds, FLAGS.tuning_seeds, tuple(FLAGS.baseline)
+    )
     try:
+        if FLAGS.stage is not None:
+            l2l_keras.studies.run_stage(plan, folder, settings, FLAGS.stage)
+            return
         study = l2l_keras.study(
-            plan,
+            FLAGS.study if FLAGS.jobs > 1 else plan,
             folder,
-            minutes=FLAGS.minutes,
-            start=FLAGS.rule,
-            seeds=FLAGS.seeds,
-            tuning_seeds=FLAGS.tuning_seeds,
+            **dataclasses.asdict(settings),
             cost_per_hour=FLAGS.cost_per_hour,
             lang=FLAGS.lang,
+            jobs=FLAGS.jobs,
             progress=functools.partial(print, flush=True),
         )
     except folder_lock.FolderInUseError as error:
         raise _console.UserError(str(error)) from error
+    except command_runner.StageError as error:
+        command = _console.command_line("l2l-transfer", FLAGS)
+        raise _console.UserError(f"{error}; then continue with: {command}") from error
     except ValueError as error:
         raise _console.UsageError(str(error)) from error
     except KeyboardInterrupt:

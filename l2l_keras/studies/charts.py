@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from l2l_keras.studies.break_even import Cost
 _SIZE = (5.2, 3.6)
 _RANGE = (0.2, 5.0)
 """Ratios beyond are drawn at the edge."""
+_JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic")
 Words = Mapping[str, str]
 
 
@@ -111,12 +113,25 @@ def step_sizes(steps: Sequence[int], sizes: Mapping[str, Sequence[float]], words
     return figure
 
 
+def japanese_font() -> str | None:
+    """Returns a font that Matplotlib finds and that has Japanese letters; None if there is none."""
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return next((font for font in _JAPANESE_FONTS if font in installed), None)
+
+
 def to_svg(figure: Any, label: str) -> str:
     """Returns a figure as an SVG element whose text is text, and that is as wide as its parent."""
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}),
+        warnings.catch_warnings(),
+    ):
+        # The browser's fonts draw the text, not Matplotlib's.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     start, end = text.index("<svg"), text.index(">", text.index("<svg"))

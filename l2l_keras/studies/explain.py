@@ -1,15 +1,14 @@
-"""Pictures of what a specialised rule does: its responses to gradients, its steps in a run."""
+"""What a specialised rule does: its responses to gradients, its step sizes in a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from l2l_keras import LearnedOptimizer, parameter_groups, presets
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.evaluation.rule_response import Adam
 from l2l_keras.reproduction import outputs
-from l2l_keras.studies import charts
 from l2l_keras.tasks import Task
 
 _STEPS = 100
@@ -17,15 +16,29 @@ _MOMENTS = 20
 """Times in a run at which step sizes are read."""
 
 
-def explain(preset: str, task: Task, steps: int, words: Mapping[str, str]) -> dict[str, Any]:
-    """Draws the responses of a preset's rules to gradients, and step sizes in a run of a task."""
+class Explanation(NamedTuple):
+    """What a rule does.
+
+    Attributes:
+        responses: A figure of its responses to gradients; None for rules that are not tensorwise.
+        steps: Numbers of steps of a run at which step sizes were read.
+        sizes: Step sizes by variable; empty for rules that have none.
+    """
+
+    responses: Any
+    steps: Sequence[int]
+    sizes: Mapping[str, Sequence[float]]
+
+
+def explain(preset: str, task: Task, steps: int) -> Explanation:
+    """Shows gradients to a preset's rules, and reads their step sizes in a run of a task."""
     rule, _ = presets.load_preset(preset)
-    rules = parameter_groups.rules(rule)
-    tensorwise = {name: own for name, own in rules.items() if own.scope == "tensor"}
-    figures = {}
-    if tensorwise:
-        own = {"specialised" if name == ".*" else name: r for name, r in tensorwise.items()}
-        figures["responses"] = outputs.tensorwise_rules(own | {"Adam": Adam()}, _STEPS).figure
+    named = {
+        "specialised" if group == ".*" else group: own
+        for group, own in parameter_groups.rules(rule).items()
+        if own.scope == "tensor"
+    }
+    responses = outputs.tensorwise_rules(named | {"Adam": Adam()}, _STEPS).figure if named else None
     moments = sorted({max(1, steps * k // _MOMENTS) for k in range(1, _MOMENTS + 1)})
     optimizer = LearnedOptimizer(rule)
     sizes: dict[str, list[float]] = {}
@@ -36,6 +49,4 @@ def explain(preset: str, task: Task, steps: int, words: Mapping[str, str]) -> di
                 sizes.setdefault(path, []).append(numbers["step size"])
 
     Rollout(task, optimizer, steps).run(0, stops=dict.fromkeys(moments, read))
-    if sizes:
-        figures["step_sizes"] = charts.step_sizes(moments, sizes, words)
-    return figures
+    return Explanation(responses, moments, sizes)

@@ -38,6 +38,8 @@ class Verdict:
         rival: The best baseline, tuned on the problem.
         standing: That of the specialised rule, compared with it.
         guarded: The same with a guard.
+        kept: That of the best baseline of the representative problem at its learning rate there,
+            compared with the best baseline tuned on this problem.
         as_soon: Whether the rule reaches the rival's final loss within the rival's time.
         once: By unit, for how many runs the rule costs less than a rival that is tuned once.
         anew: The same, if the rival is tuned anew for every run.
@@ -47,16 +49,21 @@ class Verdict:
     rival: Result
     standing: Standing
     guarded: Standing
+    kept: Standing
     as_soon: bool
     once: Mapping[str, BreakEven]
     anew: Mapping[str, BreakEven]
 
     @property
     def helps(self) -> bool:
-        """Whether the rule is better in the same time, or as good and saves time after all."""
-        if self.standing.order > 0:
-            return False
-        return (self.standing.order < 0 and self.as_soon) or self.anew["seconds"].lasting
+        """Whether the rule is worth it.
+
+        It is better in the same time; or no worse, and saves time in the long run or, since
+        settings that were tuned elsewhere are worse, the tuning.
+        """
+        better = self.standing.order < 0 and self.as_soon
+        saves = self.once["seconds"].lasting or self.kept.order > 0
+        return better or (not self.harms and saves)
 
     @property
     def harms(self) -> bool:
@@ -84,6 +91,13 @@ class Outcome:
         """Name of the representative problem."""
         return next(iter(self.problems))
 
+    @property
+    def first_rival(self) -> Result:
+        """The best baseline of the representative problem."""
+        rival = self.problems[self.representative].comparison.best_baseline
+        assert rival is not None  # A study has baselines.
+        return rival
+
     def verdict(self, problem: str) -> Verdict:
         """Compares the specialised rule with the best baseline on a problem."""
         comparison = self.problems[problem].comparison
@@ -106,6 +120,7 @@ class Outcome:
             rival=rival,
             standing=standing(learned, rival),
             guarded=standing(comparison[GUARDED], rival),
+            kept=standing(self.problems[problem].kept[self.first_rival.name], rival),
             as_soon=own["seconds"] <= run["seconds"],
             once=once,
             anew=anew,

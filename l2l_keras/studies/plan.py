@@ -14,7 +14,7 @@ import tensorflow as tf
 from l2l_keras import arguments, user_functions
 from l2l_keras.tasks import Task
 
-_NAME = re.compile(r"[\w .,+()=-]{1,60}")
+_NAME = re.compile(r"\w[\w .,+()=-]{0,59}")
 
 
 @dataclasses.dataclass(frozen=True)

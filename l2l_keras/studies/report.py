@@ -9,7 +9,7 @@ import importlib.resources
 import io
 import math
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from l2l_keras.evaluation.results import Ratio, Result, loss_ratio
 from l2l_keras.progress import duration
 from l2l_keras.studies import charts
 from l2l_keras.studies.break_even import BreakEven, Cost
+from l2l_keras.studies.explain import Explanation
 from l2l_keras.studies.outcome import Decision, Outcome, Verdict, share_to_reach, tuning_cost
 from l2l_keras.studies.stages import GUARDED, SPECIALISED
 from l2l_keras.studies.wording import words
@@ -37,7 +38,7 @@ class Report:
 
     Args:
         outcome: What the study found.
-        explained: Figures of what the rule does, by their names.
+        explanation: What the rule does.
         lang: `"en"` or `"ja"`.
         cost_per_hour: What an hour of the machine costs, for break-even in money; or None.
     """
@@ -45,12 +46,12 @@ class Report:
     def __init__(
         self,
         outcome: Outcome,
-        explained: Mapping[str, Any],
+        explanation: Explanation,
         lang: str = "en",
         cost_per_hour: float | None = None,
     ) -> None:
         self._outcome = outcome
-        self._explained = explained
+        self._explanation = explanation
         self._lang = lang
         self._words = words(lang)
         self._cost_per_hour = cost_per_hour
@@ -88,6 +89,14 @@ class Report:
             text += " " + self._words["why memorizes"].format(
                 own=own, rival=rival.name, other=other
             )
+        if verdict.problem != self._outcome.representative:
+            first = self._outcome.first_rival
+            kept = self._outcome.problems[verdict.problem].kept[first.name]
+            text += " " + self._words["why kept"].format(
+                rival=first.name,
+                first=self._outcome.representative,
+                ratio=_number(loss_ratio(kept.final, rival.final).mean),
+            )
         if verdict.harms:
             ratio = _number(verdict.guarded.ratio.mean)
             text += " " + self._words["why guard"].format(ratio=ratio)
@@ -113,7 +122,7 @@ class Report:
 
     def charts(self) -> dict[str, Any]:
         """Returns the charts by the names of their files."""
-        outcome, words = self._outcome, self._words
+        outcome, words, explanation = self._outcome, self._words, self._explanation
         representative = outcome.problems[outcome.representative].comparison
         drawn = {
             "curves_steps": charts.learning_curves(representative, words),
@@ -123,13 +132,16 @@ class Report:
             drawn["transfer"] = charts.transfer(self._ratios(), words)
         costs, runs = self._costs()
         drawn["break_even"] = charts.break_even(costs, runs, words)
-        return drawn | dict(self._explained)
+        if explanation.responses is not None:
+            drawn["responses"] = explanation.responses
+        if explanation.sizes:
+            drawn["step_sizes"] = charts.step_sizes(explanation.steps, explanation.sizes, words)
+        return drawn
 
     def _ratios(self) -> dict[str, dict[str, Ratio]]:
         """Returns ratios to the best tuned baseline, by problem and optimizer."""
         outcome = self._outcome
-        best = outcome.problems[outcome.representative].comparison.best_baseline
-        assert best is not None
+        best = outcome.first_rival
         ratios = {}
         for problem, results in outcome.problems.items():
             rival = results.comparison.best_baseline
@@ -304,10 +316,12 @@ class Report:
             _figures((drawn["break_even"], words["caption costs"].format(rival=rival.name))),
             _table(tables["break_even"]),
         )
-        captions = {"responses": words["caption responses"]}
-        captions["step_sizes"] = words["caption step sizes"]
-        explained = [(drawn[name], captions[name]) for name in self._explained]
-        section("what it does", _figures(*explained))
+        captions = {
+            "responses": words["caption responses"],
+            "step_sizes": words["caption step sizes"],
+        }
+        if explained := [(drawn[name], text) for name, text in captions.items() if name in drawn]:
+            section("what it does", _figures(*explained))
         failures = self.failures() or [words["no failures"]]
         section("failures", f"<ul>{''.join(f'<li>{html.escape(f)}</li>' for f in failures)}</ul>")
         section("how", f"<p>{html.escape(self._method())}</p>")
@@ -344,8 +358,13 @@ class Report:
     def write(self, folder: Path) -> list[Path]:
         """Writes the page, and charts and tables as files of their own."""
         outcome = self._outcome
+        import matplotlib
+
         decision, sentences = self.verdict()
-        files: dict[str, Any] = {f"{name}.png": chart for name, chart in self.charts().items()}
+        font = charts.japanese_font() if self._lang == "ja" else None
+        # Pictures have no fonts of their own.
+        readable = self if self._lang == "en" or font else Report(outcome, self._explanation)
+        files: dict[str, Any] = {f"{name}.png": chart for name, chart in readable.charts().items()}
         files |= {f"{name}.csv": rows for name, rows in self.tables().items()}
         files["results.json"] = {
             "decision": outcome.decision.value,
@@ -356,7 +375,8 @@ class Report:
             "versions": versions(),
         }
         files["report.html"] = self.html()
-        return write_files(files, folder)
+        with matplotlib.rc_context({"font.sans-serif": [font]} if font else {}):
+            return write_files(files, folder)
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from l2l_keras import LearnedOptimizer, presets
+from l2l_keras import LearnedOptimizer, arguments, presets
 from l2l_keras.evaluation import result_files
 from l2l_keras.evaluation.compare import Trials
 from l2l_keras.evaluation.results import Comparison, Result, Tuning
@@ -31,12 +31,29 @@ class Settings:
         start: The preset to specialise, by name or folder.
         seeds, tuning_seeds: Fresh test optimizees of each problem, and validation optimizees for
             tuning.
+        baselines: Names of the optimizers to compare with, of `evaluation.ALL_BASELINES`.
+
+    Raises:
+        ValueError: If a number is not positive, or a name is unknown.
     """
 
     minutes: float = 10.0
     start: str = "general-fast"
     seeds: int = 5
     tuning_seeds: int = 2
+    baselines: tuple[str, ...] = tuple(ALL_BASELINES)
+
+    def __post_init__(self) -> None:
+        arguments.positive("minutes", self.minutes)
+        arguments.count("seeds", self.seeds)
+        arguments.count("tuning_seeds", self.tuning_seeds)
+        for name in self.baselines:
+            arguments.one_of("baselines", name, tuple(ALL_BASELINES))
+        if not any(len(ALL_BASELINES[name].grid) > 1 for name in self.baselines):
+            raise ValueError(
+                "A study needs a baseline whose learning rate is tuned. "
+                f"Received: baselines={list(self.baselines)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +78,6 @@ class Stages:
         settings: How much to do.
         folder: Where results are kept.
         progress: Takes a line of text as the work goes on.
-        baselines: Baselines by name. Defaults to all.
     """
 
     def __init__(
@@ -70,20 +86,18 @@ class Stages:
         settings: Settings,
         folder: Path,
         progress: Progress,
-        baselines: Mapping[str, Baseline] = ALL_BASELINES,
     ) -> None:
         self.plan = plan
         self.settings = settings
         self._folder = folder
         self._progress = progress
-        self._baselines = baselines
+        self._baselines = {name: ALL_BASELINES[name] for name in settings.baselines}
         self._trials = functools.cache(self._make_trials)
 
-    def names(self) -> Iterator[str]:
-        """Yields the names of the stages, each of which may need those before it."""
-        yield "tune"
-        yield "specialise"
-        yield from (f"run {problem}" for problem in self.plan.problems)
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the stages: groups that follow each other, of stages that may run at once."""
+        return ("tune", "specialise"), tuple(f"run {problem}" for problem in self.plan.problems)
 
     def run(self, stage: str) -> None:
         """Runs a stage by its name."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from l2l_keras import arguments, folder_lock
+from l2l_keras.command_runner import CommandRunner
+from l2l_keras.evaluation.tune import ALL_BASELINES
 from l2l_keras.progress import Progress
 from l2l_keras.studies.explain import explain
 from l2l_keras.studies.outcome import Decision, Outcome, outcome
 from l2l_keras.studies.plan import Plan, load
 from l2l_keras.studies.report import Report
 from l2l_keras.studies.stages import Settings, Stages
-from l2l_keras.studies.wording import LANGUAGES, words
+from l2l_keras.studies.wording import LANGUAGES
 
 
 class Study(NamedTuple):
@@ -41,8 +45,10 @@ def study(
     start: str = "general-fast",
     seeds: int = 5,
     tuning_seeds: int = 2,
+    baselines: Sequence[str] = tuple(ALL_BASELINES),
     cost_per_hour: float | None = None,
     lang: str = "en",
+    jobs: int = 1,
     progress: Progress = print,
 ) -> Study:
     """Finds out whether a learned optimizer pays for your models, and writes a report.
@@ -60,9 +66,13 @@ def study(
         start: The preset to specialise, by name or folder. Defaults to `"general-fast"`.
         seeds: Fresh models of each problem to compare on. Defaults to 5.
         tuning_seeds: Other models, to tune learning rates on. Defaults to 2.
+        baselines: Names of the optimizers to compare with. Defaults to all of
+            `l2l_keras.evaluation.ALL_BASELINES`.
         cost_per_hour: What an hour of the machine costs, to tell break-even in money. Defaults to
             None.
         lang: Language of the report, `"en"` (default) or `"ja"`.
+        jobs: How many problems to work on at a time, each in a process of one to two gigabytes;
+            more than one needs a `plan` in a file. Defaults to 1.
         progress: Called with a line of text as the work goes on. Defaults to `print`.
 
     Returns:
@@ -71,6 +81,7 @@ def study(
     Raises:
         ValueError: If an argument is not as described, or the folder holds another study.
         FolderInUseError: If another process works in the folder.
+        StageError: If one of several jobs fails.
 
     Example:
         >>> study = l2l_keras.study("study.py", "my_study", minutes=10)  # doctest: +SKIP
@@ -80,22 +91,53 @@ def study(
     Source: Wichrowska et al., "Learned optimizers that scale and generalize" (2017), on transfer to
     other problems; costs as in Metz et al., "VeLO" (2022).
     """
-    arguments.positive("minutes", minutes)
-    arguments.count("seeds", seeds)
-    arguments.count("tuning_seeds", tuning_seeds)
     arguments.one_of("lang", lang, LANGUAGES)
+    if arguments.count("jobs", jobs) > 1 and not isinstance(plan, str):
+        raise ValueError(
+            "Several jobs need the file of the plan, such as 'study.py'. "
+            f"Received: jobs={jobs}, plan={plan!r}"
+        )
+    settings = Settings(minutes, start, seeds, tuning_seeds, tuple(baselines))
     folder = Path(output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock.locked(folder):
         own = load(plan) if isinstance(plan, str) else plan
-        settings = Settings(minutes, start, seeds, tuning_seeds)
         stages = Stages(own, settings, folder, progress)
-        for stage in stages.names():
-            stages.run(stage)
+        if jobs > 1:
+            _run_as_commands(stages, _command(str(plan), folder, settings), jobs, progress)
+        else:
+            for stage in itertools.chain(*stages.groups):
+                stages.run(stage)
         found = outcome(stages)
-        pictures = explain(str(found.training.preset), own.task, own.steps, words(lang))
-        report = Report(found, pictures, lang, cost_per_hour)
+        explanation = explain(str(found.training.preset), own.task, own.steps)
+        report = Report(found, explanation, lang, cost_per_hour)
         report.write(folder)
     decision, sentences = report.verdict()
     text = " ".join([f"{decision}.", *sentences])
     return Study(found.decision, text, found.training.preset, folder / "report.html", found)
+
+
+def run_stage(plan: Plan, output_dir: Path, settings: Settings, stage: str) -> None:
+    """Runs one stage of a study in a folder that `study` has locked."""
+    Stages(plan, settings, output_dir, print).run(stage)
+
+
+def _run_as_commands(stages: Stages, command: Sequence[str], jobs: int, progress: Progress) -> None:
+    """Runs stages in processes of their own, several at a time."""
+    runner = CommandRunner(jobs, progress)
+    for group in stages.groups:
+        runner.each(lambda stage: runner.run([*command, f"--stage={stage}"], stage), group)
+
+
+def _command(plan: str, folder: Path, settings: Settings) -> list[str]:
+    """Returns the command that runs a stage, but for the name of that."""
+    return [
+        "l2l-transfer",
+        f"--study={plan}",
+        f"--output_dir={folder}",
+        f"--minutes={settings.minutes}",
+        f"--rule={settings.start}",
+        f"--seeds={settings.seeds}",
+        f"--tuning_seeds={settings.tuning_seeds}",
+        *(f"--baseline={name}" for name in settings.baselines),
+    ]
