@@ -25,23 +25,29 @@ class EpisodeState(NamedTuple):
     horizon: Tensor
 
 
-class Episode:
-    """Optimizes one training optimizee after another, and estimates meta-gradients.
+class Programs:
+    """What is compiled for the episodes of a task, which share it.
 
-    With `on_held_out`, meta-losses are of the examples that the task holds out. All state is in
-    variables, so that it can be backed up. `add_variable` makes one, zero at first, from a shape
-    and the name of a dtype. `window` computes a window and moves on; it ends the episode if the
-    window's end is not finite. It returns the meta-loss, whether that and the meta-gradient are
-    finite, and the meta-gradient, shaped as the rules' trainable variables.
+    Functions take the variables of an episode's state, read and assign them.
+
+    Args:
+        loop: The inner loop.
+        estimator: Estimates meta-gradients.
+        windows: How episodes are cut.
+        on_held_out: Whether meta-losses are of the examples that the task holds out.
+
+    Attributes:
+        example: A state, for its shapes.
+        start: Begins an episode in `(variables, parameters, task_state, seed, horizon)`.
+        window: Computes a window of an episode, given its variables, and moves on; ends the episode
+            if the window's end is not finite. Returns the meta-loss, whether that and the
+            meta-gradient are finite, and the meta-gradient, shaped as the rules' trainable
+            variables.
+        draw: Draws a training optimizee by its seed.
     """
 
     def __init__(
-        self,
-        loop: InnerLoop,
-        estimator: Estimator,
-        windows: Windows,
-        on_held_out: bool,
-        add_variable: Callable,
+        self, loop: InnerLoop, estimator: Estimator, windows: Windows, on_held_out: bool
     ) -> None:
         self._loop = loop
         self._estimator = estimator
@@ -50,30 +56,23 @@ class Episode:
         task, key, zero = loop.task, tf.zeros((2,), tf.int32), tf.constant(0)
         losses, inner = loop.start(*task.sample("train", 0), task.batch("train", key))
         carry = estimator.begin(loop, inner, key)
-        self._state = tf.nest.map_structure(
-            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name),
-            EpisodeState(carry, losses, zero, zero, zero),
-        )
+        self.example = EpisodeState(carry, losses, zero, zero, zero)
         # One program if neither the rule nor the optimizee has much to compute in a step.
         compiled = functools.partial(tf.function, jit_compile=loop.jit_compile, autograph=False)
         self._estimate = compiled(self._estimate_window)
         self._warm_up = compiled(self._take_steps)
-        self._start = tf.function(self._start_optimizee, autograph=False)
+        self.start = tf.function(self._start_optimizee, autograph=False)
         self.window = tf.function(self._compute_window, autograph=False)
         # If optimizees come again: to draw one can take as long as a window.
-        self._draw = functools.lru_cache(maxsize=64)(functools.partial(task.sample, "train"))
-
-    @property
-    def over(self) -> bool:
-        """Whether the optimizee has had all of its steps."""
-        return int(self._state.step) >= int(self._state.horizon)
-
-    def begin(self, optimizee: int, seed: int, horizon: int) -> None:
-        """Begins with the next optimizee, given its seed, that of its minibatches and its steps."""
-        self._start(*self._draw(optimizee), tf.constant(seed), tf.constant(horizon))
+        self.draw = functools.lru_cache(maxsize=64)(functools.partial(task.sample, "train"))
 
     def _start_optimizee(
-        self, parameters: Tensor, task_state: Nest, seed: Tensor, horizon: Tensor
+        self,
+        variables: EpisodeState,
+        parameters: Tensor,
+        task_state: Nest,
+        seed: Tensor,
+        horizon: Tensor,
     ) -> None:
         losses, inner = self._loop.start(parameters, task_state, self._batch(seed, 0))
         if self._on_held_out:
@@ -84,7 +83,7 @@ class Episode:
             step = tf.random.stateless_uniform((), key, 0, self._windows.unroll, tf.int32)
             inner = self._warm_up(inner, self._scale(seed), seed, step)
         carry = self._estimator.begin(self._loop, inner, key)
-        _assign(self._state, EpisodeState(carry, losses, seed, step, horizon))
+        _assign(variables, EpisodeState(carry, losses, seed, step, horizon))
 
     def _take_steps(
         self, inner: InnerState, scale: Tensor | None, seed: Tensor, steps: Tensor
@@ -96,8 +95,8 @@ class Episode:
 
         return graph_loops.run(steps, body, (inner,))[0]
 
-    def _compute_window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        state = tf.nest.map_structure(lambda v: tf.convert_to_tensor(v.value), self._state)
+    def _compute_window(self, variables: EpisodeState) -> tuple[Tensor, Tensor, list[Tensor]]:
+        state = tf.nest.map_structure(tf.convert_to_tensor, variables)
         value, meta_gradient, carry = self._estimate(state, self._scale(state.seed))
         # Not of the components: their norm can overflow although none of them does.
         norm = tf.linalg.global_norm(meta_gradient)
@@ -107,7 +106,7 @@ class Episode:
         moved = state._replace(carry=carry, step=state.step + self._windows.unroll)
         ended = state._replace(step=state.horizon)
         _assign(
-            self._state,
+            variables,
             tf.nest.map_structure(lambda new, old: tf.where(alive, new, old), moved, ended),
         )
         return value, finite, self._windows.clip(meta_gradient, norm)
@@ -141,6 +140,34 @@ class Episode:
 
     def _batch(self, seed: Tensor, step: Tensor) -> Nest:
         return self._loop.task.batch("train", tf.stack([seed, step]))
+
+
+class Episode:
+    """Optimizes one training optimizee after another, and estimates meta-gradients.
+
+    All state is in variables, so that it can be backed up. `add_variable` makes one, zero at first,
+    from a shape and the name of a dtype.
+    """
+
+    def __init__(self, programs: Programs, add_variable: Callable) -> None:
+        self._programs = programs
+        self._state = tf.nest.map_structure(
+            lambda t: add_variable(shape=t.shape, dtype=t.dtype.name).value, programs.example
+        )
+
+    @property
+    def over(self) -> bool:
+        """Whether the optimizee has had all of its steps."""
+        return int(self._state.step) >= int(self._state.horizon)
+
+    def begin(self, optimizee: int, seed: int, horizon: int) -> None:
+        """Begins with the next optimizee, given its seed, that of its minibatches and its steps."""
+        drawn = self._programs.draw(optimizee)
+        self._programs.start(self._state, *drawn, tf.constant(seed), tf.constant(horizon))
+
+    def window(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Computes a window; see `Programs.window`."""
+        return self._programs.window(self._state)
 
 
 def _all_finite(tensors: Nest) -> Tensor:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from l2l_keras import arguments, parameter_groups
 from l2l_keras.meta import schedule
-from l2l_keras.meta.episode import Episode
+from l2l_keras.meta.episode import Episode, Programs
 from l2l_keras.meta.estimators import BackPropagation, Estimator
 from l2l_keras.meta.inner_loop import InnerLoop
 from l2l_keras.meta.validation import MEANS, MeanOfAny, Validation
@@ -138,10 +138,9 @@ class MetaModel(keras.Model):
             Validation(loops[t], self.horizons[1]) for t in mixture.validation.values()
         ]
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
+        programs = {t: Programs(loops[t], estimator, windows, on_held_out) for t in members}
         self._episodes = [
-            Episode(
-                loops[t], estimator, windows, on_held_out, functools.partial(make, name="episode")
-            )
+            Episode(programs[t], functools.partial(make, name="episode"))
             for _ in range(math.ceil(parallel / len(members)))
             for t in members
         ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from l2l_keras.tasks import Task
 _SETTINGS, _COST, _BACKUP = "settings.json", "cost.json", "backup"
 _EPISODES = 8
 """Episodes of an epoch, and of its validation."""
+_PAIRS, _PARALLEL, _RATE = 4, 2, 3e-3
 
 
 class Specialised(NamedTuple):
@@ -60,24 +62,22 @@ def specialise(
         ValueError: If the folder holds a run with other settings.
     """
     settings = {"record": dict(record), "steps": steps, "start": start, "minutes": minutes}
-    preset = folder / "preset"
-    make = functools.partial(_make_meta_model, task, steps)
     stored = _read(folder / _SETTINGS)
-    if stored is None:
-        progress("measuring how long an epoch takes")
-        epochs = _epochs_within(60.0 * minutes, make, start)
-        write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
-    else:
-        epochs = stored.pop("epochs")
-        if stored != settings:
-            raise ValueError(
-                f"{str(folder)!r} holds a rule that was specialised with other settings: remove "
-                f"it, or use another folder. Expected {settings}. Received: {stored}"
-            )
+    epochs = 0 if stored is None else stored.pop("epochs")
+    if stored not in (None, settings):
+        raise ValueError(
+            f"{str(folder)!r} holds a rule that was specialised with other settings: remove it, or "
+            f"use another folder. Expected {settings}. Received: {stored}"
+        )
+    preset = folder / "preset"
     if (cost := _read(folder / _COST)) is not None:
         return Specialised(preset, **cost)
     rule, card = presets.load_preset(start)
-    meta_model, windows = make(rule, epochs)
+    meta_model = _make_meta_model(rule, task, steps)
+    if not epochs:
+        progress("measuring how long an epoch takes")
+        epochs = max(1, int(60.0 * minutes / _seconds_of_epoch(meta_model)))
+        write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
     keep_best, timer = meta.KeepBest("val_held_out_loss"), meta.Progress(progress)
     backup = meta.Backup(folder / _BACKUP, keep_best=keep_best, progress=timer)
     done = backup.restore(meta_model)
@@ -88,15 +88,16 @@ def specialise(
     meta_model.fit(
         initial_epoch=done,
         epochs=epochs,
-        windows=windows,
+        windows=meta_model.windows_of(_EPISODES),
         validation_episodes=_EPISODES,
         verbose=0,
         callbacks=[
+            keras.callbacks.LearningRateScheduler(functools.partial(_rate, epochs=epochs)),
             keep_best,
             keras.callbacks.SwapEMAWeights(),
             timer,
             backup,
-            keras.callbacks.CSVLogger(str(folder / "history.csv"), append=stored is not None),
+            keras.callbacks.CSVLogger(str(folder / "history.csv"), append=bool(done)),
         ],
     )
     presets.save_preset(
@@ -113,52 +114,57 @@ def specialise(
             "versions": versions(),
         },
     )
-    cost = {"seconds": timer.seconds, "steps": epochs * _steps_of_epoch(meta_model, windows)}
+    cost = {"seconds": timer.seconds, "steps": epochs * _steps_of_epoch(meta_model)}
     write_files({_COST: cost}, folder)
     return Specialised(preset, **cost)
 
 
-def _make_meta_model(
-    task: Task, steps: int, rule: presets.Rules, epochs: int
-) -> tuple[meta.MetaModel, int]:
-    """Returns a compiled `MetaModel`, and the windows of an epoch."""
-    unroll = next(k for k in range(min(20, steps), 0, -1) if not steps % k)
+def _make_meta_model(rule: presets.Rules, task: Task, steps: int) -> meta.MetaModel:
+    """Returns a compiled `MetaModel`."""
     meta_model = meta.MetaModel(
         rule,
         task,
         horizon=steps,
-        estimator=meta.PersistentEvolution(pairs=1, reuse_noise=True),
+        estimator=meta.PersistentEvolution(_PAIRS, reuse_noise=True),
         windows=meta.Windows(
-            unroll=unroll,
+            unroll=next(k for k in range(min(20, steps), 0, -1) if not steps % k),
             meta_loss="log_relative",
             step_weights="linear",
             clip_norm=50.0,
             staggered=True,
         ),
-        parallel=8,
+        parallel=_PARALLEL,
         meta_loss_on="validation",
     )
-    windows = meta_model.windows_of(_EPISODES)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, windows * epochs, alpha=0.01)
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0, use_ema=True, ema_momentum=0.98)
+    optimizer = keras.optimizers.Adam(_RATE, global_clipnorm=1.0, use_ema=True, ema_momentum=0.98)
     meta_model.compile(optimizer)
-    return meta_model, windows
+    return meta_model
 
 
-def _epochs_within(seconds: float, make: Callable[..., Any], start: str) -> int:
-    """Returns how many epochs take about so long, by the time that a second one takes."""
-    rule, _ = presets.load_preset(start)
-    meta_model, windows = make(rule, 2)
+def _rate(epoch: int, _: float, epochs: int) -> float:
+    """Returns the learning rate of an epoch, which falls as a cosine."""
+    return _RATE * max(0.01, 0.5 * (1.0 + math.cos(math.pi * epoch / epochs)))
+
+
+def _seconds_of_epoch(meta_model: meta.MetaModel) -> float:
+    """Returns how long an epoch takes, and leaves the model as it was."""
+    variables = [*meta_model.variables, *meta_model.optimizer.variables]
+    values = [keras.ops.convert_to_numpy(v) for v in variables]
+    windows = meta_model.windows_of(_EPISODES)
     arguments = {"windows": windows, "validation_episodes": _EPISODES, "verbose": 0}
     meta_model.fit(epochs=1, **arguments)  # Compiles.
     begin = time.monotonic()
-    meta_model.fit(initial_epoch=1, epochs=2, **arguments)
-    return max(1, int(seconds / (time.monotonic() - begin)))
+    meta_model.fit(epochs=1, **arguments)
+    seconds = time.monotonic() - begin
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return seconds
 
 
-def _steps_of_epoch(meta_model: meta.MetaModel, windows: int) -> int:
+def _steps_of_epoch(meta_model: meta.MetaModel) -> int:
     """Returns the steps of optimizees in an epoch: each of a pair takes its own."""
-    training = 2 * windows * meta_model.parallel * meta_model.windows.unroll
+    windows = meta_model.windows_of(_EPISODES) * meta_model.parallel
+    training = 2 * _PAIRS * windows * meta_model.windows.unroll
     return training + _EPISODES * meta_model.horizons[1]
 
 
