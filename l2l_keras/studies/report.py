@@ -61,9 +61,18 @@ class Report:
         outcome, verdicts = self._outcome, self._outcome.verdicts
         problems = ", ".join(name for name, verdict in verdicts.items() if verdict.helps)
         decision = self._words[outcome.decision.value].format(problems=problems)
-        sentences = [self._why(verdict) for verdict in verdicts.values()]
-        sentences.append(self._pays(verdicts[outcome.representative]))
-        return decision, sentences
+        first, *others = verdicts.values()
+        sentences = [self._why(first)]
+        if others:
+            helps, harms = (sum(getattr(v, way) for v in others) for way in ("helps", "harms"))
+            text = self._words["others"]
+            sentences.append(text.format(count=len(others), helps=helps, harms=harms))
+        return decision, [*sentences, self._pays(first)]
+
+    def standings(self) -> list[str]:
+        """Returns how the specialised rule stands on every other problem, in sentences."""
+        _, *others = self._outcome.verdicts.values()
+        return [self._why(verdict) for verdict in others]
 
     def _why(self, verdict: Verdict) -> str:
         """Says how the specialised rule stands on a problem."""
@@ -301,7 +310,7 @@ class Report:
         if "transfer" in tables:
             caption = words["caption transfer"]
             chart = _figures((drawn["transfer"], caption))
-            section("transfer", chart, _table(tables["transfer"]))
+            section("transfer", chart, _table(tables["transfer"]), _list(self.standings()))
         tuning = rival.tuning
         assert tuning is not None
         training = words["meta-training"].format(
@@ -323,7 +332,7 @@ class Report:
         if explained := [(drawn[name], text) for name, text in captions.items() if name in drawn]:
             section("what it does", _figures(*explained))
         failures = self.failures() or [words["no failures"]]
-        section("failures", f"<ul>{''.join(f'<li>{html.escape(f)}</li>' for f in failures)}</ul>")
+        section("failures", _list(failures))
         section("how", f"<p>{html.escape(self._method())}</p>")
         use = (
             "import l2l_keras\n\nmodel.compile(\n    optimizer=l2l_keras.LearnedOptimizer."
@@ -369,6 +378,7 @@ class Report:
         files["results.json"] = {
             "decision": outcome.decision.value,
             "verdict": [decision, *sentences],
+            "standings": self.standings(),
             "failures": self.failures(),
             "meta_training": outcome.training._asdict() | {"preset": str(outcome.training.preset)},
             "problems": {name: _record(v) for name, v in outcome.verdicts.items()},
@@ -411,6 +421,11 @@ def _table(rows: Sequence[Sequence[str]], learned: Iterable[str] = ()) -> str:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
         lines.append(f"<tr{kind}>{cells}</tr>")
     return f'<div class="table"><table>{"".join(lines)}</table></div>'
+
+
+def _list(texts: Iterable[str]) -> str:
+    """Returns a list of sentences."""
+    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
 
 
 def _figures(*figures: tuple[Any, str]) -> str:

@@ -21,7 +21,7 @@ from l2l_keras.tasks import Task
 _SETTINGS, _COST, _BACKUP = "settings.json", "cost.json", "backup"
 _EPISODES = 8
 """Episodes of an epoch, and of its validation."""
-_PAIRS, _PARALLEL, _RATE = 4, 2, 3e-3
+_PAIRS, _PARALLEL, _RATE = 4, 2, 1e-2
 
 
 class Specialised(NamedTuple):

@@ -63,7 +63,9 @@ class TestVerdict:
     def test_it_says_what_decided(self):
         decision, sentences = report().verdict()
         assert decision == "Adopt it for these problems only: small tables, like it"
-        first, wide, deep, like_it, pays = sentences
+        first, others, pays = sentences
+        wide, deep, like_it = report().standings()
+        assert others == "Of 3 other problems, it helps on 1 and harms on 2."
         assert "ends at 0.5 times the held-out loss of Adam, the best of 2 tuned" in first
         assert "reaches Adam's final loss in 89% of its steps and 44% of its seconds" in first
         assert wide.startswith(
