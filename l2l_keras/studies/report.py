@@ -254,7 +254,8 @@ class Report:
             ]
             row = [problem, *map(self._runs, paid)]
             if self._cost_per_hour is not None:
-                row.append(f"{self._saved(problem, 100):,.2f}")
+                saved = self._saved(problem, 100)
+                row.append(f"{saved:,.2f}" if math.isfinite(saved) else self._words["never"])
             rows.append(row)
         return [header, *rows]
 
