@@ -1,4 +1,4 @@
-"""Compiled kernels that optimizers share if their rules have the same configuration."""
+"""Compiled kernels that optimizers share if what they serve has the same configuration."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _kept: list[list[Any]] = []
 
 
 def by_configuration(make: Callable[..., _Kernels]) -> Callable[..., _Kernels]:
-    """Decorates a constructor of kernels, so that rules of one configuration share them.
+    """Decorates a constructor of kernels: rules, or safeguards, of one configuration share them.
 
-    Safeguards may, too. Further arguments, such as shapes, must be the same as well: kernels
-    compile a program for each shape, which is freed with the optimizers that have such variables.
-    Kernels get weights as arguments: which of the rules they were made from does not matter.
+    Further arguments, such as shapes, must be the same as well: kernels compile a program for each
+    shape, which is freed with the optimizers that have such variables. Kernels get weights as
+    arguments: which of the rules they were made from does not matter.
     """
     made: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
 
     @functools.wraps(make)
-    def shared(rule: object, *arguments: Hashable) -> _Kernels:
-        config = keras.saving.serialize_keras_object(rule)
+    def shared(owner: object, *arguments: Hashable) -> _Kernels:
+        config = keras.saving.serialize_keras_object(owner)
         config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
-        key: tuple[Any, ...] = (type(rule), json.dumps(config, sort_keys=True), *arguments)
+        key: tuple[Any, ...] = (type(owner), json.dumps(config, sort_keys=True), *arguments)
         kernels = made.get(key)
         if kernels is None:
-            kernels = made[key] = make(rule, *arguments)
+            kernels = made[key] = make(owner, *arguments)
         return kernels
 
     return shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -194,8 +194,10 @@ def _length(arrays: Iterable[np.ndarray]) -> int:
     return sum(math.prod(array.shape[1:]) for array in arrays)
 
 
-def _padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Returns an array with examples of a shape, zeros at their ends."""
+def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array with examples of a shape, zeros at their ends; itself if they have it."""
+    if array.shape[1:] == shape:
+        return array
     ends = [(0, new - old) for new, old in zip(shape, array.shape[1:], strict=True)]
     return np.pad(array, [(0, 0), *ends], constant_values=b"" if array.dtype.hasobject else 0)
 

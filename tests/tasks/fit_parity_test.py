@@ -320,6 +320,10 @@ def test_masked_sequences_are_padded_to_one_length():
     task = KerasTask(model_fn, dataset=batches)
     assert task.batch("train", (0, 0))[0].shape == (4, max(b[0].shape[1] for b in batches))
     assert_parity(model_fn, task)
+    # Tokens are positive: zeros are padding.
+    sequences = {tuple(np.trim_zeros(row, "b")) for x, _ in batches for row in x.numpy()}
+    drawn = np.concatenate([task.batch("test", (0, k))[0] for k in range(20)])
+    assert {tuple(np.trim_zeros(row, "b")) for row in drawn} <= sequences
     # The loss that they have by themselves.
     optimizee = task.sample("train", 0)
     for x, y in batches.take(3):
