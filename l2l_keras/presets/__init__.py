@@ -48,7 +48,12 @@ def list_presets() -> Cards:
 
 
 def names() -> list[str]:
-    """Returns the names of the presets that ship with the package, in alphabetical order."""
+    """Returns the names of the presets that ship with the package, in alphabetical order.
+
+    Example:
+        >>> "general-fast" in l2l_keras.presets.names()
+        True
+    """
     return sorted(_shipped())
 
 
