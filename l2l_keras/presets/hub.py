@@ -57,10 +57,10 @@ def upload_preset(uri: str, preset: str | os.PathLike[str]) -> None:
         >>> l2l_keras.LearnedOptimizer(rule).save_to_preset("my_rule")
         >>> l2l_keras.upload_preset("hf://user/my_rule", "my_rule")  # doctest: +SKIP
     """
-    folder = pathlib.Path(preset)
-    rule, card = io.read(folder, os.fspath(preset))
     if not uri.startswith(PREFIX):
         raise ValueError(f"`uri` must be {PREFIX}user/name. Received: uri={uri!r}")
+    folder = pathlib.Path(preset)
+    rule, card = io.read(folder, os.fspath(preset))
     with _explained("upload", uri) as huggingface_hub:
         api = huggingface_hub.HfApi()
         repository = api.create_repo(uri.removeprefix(PREFIX), exist_ok=True).repo_id
