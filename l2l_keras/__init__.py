@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
     from l2l_keras.optimizer import LearnedOptimizer
     from l2l_keras.presets import list_presets
+    from l2l_keras.presets.hub import upload_preset
     from l2l_keras.safeguards.adam_fallback import Guard
     from l2l_keras.studies.run import study
 
@@ -34,6 +35,7 @@ __all__ = [
     "studies",
     "study",
     "tasks",
+    "upload_preset",
 ]
 
 
@@ -46,6 +48,7 @@ _MODULES = {
     "SkippedSteps": "callbacks",
     "list_presets": "presets",
     "study": "studies.run",
+    "upload_preset": "presets.hub",
 }
 
 
@@ -63,8 +66,8 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-# `keras.models.load_model` only finds classes that were imported. A command imports them later: its
+# Keras only finds classes and presets' names that were imported. A command imports them later: its
 # --help needs no Keras. (While Python looks for the module to run, argv[0] is "-m".)
 _program = pathlib.Path(*sys.argv[:1]).name
 if _program != "-m" and not _program.startswith("l2l-"):
-    importlib.import_module("l2l_keras.optimizer")
+    importlib.import_module("l2l_keras.preset_names")

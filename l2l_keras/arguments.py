@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,20 @@ def check(valid: bool, name: str, expected: str, value: Any) -> None:
     """Raises a ValueError that says what an argument must be, unless it is valid."""
     if not valid:
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def call(instance: Any) -> str:
+    """Returns the call that makes an object, without arguments that have their defaults.
+
+    It is for objects that keep the arguments as attributes of their names; `name` is left out.
+    """
+    given = [
+        f"{name}={value!r}"
+        for name, parameter in inspect.signature(type(instance)).parameters.items()
+        for value in [getattr(instance, name, parameter.default)]
+        if name != "name" and repr(value) != repr(parameter.default)
+    ]
+    return f"{type(instance).__name__}({', '.join(given)})"
 
 
 def one_of(name: str, value: Any, known: Iterable[str]) -> Any:

@@ -162,9 +162,9 @@ class LearnedOptimizer(BatchOptimizer):
         self.runaway_factor = None if runaway_factor is None else float(runaway_factor)
         self.record_updates = bool(record_updates)
         self.guard = Guard() if guard is True else guard or None
-        # Keras tracks variables that it finds in an attribute's list. As variables of the optimizer
-        # they are saved with it, and are arguments, not constants, of compiled training steps.
-        self._rule_weights = parameter_groups.weights(self.rule)
+        # As variables of the optimizer they are saved with it, and are arguments, not constants, of
+        # compiled training steps.
+        self.track(parameter_groups.weights(self.rule))
         self._fallback = AdamFallback(self.guard) if self.guard else None
         self._safeguards: list[Safeguard] = [SkipSteps(self.runaway_factor)]
         if self.record_updates:
@@ -182,15 +182,15 @@ class LearnedOptimizer(BatchOptimizer):
         """Creates an optimizer with the trained rule, or groups of rules, of a preset.
 
         Args:
-            preset: Name of a shipped preset (see `l2l_keras.list_presets`) or path of a folder
-                that `save_to_preset` wrote.
+            preset: Name of a shipped preset (see `l2l_keras.list_presets`), path of a folder that
+                `save_to_preset` wrote, or `"hf://user/name"` on the Hugging Face Hub.
             **optimizer_arguments: Further arguments of the constructor, such as `learning_rate`.
 
         Returns:
             A `LearnedOptimizer`.
 
         Raises:
-            ValueError: If there is no such preset, or it is incomplete or damaged.
+            ValueError, ImportError, OSError: See `l2l_keras.presets.load_preset`.
 
         Example:
             >>> optimizer = l2l_keras.LearnedOptimizer.from_preset("quadratic", clipnorm=1.0)

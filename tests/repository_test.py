@@ -19,6 +19,7 @@ SOURCES = [path for top in ("l2l_keras", "tests") for path in (ROOT / top).rglob
 # Imported names that differ from the names of their distributions.
 DISTRIBUTIONS = {
     "absl": "absl-py",
+    "keras_tuner": "keras-tuner",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
@@ -78,7 +79,7 @@ def test_entry_points_resolve(project):
 
 def test_every_foreign_import_is_declared(project):
     extras = project["optional-dependencies"]
-    of_package = [*project["dependencies"], *extras["jax"], *extras["torch"]]
+    of_package = project["dependencies"] + extras["hub"] + extras["jax"] + extras["torch"]
     for folder, requirements in {
         "l2l_keras": of_package,
         "tests": [*of_package, *extras["test"]],

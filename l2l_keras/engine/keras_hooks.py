@@ -41,6 +41,15 @@ class BatchOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         self.update_variables(grads, trainable_variables, learning_rate)
 
+    def track(self, variables: Sequence[Variable]) -> None:
+        """Counts variables among those of the optimizer.
+
+        Keras does so with variables that it finds in an attribute's list, but not within
+        `Model.compile`, where a name becomes an optimizer.
+        """
+        for variable in variables:
+            self._track_variable(variable)
+
     def index_of(self, variable: Variable) -> int:
         """Returns the index of a variable among those that the optimizer was built with.
 

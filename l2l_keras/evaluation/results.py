@@ -117,8 +117,8 @@ class Tuning:
 
     best: float
     on_edge: bool
-    rates: tuple[float, ...] = ()
-    losses: tuple[float, ...] = ()
+    rates: tuple[float, ...] = dataclasses.field(default=(), repr=False)
+    losses: tuple[float, ...] = dataclasses.field(default=(), repr=False)
     runs: int = 0
     # Two tunings that found the same are equal.
     seconds: float = dataclasses.field(default=math.nan, compare=False)
@@ -260,6 +260,10 @@ class Comparison:
     tuning_seeds: tuple[int, ...]
     window: int
     results: tuple[Result, ...]
+
+    def __repr__(self) -> str:
+        losses = ", ".join(f"{result.name} {result.mean_final:.4g}" for result in self.results)
+        return f"<Comparison on {self.task!r}, final losses after {self.steps:,} steps: {losses}>"
 
     def __getitem__(self, name: str) -> Result:
         """Returns the result of the optimizer of this name."""

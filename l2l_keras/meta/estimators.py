@@ -26,6 +26,9 @@ class Estimator(abc.ABC):
     An estimator holds settings only: one serves any number of inner loops and episodes.
     """
 
+    def __repr__(self) -> str:
+        return arguments.call(self)
+
     @abc.abstractmethod
     def begin(self, loop: InnerLoop, inner: InnerState, key: Tensor) -> Carry:
         """Returns the carry before an episode's first window.

@@ -167,6 +167,12 @@ class MetaModel(keras.Model):
         }
         self.built = True
 
+    def __repr__(self) -> str:
+        shortest, longest = self.horizons
+        horizon = longest if shortest == longest else self.horizons
+        rules = parameter_groups.summary(self.rule)
+        return f"<MetaModel of {rules} on {self.task.name!r}, horizon={horizon}>"
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that are reset at every epoch."""

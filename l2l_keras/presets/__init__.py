@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import os
 import pathlib
 from typing import Any
 
-from l2l_keras.presets import io
+from l2l_keras.arguments import did_you_mean
+from l2l_keras.presets import hub, io
 from l2l_keras.presets.io import Rules
 
 _REQUIRED_IN_SHIPPED_CARDS = ("name", "description", "use_for", "cost", "fails_on", "command")
@@ -47,12 +47,24 @@ def list_presets() -> Cards:
     )
 
 
+def names() -> list[str]:
+    """Returns the names of the presets that ship with the package, in alphabetical order.
+
+    Example:
+        >>> "general-fast" in l2l_keras.presets.names()
+        True
+    """
+    return sorted(_shipped())
+
+
 def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, Any]]:
     """Loads a preset.
 
     Args:
-        name_or_path: Name of a shipped preset, or path of a preset's folder. A string that is the
-            name of a shipped preset means that one, whatever folders there are.
+        name_or_path: Name of a shipped preset, path of a preset's folder, or a preset on the
+            Hugging Face Hub, `"hf://user/name"`: it is downloaded once, and again only when it
+            changes. A string that is the name of a shipped preset means that one, whatever folders
+            there are.
 
     Returns:
         `(rule, card)`: the rule with its trained weights, or a dictionary of rules by the patterns
@@ -60,7 +72,9 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, 
 
     Raises:
         ValueError: If there is no such preset, or it lacks a file, or its weights are not those of
-            its rule.
+            its rule, or one from the hub has anything but a rule of `l2l_keras.rules`.
+        ImportError: If it is on the hub, and the package `huggingface_hub` is not installed.
+        OSError: If it cannot be downloaded, and has not been before.
 
     Example:
         >>> rule, card = l2l_keras.presets.load_preset("quadratic")
@@ -73,19 +87,21 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> tuple[Rules, dict[str, 
     shipped = _shipped()
     if name in shipped:
         return io.read(shipped[name], name)
+    if name.startswith(hub.PREFIX):
+        return io.read(hub.download(name), name, trusted=False)
     if os.path.isdir(name):
         return io.read(pathlib.Path(name), name)
-    close = difflib.get_close_matches(name, shipped, n=1)
     raise ValueError(
-        f"`preset` must be the path of a folder or one of the shipped presets, {sorted(shipped)}. "
-        f"Received: {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+        f"`preset` must be the path of a folder, {hub.PREFIX}user/name, or one of the shipped "
+        f"presets, {sorted(shipped)}. Received: {name!r}{did_you_mean(name, shipped)}"
     )
 
 
 def save_preset(rule: Rules, path: str | os.PathLike[str], card: dict[str, Any]) -> None:
     """Saves a rule as a preset.
 
-    The folder appears, or replaces the preset that is there, complete or not at all.
+    The folder appears, or replaces the preset that is there, complete or not at all. Its README.md
+    is generated from the card, unless it is one that you have written.
 
     Args:
         rule: The rule to save, or a dictionary of rules by the patterns of parameter groups.

@@ -1,13 +1,14 @@
 """Reads, checks and writes presets.
 
-A preset is a folder of three files:
+A preset is a folder of these files:
 
 - `config.json`: the rule, as Keras serializes objects (no weights, no code); or, for parameter
   groups, `{"groups": {pattern: rule}}`;
 - `weights.npz`: its weights, float32 arrays in the order of `rule.weights`, group after group;
-- `card.json`: what the rule was trained on and by which command, what that took, and the results.
+- `card.json`: what the rule was trained on and by which command, what that took, and the results;
+- `README.md`: the same for people (see `model_card`); nothing reads it.
 
-Nothing in it is pickled: a preset is loaded with Keras' safe mode on and `allow_pickle=False`.
+Nothing in it is pickled, and nothing but an `UpdateRule` is made of it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import keras
 import numpy as np
 
 from l2l_keras import parameter_groups
+from l2l_keras.presets import model_card
 from l2l_keras.rules import UpdateRule
 
 Rules = Any
@@ -31,7 +33,10 @@ Rules = Any
 
 CARD = "card.json"
 _CONFIG, _WEIGHTS = "config.json", "weights.npz"
-_FILES = (_CONFIG, _WEIGHTS, CARD)
+FILES = (_CONFIG, _WEIGHTS, CARD)
+"""What a preset must have."""
+_OWN_RULES = "l2l_keras.rules."
+_UNLESS_TRUSTED = " of this package; to load another one, download the folder and pass its path"
 
 
 class Folder(Protocol):
@@ -41,24 +46,30 @@ class Folder(Protocol):
         """Returns a file of the folder."""
 
 
-def read(folder: Folder, name: str) -> tuple[Rules, dict[str, Any]]:
+def read(folder: Folder, name: str, trusted: bool = True) -> tuple[Rules, dict[str, Any]]:
     """Reads a preset; returns its rules, with their weights, and its card.
+
+    Args:
+        folder: Where it is.
+        name: What error messages call it.
+        trusted: Whether it may have rules that other programs have registered with Keras.
 
     Raises:
         ValueError: If a file is missing or damaged, or the weights do not fit the rule.
     """
-    for file in _FILES:
+    for file in FILES:
         if not folder.joinpath(file).is_file():
             raise ValueError(
-                f"A preset is a folder with the files {', '.join(_FILES)}. "
+                f"A preset is a folder with the files {', '.join(FILES)}. "
                 f"Received: {name!r}, which has no {file}"
             )
     config = read_json(folder, _CONFIG)
     rule: Rules
-    if isinstance(config.get("groups"), dict):
-        rule = {group: _make_rule(member, name) for group, member in config["groups"].items()}
+    groups = config.get("groups")
+    if groups and isinstance(groups, dict):
+        rule = {group: _make_rule(member, name, trusted) for group, member in groups.items()}
     else:
-        rule = _make_rule(config, name)
+        rule = _make_rule(config, name, trusted)
     _set_weights(rule, _read_weights(folder), name)
     return rule, read_json(folder, CARD)
 
@@ -72,8 +83,8 @@ def write(rule: Rules, path: pathlib.Path, card: dict[str, Any]) -> None:
     rules = parameter_groups.only_rules(rule)
     if path.exists() and not _is_preset(path):
         raise ValueError(
-            f"`path` must be new, or a preset to replace (a folder of {', '.join(_FILES)} and "
-            f"nothing else). Received: path={str(path)!r}"
+            f"`path` must be new, or a preset to replace (a folder of {', '.join(FILES)}, "
+            f"{model_card.FILE} and nothing else). Received: path={str(path)!r}"
         )
     weights = io.BytesIO()
     np.savez(weights, *(np.asarray(w, "float32") for r in rules for w in r.get_weights()))
@@ -82,7 +93,13 @@ def write(rule: Rules, path: pathlib.Path, card: dict[str, Any]) -> None:
         config = serialize(rule)
     else:
         config = {"groups": {group: serialize(member) for group, member in rule.items()}}
-    contents = {_CONFIG: _to_json(config), _WEIGHTS: weights.getvalue(), CARD: _to_json(card)}
+    readme = model_card.own(path) or model_card.render(card, rule, "path/of/this/folder")
+    contents = {
+        _CONFIG: _to_json(config),
+        _WEIGHTS: weights.getvalue(),
+        CARD: _to_json(card),
+        model_card.FILE: readme.encode(),
+    }
 
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = uuid.uuid4().hex
@@ -108,7 +125,7 @@ def read_json(folder: Folder, file: str) -> dict[str, Any]:
     path = folder.joinpath(file)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"A preset's {file} must be JSON. Received: {path}: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(
@@ -119,7 +136,7 @@ def read_json(folder: Folder, file: str) -> dict[str, Any]:
 
 def _is_preset(path: pathlib.Path) -> bool:
     """Returns whether a path is a preset and holds nothing that replacing it would lose."""
-    return path.is_dir() and {child.name for child in path.iterdir()} == set(_FILES)
+    return path.is_dir() and {c.name for c in path.iterdir()} - {model_card.FILE} == set(FILES)
 
 
 def _to_json(value: dict[str, Any]) -> bytes:
@@ -139,15 +156,35 @@ def _read_weights(folder: Folder) -> list[np.ndarray]:
         ) from error
 
 
-def _make_rule(config: dict[str, Any], name: str) -> UpdateRule:
-    """Returns the rule that a configuration describes."""
-    rule = keras.saving.deserialize_keras_object(config, safe_mode=True)
-    if not isinstance(rule, UpdateRule):
+def _make_rule(config: Any, name: str, trusted: bool) -> UpdateRule:
+    """Returns the rule that a configuration describes.
+
+    `keras.saving.deserialize_keras_object` would make an object of any class before it could be
+    refused.
+    """
+    registered = config.get("registered_name") if isinstance(config, dict) else None
+    found = keras.saving.get_registered_object(str(registered))
+    is_rule = isinstance(found, type) and issubclass(found, UpdateRule)
+    if not is_rule or not (trusted or found.__module__.startswith(_OWN_RULES)):
         raise ValueError(
-            f"{_CONFIG} of a preset must describe an `l2l_keras.rules.UpdateRule`. "
-            f"Received: a {type(rule).__name__} in {name!r}"
+            f"{_CONFIG} of a preset must describe a registered `l2l_keras.rules.UpdateRule`"
+            f"{'' if trusted else _UNLESS_TRUSTED}. Received: {registered!r} in {name!r}"
         )
-    return rule
+    try:
+        arguments = config["config"]
+        if not (trusted or _is_plain([*arguments.values()])):
+            raise ValueError("an argument is neither a number nor a string nor a list of these")
+        return found.from_config(arguments)
+    except Exception as error:  # Of any type: the arguments may be anything.
+        raise ValueError(
+            f"{_CONFIG} of a preset must hold the arguments of its {found.__name__}. "
+            f"Received: {name!r}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether JSON holds no dictionaries, of which Keras might make objects."""
+    return all(map(_is_plain, value)) if isinstance(value, list) else not isinstance(value, dict)
 
 
 def _set_weights(rule: Rules, arrays: list[np.ndarray], name: str) -> None:

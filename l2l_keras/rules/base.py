@@ -10,6 +10,8 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from l2l_keras import arguments
+
 Tensor = Any
 Nest = Any
 State = tuple[Tensor, ...]
@@ -48,6 +50,9 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         # State and φ stay in float32 whatever the precision of the model being trained: a
         # recurrent state in half precision drifts.
         super().__init__(name=name, dtype="float32")
+
+    def __repr__(self) -> str:
+        return arguments.call(self)
 
     @property
     @abc.abstractmethod

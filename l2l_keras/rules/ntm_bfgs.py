@@ -87,6 +87,7 @@ class NTMBFGS(UpdateRule):
         self._controller = LSTMNetwork(
             2 * inputs, 4, units, forget_bias=forget_bias, seed=seed, averaged_units=averaged_units
         )
+        self._controller.build(self.add_weight)
         self.units = self._controller.units
         self.averaged_units = averaged_units
         self.built = True

@@ -77,6 +77,9 @@ class Guard:
         self.epsilon = arguments.positive("epsilon", epsilon)
         self.largest_update = arguments.positive("largest_update", largest_update)
 
+    def __repr__(self) -> str:
+        return arguments.call(self)
+
     def get_config(self) -> dict[str, float]:
         """Returns the constructor's arguments."""
         return {

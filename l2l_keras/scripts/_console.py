@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import os
 import resource
 import shlex
@@ -141,6 +142,8 @@ def _import_keras() -> None:
             os.dup2(nowhere.fileno(), 2)
     try:
         import keras
+
+        importlib.import_module("l2l_keras.preset_names")  # Which a user's own code may compile by.
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -237,11 +240,13 @@ def parse_options(flag: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def load_preset(name: str) -> tuple[l2l_keras.presets.Rules, dict[str, Any]]:
-    """Loads the rule and the card of a preset, by its name or folder."""
+    """Loads the rule and the card of a preset, by its name or folder, or from a hub."""
     try:
         return l2l_keras.presets.load_preset(name)
-    except (ValueError, TypeError) as error:  # TypeError: from Keras, of an unknown class.
+    except ValueError as error:
         raise UsageError(str(error)) from error
+    except (ImportError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def peak_memory() -> int:

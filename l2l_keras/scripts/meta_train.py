@@ -171,10 +171,11 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
     options = _console.parse_options("rule_option", FLAGS.rule_option)
     if FLAGS.rule not in _console.RULES:
         shipped = l2l_keras.list_presets()
-        if FLAGS.rule not in shipped and not os.path.isdir(FLAGS.rule):
+        on_hub = FLAGS.rule.startswith(l2l_keras.presets.hub.PREFIX)
+        if FLAGS.rule not in shipped and not on_hub and not os.path.isdir(FLAGS.rule):
             raise _console.UsageError(
                 f"Expected --rule to be one of {', '.join(_console.RULES)}, or to be trained "
-                f"further: {', '.join(shipped)}, or the folder of a preset. "
+                f"further: {', '.join(shipped)}, or the folder or hf://user/name of a preset. "
                 f"Received: {FLAGS.rule!r}{did_you_mean(FLAGS.rule, [*_console.RULES, *shipped])}"
             )
         if options or FLAGS.group:

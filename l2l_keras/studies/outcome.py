@@ -84,7 +84,7 @@ class Outcome:
     plan: Plan
     settings: Settings
     training: Specialised
-    problems: Mapping[str, ProblemResults]
+    problems: Mapping[str, ProblemResults] = dataclasses.field(repr=False)
 
     @property
     def representative(self) -> str:

@@ -47,6 +47,9 @@ class Task(abc.ABC):
     constrained: bool = False
     holds_out: bool = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of {self.size:,} parameters>"
+
     @property
     @abc.abstractmethod
     def size(self) -> int:

@@ -48,6 +48,10 @@ class Mixture:
         self.name = name
         self.validation_mean = validation_mean
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.members)} training and {len(self.validation)} validation tasks"
+        return f"<Mixture {self.name!r} of {counts}>"
+
     @property
     def size(self) -> int:
         """Number of parameters of the largest training task."""

@@ -62,5 +62,26 @@ def test_a_variable_has_an_index():
         optimizer.index_of(keras.Variable([1.0]))
 
 
+def test_variables_are_tracked_within_compile():
+    """Where Keras does not look for them in attributes."""
+
+    class Holder(Recorder):
+        def __init__(self):
+            super().__init__(learning_rate=1.0)
+            own = keras.Variable([1.0], name="own")
+            self.track([own])
+            self.found = [own]  # Outside of `compile`, it is not counted a second time.
+
+        @classmethod
+        def from_config(cls, config):
+            return cls()
+
+    with keras.saving.custom_object_scope({"Holder": Holder}):
+        model = keras.Sequential([keras.layers.Dense(1)])
+        model.compile("Holder")
+    for optimizer in (model.optimizer, Holder()):
+        assert [v.name for v in optimizer.variables] == ["iteration", "learning_rate", "own"]
+
+
 if __name__ == "__main__":
     raise SystemExit(pytest.main([__file__]))

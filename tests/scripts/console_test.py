@@ -12,9 +12,17 @@ import pytest
 from absl import flags, logging
 
 import l2l_keras
-from l2l_keras.scripts import _console, benchmark, evaluate, explain, meta_train, reproduce
+from l2l_keras.scripts import (
+    _console,
+    benchmark,
+    evaluate,
+    explain,
+    meta_train,
+    reproduce,
+    transfer,
+)
 
-COMMANDS = (benchmark, evaluate, explain, meta_train, reproduce)
+COMMANDS = (benchmark, evaluate, explain, meta_train, reproduce, transfer)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
 FLAGS = flags.FlagValues()
 NUMBER = _console.define_in(FLAGS).multi_count("number", [], "A number to add.")
@@ -122,12 +130,31 @@ def test_an_installed_command_does_not_import_keras_either(tmp_path):
     assert shown.stdout == f"l2l-explain (l2l-keras) {l2l_keras.__version__}\nFalse\n"
 
 
-def test_tensorflow_s_own_messages_are_not_shown():
+@pytest.mark.parametrize(
+    ("command", "flag", "end"),
+    [
+        (explain, "--preset=quadratci", "(did you mean 'quadratic'?)"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (benchmark, "--json=/dev/null/file", "'/dev/null' (File exists)"),
+                (evaluate, "--task=nothing", "Received: 'nothing'"),
+                (meta_train, "--task=nothing", "Received: 'nothing'"),
+                (reproduce, "--figure=quadratics --output_dir=/dev/null/x", "(Not a directory)"),
+                (transfer, "--study=nothing.py", "Received: 'nothing.py'"),
+            ]
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
+)
+def test_tensorflow_s_own_messages_are_not_shown(command, flag, end):
+    """These errors are of the libraries that are loaded by then."""
     environment = {k: v for k, v in ENVIRONMENT.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    arguments = [sys.executable, "-m", explain.__name__, "--preset=quadratci"]
+    arguments = [sys.executable, "-m", command.__name__, *flag.split()]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("explain: ") and line.endswith("(did you mean 'quadratic'?)")
+    name = command.__name__.rpartition(".")[2]
+    assert line.startswith(f"{name}: ") and line.endswith(end)
 
 
 def test_flags_name_what_there_is():

@@ -16,6 +16,8 @@ from l2l_keras import arguments
 from l2l_keras.rules.base import State, Tensor
 from l2l_keras.rules.elementwise import lstm
 
+AddWeight = Callable[..., Any]
+"""`add_weight` of the layer that the network's weights belong to."""
 Initializer = Callable[[int | None], keras.initializers.Initializer]
 
 
@@ -43,8 +45,11 @@ def near_zero(seed: int | None) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.02, seed=seed)
 
 
-class LSTMNetwork(keras.layers.Layer):
+class LSTMNetwork:
     """Maps the inputs of each element to outputs `activation(W h + b)` by one shared LSTM.
+
+    Its weights are those of a rule, which calls `build`: Keras does not look for the weights of a
+    layer in a layer that is made within `compile`, as a rule is that is given by a preset's name.
 
     h is the last layer's hidden state. The first `averaged_units` units of each layer put out their
     mean over elements. `output_initializer` makes an initializer of W from a seed.
@@ -67,33 +72,38 @@ class LSTMNetwork(keras.layers.Layer):
         valid = isinstance(averaged_units, int) and 0 <= averaged_units <= min(units)
         expected = f"an integer from 0 to {min(units)} (units={units})"
         arguments.check(valid, "averaged_units", expected, averaged_units)
-        super().__init__(name="network", dtype="float32")
         self.units = units
         self.forget_bias = float(forget_bias)
         self.seed = seed
         self.averaged_units = averaged_units
+        self._inputs, self._outputs = inputs, outputs
         self._activation = activation
+        self._output_initializer = output_initializer
+
+    def build(self, add_weight: AddWeight) -> None:
+        """Creates the weights."""
+        units, seed = self.units, self.seed
         seeds = iter([None] * 99 if seed is None else range(99 * seed, 99 * seed + 99))
         self._layer_weights = []
-        for layer, (rows, layer_units) in enumerate(zip((inputs, *units), units, strict=False)):
-            kernel = self.add_weight(
+        rows_of_layers = (self._inputs, *units)
+        for layer, (rows, layer_units) in enumerate(zip(rows_of_layers, units, strict=False)):
+            kernel = add_weight(
                 (4 * layer_units, rows),
                 keras.initializers.GlorotUniform(next(seeds)),
                 name=f"kernel_{layer}",
             )
-            recurrent_kernel = self.add_weight(
+            recurrent_kernel = add_weight(
                 (4 * layer_units, layer_units),
                 keras.initializers.Orthogonal(seed=next(seeds)),
                 name=f"recurrent_kernel_{layer}",
             )
             bias_initializer = functools.partial(_initial_bias, forget_bias=self.forget_bias)
-            bias = self.add_weight((4 * layer_units,), bias_initializer, name=f"bias_{layer}")
+            bias = add_weight((4 * layer_units,), bias_initializer, name=f"bias_{layer}")
             self._layer_weights.append(lstm.LSTMWeights(kernel, recurrent_kernel, bias))
-        self._output_kernel = self.add_weight(
-            (outputs, units[-1]), output_initializer(next(seeds)), name="output_kernel"
+        self._output_kernel = add_weight(
+            (self._outputs, units[-1]), self._output_initializer(next(seeds)), name="output_kernel"
         )
-        self._output_bias = self.add_weight((outputs,), "zeros", name="output_bias")
-        self.built = True
+        self._output_bias = add_weight((self._outputs,), "zeros", name="output_bias")
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ class LSTMRule(SplitRule):
 
     def __init__(self, network: LSTMNetwork, name: str | None) -> None:
         super().__init__(name=name)
+        network.build(self.add_weight)
         self._lstm = network
         self.units = network.units
         self.forget_bias = network.forget_bias

@@ -146,6 +146,7 @@ class TensorwiseLSTM(TensorwiseRule):
         self._network = LSTMNetwork(
             inputs, outputs, (units,), output_initializer=near_zero, seed=seed
         )
+        self._network.build(self.add_weight)
         self.built = True
 
     @property

@@ -1,5 +1,6 @@
 """Tests of the LSTM layers and their outputs: derivative and initial biases."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +9,13 @@ from hypothesis import strategies as st
 
 from l2l_keras.rules.elementwise.lstm_network import EXPONENTIAL, LINEAR, TANH, LSTMNetwork
 from tests.rules.elementwise.numpy_lstm import randomize
+
+
+def make_network(*args, **kwargs):
+    """A network, and the layer that has its weights."""
+    network, layer = LSTMNetwork(*args, **kwargs), keras.layers.Layer()
+    network.build(layer.add_weight)
+    return network, layer
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -19,8 +27,8 @@ from tests.rules.elementwise.numpy_lstm import randomize
     st.integers(0, 1000),
 )
 def test_backward_is_the_derivative_of_forward(units, activation, averaged_units, n, seed):
-    network = LSTMNetwork(3, 2, units, activation, averaged_units=averaged_units)
-    randomize(network, seed)
+    network, layer = make_network(3, 2, units, activation, averaged_units=averaged_units)
+    randomize(layer, seed)
     random = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -28,7 +36,7 @@ def test_backward_is_the_derivative_of_forward(units, activation, averaged_units
 
     inputs, state = draw(3, n), tuple(draw(rows, n) for rows in network.rows)
     d_outputs, d_state = draw(2, n), tuple(draw(rows, n) for rows in network.rows)
-    weights = [w.value for w in network.trainable_variables]
+    weights = [w.value for w in layer.trainable_variables]
     with tf.GradientTape() as tape:
         tape.watch((inputs, state))
         outputs, new_state, activations = network.forward(inputs, state)
@@ -45,7 +53,8 @@ def test_backward_is_the_derivative_of_forward(units, activation, averaged_units
 
 
 def test_only_forget_gates_have_a_bias_at_first():
-    bias = next(w for w in LSTMNetwork(1, 1, (2,), forget_bias=1.5).weights if w.name == "bias_0")
+    _, layer = make_network(1, 1, (2,), forget_bias=1.5)
+    bias = next(w for w in layer.weights if w.name == "bias_0")
     np.testing.assert_array_equal(bias, [0, 0, 1.5, 1.5, 0, 0, 0, 0])
 
 
