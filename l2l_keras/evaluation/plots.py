@@ -43,6 +43,14 @@ class Curve:
         final: Mean final loss; infinite where it is not finite.
         interval: Half-width of its 95 % interval.
         tuned: Whether the learning rate was tuned.
+
+    Example:
+        >>> steps, mean, half_width = np.arange(3), np.array([4.0, 2.0, 1.0]), np.zeros(3)
+        >>> curve = l2l_keras.evaluation.Curve(
+        ...     "mine", True, 1.0, steps, mean, half_width, final=1.0, interval=0.1
+        ... )
+        >>> curve.label
+        'mine (learned, not tuned)'
     """
 
     name: str

@@ -35,6 +35,10 @@ class Settings:
 
     Raises:
         ValueError: If a number is not positive, or a name is unknown.
+
+    Example:
+        >>> l2l_keras.studies.Settings(minutes=2, baselines=("Adam", "SGD")).seeds
+        5
     """
 
     minutes: float = 10.0
