@@ -103,7 +103,7 @@ def _page(name: str, card: Mapping[str, Any]) -> Iterator[str]:
         ("meta-training", _training(card, len(earlier))),
         ("licence", card["licence"]),
     ]
-    yield _table(("", ""), facts)
+    yield _table(facts[0], facts[1:])
     use = f'optimizer = l2l_keras.LearnedOptimizer.from_preset("{name}")'
     yield f"```python\nimport l2l_keras\n\n{use}\n```"
     yield "## Where it fails"
