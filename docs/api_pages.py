@@ -6,11 +6,9 @@ import griffe
 
 
 class ApiPages(griffe.Extension):
-    """Reads Keras' section `Example:` as `Examples:`, and leaves out special methods."""
+    """Reads the section `Example:`, as Keras names it, as Google's `Examples:`."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Changes an object that has been read."""
         if obj.docstring:
             obj.docstring.value = obj.docstring.value.replace("Example:\n", "Examples:\n")
-        if obj.is_function and obj.name.startswith("__"):
-            obj.public = False

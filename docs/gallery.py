@@ -85,7 +85,7 @@ def _gallery(cards: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         (f"[`{name}`]({name}.md)", card["use_for"], card["cost"]) for name, card in cards.items()
     ]
-    yield _table(("preset", "use it for", "cost of a step, in steps of Adam"), rows)
+    yield _table(("preset", "use it for", "cost of a step (Adam: 1)"), rows)
     for name in cards:
         yield f"## {name}"
         yield f"[![Paths of {name} and Adam]({_picture(name, 'paths')})]({name}.md)"

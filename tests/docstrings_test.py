@@ -65,9 +65,8 @@ def test_every_public_name_describes_its_arguments(name, value):
     """In `Args:`, or as a field of a tuple or data class in `Attributes:`."""
     if inspect.isclass(value) and issubclass(value, enum.Enum | dict | Exception):
         return
-    names = re.findall(r"^ +\**([\w, ]+): ", inspect.getdoc(value), re.MULTILINE)
-    described = {name for line in names for name in line.split(", ")}
-    assert set(inspect.signature(value).parameters) <= described
+    described = re.findall(r"^ +\**(\w+): ", inspect.getdoc(value), re.MULTILINE)
+    assert set(inspect.signature(value).parameters) <= set(described)
 
 
 def test_all_modules_are_found():

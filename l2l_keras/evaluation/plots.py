@@ -36,7 +36,9 @@ class Curve:
     """The mean loss curve of one optimizer.
 
     Attributes:
-        name, learned, learning_rate: See `Result`.
+        name: Name of the optimizer.
+        learned: Whether it was used as it is, rather than tuned.
+        learning_rate: Its learning rate; 1 if none was tuned.
         steps: Increasing numbers of steps, int `[n]`.
         mean: Mean losses over runs after each, float64 `[n]`.
         half_width: Half-width of the 95 % interval of each, float64 `[n]`.

@@ -80,7 +80,8 @@ class Ratio(NamedTuple):
 
     Attributes:
         mean: The mean. Infinite if a run was not finite, NaN if losses are not positive.
-        low, high: The ends of the interval; NaN for a single run.
+        low: The lower end of the interval; NaN for a single run.
+        high: Its upper end.
 
     Example:
         >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
@@ -340,16 +341,21 @@ class Score:
     """How an optimizer compares with the best tuned baseline on one problem.
 
     Attributes:
-        problem, optimizer: Their names.
+        problem: Name of the problem.
+        optimizer: Name of the optimizer.
         steps: Updates of a run.
         baseline: Name of the tuned baseline of the lowest mean final loss.
-        learning_rate, on_edge: See `Result`.
+        learning_rate: Its learning rate.
+        on_edge: Whether a better one may lie beyond those tried.
         initial_loss: Mean loss before the first update.
-        final_loss, baseline_loss: Mean final losses of the optimizer and the baseline.
-        ratio, default_ratio: Final loss to the baseline's, and to that of Adam at Keras' default.
+        final_loss: Mean final loss of the optimizer.
+        baseline_loss: Mean final loss of the baseline.
+        ratio: Final loss to the baseline's.
+        default_ratio: Final loss to that of Adam at Keras' default.
         mean_loss_ratio: Mean loss over the run to the baseline's.
-        share_of_steps, share_of_seconds: Shares of a run's steps and wall time after which the
-            baseline's final loss is reached; None if it is not.
+        share_of_steps: Share of a run's steps after which the baseline's final loss is reached;
+            None if it is not.
+        share_of_seconds: The same of a run's wall time.
 
     Example:
         >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
@@ -411,11 +417,15 @@ class Summary:
     """Scores of an optimizer on several problems, in runs of one length.
 
     Attributes:
-        optimizer, steps: Those of the scores.
+        optimizer: Name of the optimizer.
+        steps: Updates of a run.
         problems: Number of problems.
-        ratio, default_ratio: Geometric means.
-        worst_ratio, worst_problem: The largest ratio, and its problem.
-        share_of_steps, share_of_seconds: Geometric means; 1.5 where the loss is not reached.
+        ratio: Geometric mean over problems.
+        worst_ratio: The largest ratio.
+        worst_problem: The problem that has it.
+        default_ratio: Geometric mean over problems.
+        share_of_steps: Geometric mean, with 1.5 where the loss is not reached.
+        share_of_seconds: The same of wall time.
         lower_mean_losses: Share of the problems with a `mean_loss_ratio` below 1.
 
     Example:

@@ -81,7 +81,8 @@ class Outcome:
     """The results of a study.
 
     Attributes:
-        plan, settings: Those of the study.
+        plan: The study's problems.
+        settings: How much it did.
         training: The specialised rule, and what it took.
         problems: Results by problem, the representative one first.
 
