@@ -14,7 +14,16 @@ from typing import Any
 
 
 class StageError(RuntimeError):
-    """A command failed or cannot be run. The message is one line that a user understands."""
+    """A command failed or cannot be run. The message is one line that a user understands.
+
+    Example:
+        >>> runner = l2l_keras.reproduction.CommandRunner(write=lambda line: None)
+        >>> try:
+        ...     runner.run(["l2l-evaluate", "--steps=0"])
+        ... except l2l_keras.reproduction.StageError as error:
+        ...     print(error)
+        l2l-evaluate: flag --steps=0: 0 is not a positive integer ...
+    """
 
 
 class CommandRunner:
@@ -26,6 +35,12 @@ class CommandRunner:
         write: Called with each line of output. Defaults to `print`.
         patience: Seconds that a command gets to end after an interrupt before it is killed.
             Defaults to 20.
+
+    Example:
+        >>> runner = l2l_keras.reproduction.CommandRunner()
+        >>> runner.run(["l2l-evaluate", "--version"])
+        $ l2l-evaluate --version
+        evaluate (l2l-keras) ...
     """
 
     def __init__(

@@ -10,25 +10,30 @@ from pathlib import Path
 
 import pytest
 
+import l2l_keras
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+# Programs of results and research notes record how something was measured on its date.
+RECORDS = (DOCS / "results", DOCS / "research")
+SLOW = {"how_to/meta_train.md"}
 # Modules of l2l_keras.scripts.
 COMMANDS = {
     f"l2l-{name.replace('_', '-')}": name
-    for name in ("benchmark", "evaluate", "explain", "meta_train", "reproduce")
+    for name in ("benchmark", "evaluate", "explain", "meta_train", "reproduce", "transfer")
 }
 
 
-def _load_tables():
-    """The script beside the results, which is in no package."""
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+def load_script(name):
+    """Returns a script beside the pages, which is in no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-tables = _load_tables()
+tables, gallery = load_script("tables"), load_script("gallery")
 
 
 def read(name):
@@ -78,6 +83,27 @@ def test_generated_pages_are_up_to_date():
         assert page == tables.render(read(path.stem)), path
 
 
+def test_pages_of_presets_are_up_to_date():
+    """If it fails: python docs/gallery.py."""
+    pages = gallery.pages(l2l_keras.list_presets())
+    assert {*(DOCS / "presets").glob("*.md")} == {*pages, DOCS / "presets" / "index.md"}
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+@pytest.mark.parametrize("name", l2l_keras.list_presets())
+def test_pictures_of_presets_show_their_rules_and_are_small(name):
+    """If it fails: python docs/gallery.py."""
+    for kind in gallery.PICTURES:
+        assert gallery.is_current(name, kind)
+        assert gallery.picture_path(name, kind).stat().st_size < 60_000
+
+
+def test_a_picture_of_another_rule_is_not_current(monkeypatch):
+    monkeypatch.setattr(gallery, "digest", lambda name: "another")
+    assert not gallery.is_current("quadratic", "paths")
+
+
 @pytest.mark.parametrize(
     "table", read("testbed")["tables"], ids=lambda t: f"{t['preset']}-{t['steps']}"
 )
@@ -114,10 +140,35 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(target), link
 
 
+def programs(page):
+    """Returns the Python of a page, block by block."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def pages_with_programs():
+    names = {page: page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    return [
+        pytest.param(page, id=name, marks=[pytest.mark.slow] * (name in SLOW))
+        for page, name in sorted(names.items())
+        if page.parent not in RECORDS and programs(page)
+    ]
+
+
+@pytest.mark.parametrize("page", pages_with_programs())
+def test_programs_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    variables = {"__name__": "page"}
+    for program in programs(page):
+        if name := re.match(r"# (\w+\.py)\n", program):  # A file of the user's.
+            (tmp_path / name[1]).write_text(program, encoding="utf-8")
+        exec(compile(program, str(page), "exec"), variables)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_parses_and_commands_have_their_flags(page):
     text = page.read_text(encoding="utf-8")
-    for program in re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+    for program in programs(page):
         ast.parse(program)
     common = {"help", "version"}
     known = common.union(*(script(command).FLAGS for command in COMMANDS))

@@ -1,8 +1,11 @@
 """Runs the examples in the docstrings of all modules."""
 
 import doctest
+import enum
 import importlib
+import inspect
 import pkgutil
+import re
 
 import keras
 import numpy as np
@@ -32,6 +35,38 @@ def test_examples_of_a_module_are_right(name, tmp_path, monkeypatch, capsys):
     for example in doctest.DocTestFinder().find(module, extraglobs=GLOBALS):
         runner.run(example)
     assert runner.failures == 0, capsys.readouterr().out
+
+
+def public_objects():
+    """Yields the classes and functions that users import, by their public names."""
+    namespaces = [l2l_keras, l2l_keras.evaluation.testbed]
+    namespaces += [own for _, own in inspect.getmembers(l2l_keras, inspect.ismodule)]
+    for namespace in namespaces:
+        own = [name for name, value in vars(namespace).items() if is_defined_in(value, namespace)]
+        for name in getattr(namespace, "__all__", own):
+            value = getattr(namespace, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                yield f"{namespace.__name__}.{name}", value
+
+
+def is_defined_in(value, module):
+    """Returns whether a module defines a value itself, under a public name."""
+    name = getattr(value, "__name__", "_")
+    return getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+
+
+@pytest.mark.parametrize("name, value", [pytest.param(*own, id=own[0]) for own in public_objects()])
+def test_every_public_name_has_an_example(name, value):
+    assert ">>>" in inspect.getdoc(value).partition("Example:\n")[2]
+
+
+@pytest.mark.parametrize("name, value", [pytest.param(*own, id=own[0]) for own in public_objects()])
+def test_every_public_name_describes_its_arguments(name, value):
+    """In `Args:`, or as a field of a tuple or data class in `Attributes:`."""
+    if inspect.isclass(value) and issubclass(value, enum.Enum | dict | Exception):
+        return
+    described = re.findall(r"^ +\**(\w+): ", inspect.getdoc(value), re.MULTILINE)
+    assert set(inspect.signature(value).parameters) <= set(described)
 
 
 def test_all_modules_are_found():

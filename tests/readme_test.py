@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from l2l_keras import LearnedOptimizer, tasks
+from l2l_keras import LearnedOptimizer, studies, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,12 +68,18 @@ def test_a_saved_model_needs_the_import_or_compile_false(tmp_path):
     run_in_fresh_process(["-c", LOADING], tmp_path)
 
 
-def test_the_task_of_the_guide_is_one(tmp_path):
+def test_the_task_of_the_documentation_is_one(tmp_path):
     path = tmp_path / "my_task.py"
-    path.write_text(program("docs/guide.md", "my_task.py"), encoding="utf-8")
+    path.write_text(program("docs/how_to/meta_train.md", "my_task.py"), encoding="utf-8")
     task = tasks.get(f"{path}:make_task")
     assert (task.name, task.holds_out) == ("my_task", True)
     assert task.batch("train", (0, 0))[0].shape == (64, 8, 8, 1)
+
+
+def test_the_study_of_the_documentation_is_one(tmp_path):
+    path = tmp_path / "study.py"
+    path.write_text(program("docs/how_to/study.md", "study.py"), encoding="utf-8")
+    assert list(studies.load(str(path)).problems) == ["digits", "wider", "longer"]
 
 
 if __name__ == "__main__":

@@ -36,13 +36,23 @@ class Curve:
     """The mean loss curve of one optimizer.
 
     Attributes:
-        name, learned, learning_rate: See `Result`.
+        name: Name of the optimizer.
+        learned: Whether it was used as it is, rather than tuned.
+        learning_rate: Its learning rate; 1 if none was tuned.
         steps: Increasing numbers of steps, int `[n]`.
         mean: Mean losses over runs after each, float64 `[n]`.
         half_width: Half-width of the 95 % interval of each, float64 `[n]`.
         final: Mean final loss; infinite where it is not finite.
         interval: Half-width of its 95 % interval.
         tuned: Whether the learning rate was tuned.
+
+    Example:
+        >>> steps, mean, half_width = np.arange(3), np.array([4.0, 2.0, 1.0]), np.zeros(3)
+        >>> curve = l2l_keras.evaluation.Curve(
+        ...     "mine", True, 1.0, steps, mean, half_width, final=1.0, interval=0.1
+        ... )
+        >>> curve.label
+        'mine (learned, not tuned)'
     """
 
     name: str

@@ -33,6 +33,15 @@ def table(comparison: Comparison, markdown: bool = False) -> str:
     Args:
         comparison: What to lay out.
         markdown: Whether to write Markdown rather than plain text. Defaults to False.
+
+    Example:
+        >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1, seconds=2.5)
+        >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
+        >>> print(l2l_keras.evaluation.table(comparison))
+        optimizer  learning rate  training loss  mean loss  at equal time  ratio  seconds
+        ---------  -------------  -------------  ---------  -------------  -----  -------
+        mine           not tuned          1 ± 0          1              1            2.50
+        ...
     """
     ranked = sorted(comparison.results, key=lambda result: result.mean_final)
     columns = [_cells(comparison, result) for result in ranked]
@@ -214,6 +223,13 @@ def read_curves(report: str | os.PathLike[str]) -> tuple[Curve, ...]:
 
     Raises:
         ValueError: If there is no report, or it cannot be read.
+
+    Example:
+        >>> result = l2l_keras.evaluation.Result("mine", np.ones((2, 4)), window=1)
+        >>> comparison = l2l_keras.evaluation.Comparison("task", 3, (0, 1), (0,), 1, (result,))
+        >>> paths = l2l_keras.evaluation.write_report(comparison, "report")
+        >>> [curve.name for curve in l2l_keras.evaluation.read_curves("report")]
+        ['mine']
     """
     folder = Path(report)
     points: dict[str, list[tuple[float, ...]]] = collections.defaultdict(list)

@@ -60,7 +60,15 @@ def mean_and_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Returns the geometric mean of numbers that are not negative; infinite if one of them is."""
+    """Returns the geometric mean of numbers; infinite if one of them is.
+
+    Args:
+        values: Numbers that are not negative, at least one.
+
+    Example:
+        >>> l2l_keras.evaluation.testbed.geometric_mean([0.5, 2.0])
+        1.0
+    """
     if math.inf in values:
         return math.inf
     with np.errstate(divide="ignore"):
@@ -72,7 +80,13 @@ class Ratio(NamedTuple):
 
     Attributes:
         mean: The mean. Infinite if a run was not finite, NaN if losses are not positive.
-        low, high: The ends of the interval; NaN for a single run.
+        low: The lower end of the interval; NaN for a single run.
+        high: Its upper end.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> ratio.high < 1.0  # Clearly below the baseline.
+        True
     """
 
     mean: float
@@ -113,6 +127,11 @@ class Tuning:
         losses: Mean final loss of each; infinite where a run was not finite.
         runs: Runs that it took.
         seconds: Wall time of these, without compilation; NaN where it was not measured.
+
+    Example:
+        >>> tuning = l2l_keras.evaluation.Tuning(best=0.01, on_edge=False)
+        >>> l2l_keras.evaluation.Result("Adam", np.ones((2, 4)), 1, tuning).learning_rate
+        0.01
     """
 
     best: float
@@ -131,6 +150,14 @@ class HeldOut:
     Attributes:
         steps: The steps after which there was a look, in increasing order.
         metrics: Values of each metric, float64 `[runs, looks]`, `"loss"` among them.
+
+    Example:
+        >>> losses = np.array([[2.0, 1.0, 1.5], [2.0, 0.5, 0.7]])
+        >>> looks = l2l_keras.evaluation.HeldOut(steps=(0, 10, 20), metrics={"loss": losses})
+        >>> print(looks.best, looks.final["loss"])
+        [1.  0.5] [1.5 0.7]
+        >>> looks.loss_after(5)
+        1.375
     """
 
     steps: tuple[int, ...]
@@ -174,6 +201,12 @@ class Result:
         seconds: Wall time of all runs without compilation; NaN where it was not measured.
         held_out: Looks at examples held out; None if the task holds none out.
         state_bytes: Size of the optimizer's state; None where it was not measured.
+
+    Example:
+        >>> curves = np.array([[4.0, 2.0, 1.0], [4.0, 3.0, 2.0]])
+        >>> result = l2l_keras.evaluation.Result("mine", curves, window=1)
+        >>> result.steps, result.mean_final, result.mean_loss
+        (2, 1.5, 2.0)
     """
 
     name: str
@@ -250,8 +283,19 @@ class Comparison:
 
     Attributes:
         task: Name of the task.
-        steps, seeds, tuning_seeds, window: See `compare`.
+        steps: Updates of a run.
+        seeds: Seeds of the test optimizees.
+        tuning_seeds: Seeds of the validation optimizees, for tuning.
+        window: Number of last losses whose mean is the final training loss of a run.
         results: One result an optimizer, learned ones first.
+
+    Example:
+        >>> tuning = l2l_keras.evaluation.Tuning(best=0.01, on_edge=False)
+        >>> mine = l2l_keras.evaluation.Result("mine", np.array([[4.0, 1.0]]), 1)
+        >>> adam = l2l_keras.evaluation.Result("Adam", np.array([[4.0, 2.0]]), 1, tuning)
+        >>> comparison = l2l_keras.evaluation.Comparison("task", 1, (0,), (0,), 1, (mine, adam))
+        >>> comparison.best_baseline.name, comparison.ratio("mine")
+        ('Adam', 0.5)
     """
 
     task: str
@@ -302,16 +346,32 @@ class Score:
     """How an optimizer compares with the best tuned baseline on one problem.
 
     Attributes:
-        problem, optimizer: Their names.
+        problem: Name of the problem.
+        optimizer: Name of the optimizer.
         steps: Updates of a run.
         baseline: Name of the tuned baseline of the lowest mean final loss.
-        learning_rate, on_edge: See `Result`.
+        learning_rate: Its learning rate.
+        on_edge: Whether a better one may lie beyond those tried.
         initial_loss: Mean loss before the first update.
-        final_loss, baseline_loss: Mean final losses of the optimizer and the baseline.
-        ratio, default_ratio: Final loss to the baseline's, and to that of Adam at Keras' default.
+        final_loss: Mean final loss of the optimizer.
+        baseline_loss: Mean final loss of the baseline.
+        ratio: Final loss to the baseline's.
+        default_ratio: Final loss to that of Adam at Keras' default.
         mean_loss_ratio: Mean loss over the run to the baseline's.
-        share_of_steps, share_of_seconds: Shares of a run's steps and wall time after which the
-            baseline's final loss is reached; None if it is not.
+        share_of_steps: Share of a run's steps after which the baseline's final loss is reached;
+            None if it is not.
+        share_of_seconds: The same of a run's wall time.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> score = l2l_keras.evaluation.testbed.Score(
+        ...     problem="wine_mlp", optimizer="mine", steps=100, baseline="Adam",
+        ...     learning_rate=0.01, on_edge=False, initial_loss=2.0, final_loss=0.4,
+        ...     baseline_loss=0.5, ratio=ratio, default_ratio=ratio, mean_loss_ratio=0.9,
+        ...     share_of_steps=0.6, share_of_seconds=None,
+        ... )
+        >>> score.ratio.mean
+        0.8
     """
 
     problem: str
@@ -362,12 +422,24 @@ class Summary:
     """Scores of an optimizer on several problems, in runs of one length.
 
     Attributes:
-        optimizer, steps: Those of the scores.
+        optimizer: Name of the optimizer.
+        steps: Updates of a run.
         problems: Number of problems.
-        ratio, default_ratio: Geometric means.
-        worst_ratio, worst_problem: The largest ratio, and its problem.
-        share_of_steps, share_of_seconds: Geometric means; 1.5 where the loss is not reached.
+        ratio: Geometric mean over problems.
+        worst_ratio: The largest ratio.
+        worst_problem: The problem that has it.
+        default_ratio: Geometric mean over problems.
+        share_of_steps: Geometric mean, with 1.5 where the loss is not reached.
+        share_of_seconds: The same of wall time.
         lower_mean_losses: Share of the problems with a `mean_loss_ratio` below 1.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> rest = ("Adam", 0.01, False, 2.0, 0.4, 0.5, ratio, ratio, 0.9, 0.6, None)
+        >>> score = l2l_keras.evaluation.testbed.Score("wine_mlp", "mine", 100, *rest)
+        >>> (summary,) = l2l_keras.evaluation.testbed.summaries([score])
+        >>> summary.problems, summary.worst_problem, summary.share_of_seconds
+        (1, 'wine_mlp', 1.5)
     """
 
     optimizer: str
@@ -383,7 +455,21 @@ class Summary:
 
 
 def summaries(scores: Sequence[Score]) -> list[Summary]:
-    """Summarizes scores over problems, for each optimizer and each length of runs."""
+    """Summarizes scores over problems, for each optimizer and each length of runs.
+
+    Args:
+        scores: Scores of several optimizers on several problems, in any order.
+
+    Returns:
+        A `Summary` for each optimizer and length, in the order in which they first appear.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> rest = ("Adam", 0.01, False, 2.0, 0.4, 0.5, ratio, ratio, 0.9, 0.6, None)
+        >>> score = l2l_keras.evaluation.testbed.Score("wine_mlp", "mine", 100, *rest)
+        >>> [summary.optimizer for summary in l2l_keras.evaluation.testbed.summaries([score])]
+        ['mine']
+    """
     keys = dict.fromkeys((s.optimizer, s.steps) for s in scores)
     return [_summary([s for s in scores if (s.optimizer, s.steps) == key]) for key in keys]
 

@@ -90,9 +90,11 @@ class Rollout:
     All steps are one loop over the optimizer's `apply`, compiled once, on construction.
 
     Args:
-        task, steps, split: See `run`.
+        task: Where optimizees come from.
         optimizer: A fresh Keras optimizer. It is built here, on variables that have the paths and
             shapes of the task's `layout`.
+        steps: Updates of a run.
+        split: Split of the task to draw optimizees from. Defaults to `"test"`.
         schedule: Factor of the learning rate, a function of the share of a run that is over.
             Defaults to None, for a constant rate.
 

@@ -31,6 +31,13 @@ class Baseline:
         grid: Learning rates to try, in increasing order; or one, which is not tuned.
         schedule: Factor of the learning rate, a function of the share of a run that is over, from
             0 to 1. Defaults to None, for a constant rate.
+
+    Example:
+        >>> grid = l2l_keras.evaluation.half_decades(-4, -1)
+        >>> lion = l2l_keras.evaluation.Baseline("Lion", keras.optimizers.Lion, grid)
+        >>> task = l2l_keras.tasks.Quadratic(functions=4)
+        >>> lion.rollout(task, steps=5)(seed=0, learning_rate=0.01).shape
+        (4, 6)
     """
 
     name: str

@@ -28,6 +28,18 @@ def verdict(comparison: Comparison, name: str) -> str:
         One line. What counts are final losses on examples held out, if there are any: their ratio
         (or difference, if they are not positive) to those of the best baseline, with its 95 %
         interval; and which of both is lower after the same time.
+
+    Raises:
+        KeyError: If no optimizer of the comparison has this name.
+
+    Example:
+        >>> tuning = l2l_keras.evaluation.Tuning(best=0.01, on_edge=False)
+        >>> curves = np.array([[4.0, 1.0], [4.0, 1.2]])
+        >>> mine = l2l_keras.evaluation.Result("mine", curves, 1, seconds=1.0)
+        >>> adam = l2l_keras.evaluation.Result("Adam", 2.0 * curves, 1, tuning, seconds=1.0)
+        >>> comparison = l2l_keras.evaluation.Comparison("digits", 1, (0, 1), (0,), 1, (mine, adam))
+        >>> print(l2l_keras.evaluation.verdict(comparison, "mine"))
+        Use mine on digits: its training loss is 0.5 times that (0.5 to 0.5) of Adam, ...
     """
     learned, best = comparison[name], comparison.best_baseline
     if best is None:

@@ -24,6 +24,18 @@ class Estimator(abc.ABC):
     """Estimates the meta-gradients of an episode's windows, one after the other.
 
     An estimator holds settings only: one serves any number of inner loops and episodes.
+
+    Example:
+        Back-propagation, but every meta-gradient has the length 1:
+
+        >>> class Normalized(l2l_keras.meta.BackPropagation):
+        ...     def window(self, loop, carry, steps, meta_loss, key):
+        ...         value, gradient, carry = super().window(loop, carry, steps, meta_loss, key)
+        ...         norm = tf.linalg.global_norm(gradient)
+        ...         return value, [part / norm for part in gradient], carry
+        >>> rule = l2l_keras.rules.CoordinatewiseLSTM(units=(4,), seed=0)
+        >>> task = l2l_keras.tasks.Quadratic(functions=2)
+        >>> model = l2l_keras.meta.MetaModel(rule, task, horizon=20, estimator=Normalized())
     """
 
     def __repr__(self) -> str:

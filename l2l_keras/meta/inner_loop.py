@@ -34,6 +34,14 @@ class InnerState(NamedTuple):
             parameters.
         task_state: The optimizee's state.
         unconstrained: θ_t before the task's constraints; () for tasks without.
+
+    Example:
+        >>> task = l2l_keras.tasks.Quadratic(functions=2)
+        >>> loop = l2l_keras.meta.InnerLoop(l2l_keras.rules.RNNprop(seed=0), task)
+        >>> parameters, state = task.sample("train", seed=0)
+        >>> losses, inner = loop.start(parameters, state, batch=())
+        >>> inner.gradient.shape
+        TensorShape([20])
     """
 
     parameters: Tensor
@@ -56,6 +64,12 @@ class Steps(NamedTuple):
             its update; or None: it is 1.
         draw_held_out: Maps the number of a step to a minibatch of examples held out, whose losses
             are those of the window; or None: they are the losses that the optimizee minimizes.
+
+    Example:
+        >>> task = l2l_keras.tasks.digits_mlp()
+        >>> def draw(step):
+        ...     return task.batch("train", tf.stack([0, step]))
+        >>> steps = l2l_keras.meta.Steps(unroll=20, draw=draw)
     """
 
     unroll: int

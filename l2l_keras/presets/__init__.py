@@ -15,7 +15,15 @@ _REQUIRED_IN_SHIPPED_CARDS = ("name", "description", "use_for", "cost", "fails_o
 
 
 class Cards(dict[str, dict[str, Any]]):
-    """Cards of presets by name; printed as a table of what each preset is for."""
+    """Cards of presets by name; printed as a table of what each preset is for.
+
+    Example:
+        >>> print(l2l_keras.presets.Cards(mine={"use_for": "my models", "cost": "3 to 5"}))
+        preset  use it for  cost (a step of Adam: 1)
+        mine    my models   3 to 5
+        <BLANKLINE>
+        A preset's card: l2l_keras.list_presets()["NAME"]
+    """
 
     def __repr__(self) -> str:
         rows = [(name, card["use_for"], card["cost"]) for name, card in self.items()]

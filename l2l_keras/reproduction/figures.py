@@ -25,6 +25,11 @@ class Figure:
         trainings: The rules that it shows.
         evaluations: The comparisons that it shows, which are made after the trainings.
         draw: Draws it from the files of its stages.
+
+    Example:
+        >>> figure = l2l_keras.reproduction.get("mnist")
+        >>> [training.name for training in figure.trainings]
+        ['mnist_mlp', 'paper_lstm']
     """
 
     trainings: tuple[Training, ...]

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from l2l_keras import evaluation, tasks
+from l2l_keras import evaluation, parameter_groups, presets, tasks
 from l2l_keras.evaluation import testbed
 from l2l_keras.evaluation.report import CURVE_HEADER, curve_rows
 from l2l_keras.evaluation.rule_response import Adam, impulse_map, tensor_responses, update_map
@@ -112,6 +112,28 @@ def tensorwise_rules(rules: Mapping[str, TensorwiseRule | Adam], steps: int) -> 
         for step, numbers in enumerate(zip(*response, strict=True), start=1)
     ]
     return Output(drawing.draw_tensor_responses(responses), rows, {"steps": steps})
+
+
+def explain(rule: presets.Rules, name: str, scale: float, steps: int) -> dict[str, Output]:
+    """Draws what the rules of a preset do with gradients, and Adam beside them.
+
+    Elementwise rules, `"update_maps"`, are shown gradients of this scale; tensorwise rules,
+    `"tensor_responses"`, so many gradients.
+    """
+    rules = {
+        name if isinstance(rule, UpdateRule) else f"{name}, group {group!r}": own
+        for group, own in parameter_groups.rules(rule).items()
+    }
+    adam = {"Adam, learning rate 0.001": Adam()}
+    tensorwise = {title: own for title, own in rules.items() if own.scope == "tensor"}
+    others = {title: own for title, own in rules.items() if own.scope != "tensor"}
+    explained = {}
+    if others:
+        scales = dict.fromkeys(others | adam, scale)
+        explained["update_maps"] = elementwise_rules(others | adam, scales, {})
+    if tensorwise:
+        explained["tensor_responses"] = tensorwise_rules(tensorwise | adam, steps)
+    return explained
 
 
 def neural_art(

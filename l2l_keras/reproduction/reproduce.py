@@ -37,6 +37,16 @@ def reproduce(
         StageError: If a stage fails.
         ValueError: If the output of a stage cannot be read.
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> from l2l_keras import reproduction
+        >>> figure = reproduction.get("update_maps")
+        >>> presets = dict.fromkeys((t.name for t in figure.trainings), "quadratic")
+        >>> workspace = reproduction.Workspace("figures", presets)
+        >>> runner = reproduction.CommandRunner(write=lambda line: None)
+        >>> paths = reproduction.reproduce("update_maps", figure, workspace, runner, settings={})
+        >>> [path.name for path in paths]
+        ['update_maps.png', 'update_maps.csv', 'update_maps.json']
     """
     stages = (*figure.trainings, *figure.evaluations)
 

@@ -32,7 +32,8 @@ class Pictures:
             `content/test`, and those that give the style, in `style`.
         style: Name of the style picture to meta-train on.
         new_style: Name of another one.
-        weights, preprocessing: See `l2l_keras.tasks.NeuralArt`.
+        weights: VGG's weights; see `l2l_keras.tasks.NeuralArt`.
+        preprocessing: How pixels are scaled for them; see there.
 
     Example:
         >>> l2l_keras.reproduction.Pictures("photographs").style

@@ -41,6 +41,26 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
     Args:
         name: Name of the layer.
 
+    Example:
+        Gradient descent, with a rate that is learned:
+
+        >>> @keras.saving.register_keras_serializable(package="example")
+        ... class LearnedRate(l2l_keras.rules.UpdateRule):
+        ...     def __init__(self, name=None):
+        ...         super().__init__(name)
+        ...         self.log_rate = self.add_weight(shape=(), initializer="zeros")
+        ...
+        ...     @property
+        ...     def state_rows(self):
+        ...         return ()  # It keeps nothing from step to step.
+        ...
+        ...     def step(self, gradient, state):
+        ...         return -0.1 * keras.ops.exp(self.log_rate) * gradient, state
+        >>> rule = LearnedRate()
+        >>> update, _ = rule.step(keras.ops.array([1.0, -2.0]), rule.initial_state(2))
+        >>> print(update.numpy())
+        [-0.1  0.2]
+
     Source: Andrychowicz et al. (2016), section 2.
     """
 
@@ -122,7 +142,23 @@ class SplitRule(UpdateRule):
     has a state of its own. Meta-training back-propagates through the network by `backward` rather
     than by a tape.
 
-    A subclass implements `network_rows`, `feature_rows`, `features`, `forward` and `backward`.
+    A subclass implements `network_rows`, `feature_rows`, `features`, `forward` and `backward`. All
+    LSTM rules of this package are subclasses.
+
+    Args:
+        name: Name of the layer.
+
+    Example:
+        A step is features, then the network:
+
+        >>> rule = l2l_keras.rules.RNNprop(units=(4,), seed=0)
+        >>> isinstance(rule, l2l_keras.rules.SplitRule)
+        True
+        >>> network_state, feature_state = rule.split_state(rule.initial_state(3))
+        >>> features, feature_state = rule.features(keras.ops.ones((3,)), feature_state)
+        >>> update, network_state, cache = rule.forward(features, network_state)
+        >>> update.shape
+        TensorShape([3])
     """
 
     @property

@@ -44,7 +44,9 @@ class NTMBFGS(UpdateRule):
         memory_rank: Rank of the memory, or None (the default) for a full one.
         preprocessing: How the LSTM sees a number; see `CoordinatewiseLSTM`.
         output_scale: Factor of the LSTM's own update o. Defaults to 0.1.
-        forget_bias, seed, name: See `CoordinatewiseLSTM`.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+        name: Name of the layer.
 
     Raises:
         ValueError: If an argument is not as described.

@@ -27,30 +27,15 @@ define.string("output_dir", "l2l_explained", "Where everything is written.")
 def main(argv: list[str]) -> None:
     """Draws the responses of a preset's rules to gradients."""
     del argv
-    from l2l_keras import parameter_groups
     from l2l_keras.evaluation.files import write_files
-    from l2l_keras.evaluation.rule_response import Adam
     from l2l_keras.reproduction import outputs
-    from l2l_keras.rules import UpdateRule
 
     if FLAGS.preset is None:
         raise _console.UsageError("Expected --preset=NAME. Received: none")
     rule, card = _console.load_preset(FLAGS.preset)
     folder = _console.writable_directory(FLAGS.output_dir)
     preset = card.get("name", FLAGS.preset)
-    rules = {
-        preset if isinstance(rule, UpdateRule) else f"{preset}, group {group!r}": own
-        for group, own in parameter_groups.rules(rule).items()
-    }
-    adam = {"Adam, learning rate 0.001": Adam()}
-    tensorwise = {name: own for name, own in rules.items() if own.scope == "tensor"}
-    others = {name: own for name, own in rules.items() if own.scope != "tensor"}
-    explained = {}
-    if others:
-        scales = dict.fromkeys(others | adam, FLAGS.scale)
-        explained["update_maps"] = outputs.elementwise_rules(others | adam, scales, {})
-    if tensorwise:
-        explained["tensor_responses"] = outputs.tensorwise_rules(tensorwise | adam, FLAGS.steps)
+    explained = outputs.explain(rule, preset, FLAGS.scale, FLAGS.steps)
     for name, output in explained.items():
         paths = write_files(output.files(name), folder)
         print(f"Wrote {' and '.join(str(path) for path in paths)}")

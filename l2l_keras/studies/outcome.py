@@ -21,7 +21,12 @@ UNITS = ("steps", "seconds")
 
 
 class Decision(enum.Enum):
-    """Whether to adopt a learned optimizer."""
+    """Whether to adopt a learned optimizer.
+
+    Example:
+        >>> l2l_keras.studies.Decision("adopt with guard")
+        <Decision.WITH_GUARD: 'adopt with guard'>
+    """
 
     ADOPT = "adopt"
     WITH_GUARD = "adopt with guard"
@@ -76,9 +81,15 @@ class Outcome:
     """The results of a study.
 
     Attributes:
-        plan, settings: Those of the study.
+        plan: The study's problems.
+        settings: How much it did.
         training: The specialised rule, and what it took.
         problems: Results by problem, the representative one first.
+
+    Example:
+        >>> study = l2l_keras.study("study.py", "my_study")  # doctest: +SKIP
+        >>> comparison = study.outcome.problems["wider"].comparison  # doctest: +SKIP
+        >>> print(l2l_keras.evaluation.table(comparison))  # doctest: +SKIP
     """
 
     plan: Plan

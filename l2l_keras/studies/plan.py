@@ -24,6 +24,9 @@ class Target:
     Attributes:
         task: A task that holds examples out, such as an `l2l_keras.tasks.KerasTask`.
         steps: Updates of a training run. Defaults to None, for those of the plan.
+
+    Example:
+        >>> longer = l2l_keras.studies.Target(l2l_keras.tasks.digits_mlp(), steps=900)
     """
 
     task: Task
@@ -105,6 +108,11 @@ def load(name: str) -> Plan:
     Raises:
         ValueError: If there is no such function, or it returns something else.
         Exception: Whatever the function, or its file, raises.
+
+    Example:
+        >>> plan = l2l_keras.studies.load("l2l_keras.studies.template:make_plan")
+        >>> plan.steps, list(plan.problems)[:3]
+        (300, ['digits', 'other data', 'wider'])
     """
     name = name if ":" in name else f"{name}:make_plan"
     plan = user_functions.load(name)()

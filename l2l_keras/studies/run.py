@@ -29,6 +29,10 @@ class Study(NamedTuple):
         preset: Folder of the specialised preset, for `LearnedOptimizer.from_preset`.
         report: Path of the report.
         outcome: All results.
+
+    Example:
+        >>> study = l2l_keras.study("study.py", "my_study")  # doctest: +SKIP
+        >>> optimizer = l2l_keras.LearnedOptimizer.from_preset(study.preset)  # doctest: +SKIP
     """
 
     decision: Decision
@@ -118,7 +122,19 @@ def study(
 
 
 def run_stage(plan: Plan, output_dir: Path, settings: Settings, stage: str) -> None:
-    """Runs one stage of a study in a folder that `study` has locked."""
+    """Runs one stage of a study in a folder that `study` has locked.
+
+    Args:
+        plan: The problems.
+        output_dir: The folder.
+        settings: How much the study does.
+        stage: `"tune"`, `"specialise"`, or `"run NAME"` with the name of a problem.
+
+    Example:
+        >>> plan = l2l_keras.studies.load("study.py")  # doctest: +SKIP
+        >>> settings = l2l_keras.studies.Settings(minutes=2)  # doctest: +SKIP
+        >>> l2l_keras.studies.run_stage(plan, "my_study", settings, "tune")  # doctest: +SKIP
+    """
     Stages(plan, settings, output_dir, print).run(stage)
 
 

@@ -44,12 +44,16 @@ class Settings:
     Attributes:
         minutes: About how long to meta-train.
         start: The preset to specialise, by name or folder.
-        seeds, tuning_seeds: Fresh test optimizees of each problem, and validation optimizees for
-            tuning.
+        seeds: Fresh test optimizees of each problem.
+        tuning_seeds: Validation optimizees of each problem, for tuning.
         baselines: Names of the optimizers to compare with, of `evaluation.ALL_BASELINES`.
 
     Raises:
         ValueError: If a number is not positive, or a name is unknown.
+
+    Example:
+        >>> l2l_keras.studies.Settings(minutes=2, baselines=("Adam", "SGD")).seeds
+        5
     """
 
     minutes: float = 10.0

@@ -17,7 +17,16 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Weight(NamedTuple):
-    """Path, as of a Keras variable, and shape of one of the arrays of an optimizee's parameters."""
+    """One of the arrays of an optimizee's parameters.
+
+    Attributes:
+        path: Its path, as of a Keras variable.
+        shape: Its shape.
+
+    Example:
+        >>> l2l_keras.tasks.Quadratic(functions=2).layout
+        (Weight(path='parameters', shape=(20,)),)
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -39,6 +48,24 @@ class Task(abc.ABC):
         constrained: Whether `constrain` changes parameters.
         holds_out: Whether there are examples that an optimizee does not train on, for
             `held_out_batch`, `held_out_loss` and `evaluate`.
+
+    Example:
+        Ravines (θ_1² + c θ_2²) / 2, each with a c of its own:
+
+        >>> class Ravine(l2l_keras.tasks.Task):
+        ...     name, size = "ravine", 2
+        ...
+        ...     def sample(self, split, seed):
+        ...         key = ("train", "validation", "test").index(split), seed
+        ...         logarithm = tf.random.stateless_uniform((), key, 0.0, 3.0)
+        ...         return tf.ones((2,)), tf.stack([1.0, 10.0**logarithm])
+        ...
+        ...     def loss(self, parameters, state, batch):
+        ...         return tf.reduce_sum(state * parameters**2, keepdims=True) / 2.0, state
+        >>> optimizer = keras.optimizers.SGD(1e-3)
+        >>> losses = l2l_keras.evaluation.run(Ravine(), optimizer, steps=20, seeds=[0])
+        >>> bool(losses[0, -1] < losses[0, 0])
+        True
     """
 
     name: str = "task"

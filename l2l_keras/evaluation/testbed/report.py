@@ -35,7 +35,18 @@ _NOTE = (
 
 
 def table(scores: Sequence[Score]) -> str:
-    """Lays scores out as Markdown: a table for each optimizer and each length of runs."""
+    """Lays scores out as Markdown: a table for each optimizer and each length of runs.
+
+    Args:
+        scores: What to lay out.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> rest = ("Adam", 0.01, False, 2.0, 0.4, 0.5, ratio, ratio, 0.9, 0.6, None)
+        >>> score = l2l_keras.evaluation.testbed.Score("wine_mlp", "mine", 100, *rest)
+        >>> print(l2l_keras.evaluation.testbed.table([score]).splitlines()[0])
+        **mine, 100 steps**
+    """
     parts = []
     for summary in summaries(scores):
         key = (summary.optimizer, summary.steps)
@@ -53,6 +64,14 @@ def read_scores(report: str | os.PathLike[str]) -> list[Score]:
 
     Raises:
         ValueError: If there is no report, or it cannot be read.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> rest = ("Adam", 0.01, False, 2.0, 0.4, 0.5, ratio, ratio, 0.9, 0.6, None)
+        >>> score = l2l_keras.evaluation.testbed.Score("wine_mlp", "mine", 100, *rest)
+        >>> paths = l2l_keras.evaluation.testbed.write_report([score], "report", settings={})
+        >>> l2l_keras.evaluation.testbed.read_scores("report") == [score]
+        True
     """
     try:
         scores = json.loads((Path(report) / "testbed.json").read_bytes())["scores"]
@@ -90,6 +109,14 @@ def write_report(
 
     Raises:
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> ratio = l2l_keras.evaluation.testbed.Ratio(mean=0.8, low=0.7, high=0.9)
+        >>> rest = ("Adam", 0.01, False, 2.0, 0.4, 0.5, ratio, ratio, 0.9, 0.6, None)
+        >>> score = l2l_keras.evaluation.testbed.Score("wine_mlp", "mine", 100, *rest)
+        >>> paths = l2l_keras.evaluation.testbed.write_report([score], "report", {"seeds": 3})
+        >>> [path.name for path in paths]
+        ['testbed.md', 'testbed.png', 'testbed.json']
     """
     content = {
         "settings": settings,

@@ -24,7 +24,11 @@ class GlobalAveragingLSTM(CoordinatewiseLSTM):
         units: Units of each LSTM layer, first layer first. Defaults to (20, 20).
         averaged_units: How many units of each layer are averaged, from 0 to the units of the
             smallest layer. Defaults to 5.
-        preprocessing: See `CoordinatewiseLSTM`, as for the other arguments.
+        preprocessing: `"log_sign"` (default) or `"none"`; see `CoordinatewiseLSTM`.
+        output_scale: Factor of the output. Defaults to 0.1.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+        name: Name of the layer.
 
     Raises:
         ValueError: If an argument is not as described.

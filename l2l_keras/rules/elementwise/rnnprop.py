@@ -32,7 +32,9 @@ class RNNprop(LSTMRule):
         beta_1: Decay of the average of gradients. Defaults to the paper's 0.95.
         beta_2: Decay of the average of their squares. Defaults to the paper's 0.95.
         epsilon: Added to √v̂. Defaults to 1e-8.
-        forget_bias, seed, name: See `CoordinatewiseLSTM`.
+        forget_bias: Initial bias of the forget gates. Defaults to 1.
+        seed: Seed of the initial weights, an integer or None for fresh ones.
+        name: Name of the layer.
 
     Raises:
         ValueError: If an argument is not as described.

@@ -33,6 +33,30 @@ class TensorwiseRule(UpdateRule):
 
     A subclass implements `element_rows`, `tensor_rows`, `direction_count`, `advance`, `directions`
     and `control`, and if it needs them, `matrix_direction_count` and `matrix_directions`, `refine`.
+
+    Args:
+        name: Name of the layer.
+
+    Example:
+        Momentum whose steps all have the RMS of the tensor's weights, times a factor:
+
+        >>> class RelativeMomentum(l2l_keras.rules.TensorwiseRule):
+        ...     element_rows, tensor_rows = 1, 0
+        ...     direction_count = 2  # The second one only for its product with itself.
+        ...
+        ...     def advance(self, gradient, state):
+        ...         return [0.9 * state[0] + gradient]
+        ...
+        ...     def directions(self, gradient, state, parameters):
+        ...         return [state[0], parameters]
+        ...
+        ...     def control(self, gram, state, tensors):
+        ...         return -0.01 * keras.ops.sqrt(gram[1, 1] / gram[0, 0])[None], state
+        >>> rule = RelativeMomentum()
+        >>> gradient, weights = keras.ops.array([1.0, -3.0]), keras.ops.array([2.0, 4.0])
+        >>> update, _ = rule.step(gradient, rule.initial_state(2), weights)
+        >>> print(update.numpy().round(4))
+        [-0.0141  0.0424]
     """
 
     scope = "tensor"

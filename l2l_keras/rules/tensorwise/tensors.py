@@ -34,7 +34,8 @@ class Tensors:
             shapes alone tell.
 
     Attributes:
-        shapes, fan_ins: As given.
+        shapes: As given.
+        fan_ins: As given.
         sizes: Their numbers of elements.
         runs: `(shape, count)` of each run of neighbours of one shape, which are computed at once.
 

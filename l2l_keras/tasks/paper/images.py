@@ -170,6 +170,17 @@ def image_mlp(
 
     Returns:
         A `KerasTask` with cross-entropy as its loss.
+
+    Raises:
+        ValueError: If `layers` is not as described.
+
+    Example:
+        >>> images, labels = np.zeros((20, 4, 4, 1), "uint8"), np.arange(20) % 10
+        >>> data = {split: (images, labels) for split in ("train", "validation", "test")}
+        >>> l2l_keras.tasks.image_mlp(data, layers=(8,), batch_size=10).size
+        226
+
+    Source: Andrychowicz et al. (2016), section 3.2.
     """
     model_fn = _mlp(data["train"][0].shape[1:], layers, activation)
     return KerasTask(model_fn, cross_entropy(), data, batch_size, scale_pixels, name=name)
