@@ -70,6 +70,7 @@ class UpdateRule(keras.layers.Layer, abc.ABC):
         # State and φ stay in float32 whatever the precision of the model being trained: a
         # recurrent state in half precision drifts.
         super().__init__(name=name, dtype="float32")
+        self.built = True  # Weights are made by the constructor.
 
     def __repr__(self) -> str:
         return arguments.call(self)

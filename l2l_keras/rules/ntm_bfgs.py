@@ -92,7 +92,6 @@ class NTMBFGS(UpdateRule):
         self._controller.build(self.add_weight)
         self.units = self._controller.units
         self.averaged_units = averaged_units
-        self.built = True
 
     @property
     def state_rows(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ class Recipe(NamedTuple):
     """
 
     unroll: int = 20
-    episodes: int = 8
+    episodes: int = 4
     validation_episodes: int = 8
     parallel: int = 2
     schedule: str = "cosine"

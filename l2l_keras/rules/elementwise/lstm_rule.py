@@ -32,7 +32,6 @@ class LSTMRule(SplitRule):
         self.units = network.units
         self.forget_bias = network.forget_bias
         self.seed = network.seed
-        self.built = True
 
     @property
     def network_rows(self) -> tuple[int, ...]:

@@ -147,7 +147,6 @@ class TensorwiseLSTM(TensorwiseRule):
             inputs, outputs, (units,), output_initializer=near_zero, seed=seed
         )
         self._network.build(self.add_weight)
-        self.built = True
 
     @property
     def element_rows(self) -> int:
