@@ -8,6 +8,7 @@ import importlib
 import os
 import resource
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
@@ -89,6 +90,8 @@ def define_in(values: flags.FlagValues, heading: str = "Flags") -> Any:
 def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> NoReturn:
     """Runs a command and exits: with one line and a status after a `UserError` or Ctrl-C.
 
+    A request to end, as batch systems send it (SIGTERM), is like Ctrl-C.
+
     `main` is called with the command line without its flags; `--help` prints the docstring of its
     module. Neither it nor `--version` imports Keras.
     """
@@ -122,6 +125,10 @@ def run(main: Callable[[list[str]], None], script_flags: flags.FlagValues) -> No
         _import_keras()
         return rest
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # As nohup sets it.
+            # The processes that a command runs are ended too.
+            signal.signal(ending, signal.default_int_handler)
     try:
         app.run(main, flags_parser=parse)
     except UserError as error:

@@ -25,7 +25,6 @@ losses, tuned learning rates, versions), trainings/ and evaluations/.
 from __future__ import annotations
 
 import functools
-import signal
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -139,10 +138,6 @@ def _given_presets(figures: dict[str, reproduction.Figure]) -> dict[str, str]:
 
 def console() -> None:
     """Entry point of `l2l-reproduce`."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # As nohup sets it.
-            # Like Ctrl-C, so that the stages that run are ended too.
-            signal.signal(ending, signal.default_int_handler)
     _console.run(main, FLAGS)
 
 

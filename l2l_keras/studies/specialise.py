@@ -121,9 +121,8 @@ def specialise(
 
 def _compile(meta_model: meta.MetaModel, recipe: Recipe, updates: int) -> None:
     """Compiles a model for so many meta-updates."""
-    meta_model.compile(
-        meta.adam(recipe.meta_learning_rate, updates, recipe.meta_clip, recipe.ema_momentum)
-    )
+    rate = recipe.for_updates(updates).meta_learning_rate
+    meta_model.compile(meta.adam(rate, updates, recipe.meta_clip, recipe.ema_momentum))
 
 
 def _steps_of_epoch(meta_model: meta.MetaModel, recipe: Recipe) -> int:

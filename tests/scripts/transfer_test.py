@@ -1,10 +1,13 @@
 """Tests of `l2l-transfer`: whole studies, small."""
 
 import contextlib
+import inspect
 import io
 import json
 import os
 import runpy
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +20,18 @@ from l2l_keras import presets
 from l2l_keras.evaluation import result_files
 from l2l_keras.rules import TensorwiseLSTM
 from l2l_keras.scripts import _console, transfer
-
-FILE = """
-from l2l_keras.studies import Plan, Target
 from tests.studies.outcomes import line
 
+FILE = f"""
+import keras
+import numpy as np
+from l2l_keras.studies import Plan, Target
+from l2l_keras.tasks import KerasTask
+
+{inspect.getsource(line)}
+
 def make_plan():
-    return Plan(line(), 10, {"steep": Target(line(3.0), 20)})
+    return Plan(line(), 10, {{"steep": Target(line(3.0), 20)}})
 """
 SMALL = ("--minutes=0.000001", "--seeds=2", "--tuning_seeds=1", "--baseline=SGD")
 PROBLEMS = ["line", "steep"]
@@ -105,6 +113,41 @@ def test_several_jobs_find_the_same(study, tmp_path):
     assert "run steep: steep: SGD: SGD: test: final loss" in done.stdout
     paths = sorted(path.relative_to(folder) for path in folder.rglob("runs/*/SGD*.npz"))
     assert [curves(tmp_path / path) for path in paths] == [curves(folder / path) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("ending", "jobs"),
+    [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow)],
+)
+def test_it_ends_when_asked_to_and_continues_to_the_same_result(study, ending, jobs, tmp_path):
+    flags, folder, _ = study
+    command = [*flags, f"--output_dir={tmp_path}", f"--jobs={jobs}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "l2l_keras.scripts.transfer", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Background jobs of a shell ignore this signal, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    # In the middle of the comparisons.
+    next(text for text in process.stdout if "line: SGD: SGD: test: final loss" in text)
+    process.send_signal(ending)
+    _, stderr = process.communicate(timeout=300)  # Ends when its own processes have ended, too.
+    assert process.returncode == 130 and "Traceback" not in stderr
+    (message,) = [text for text in stderr.splitlines() if text.startswith("transfer: ")]
+    assert message.startswith("transfer: interrupted; continue with: l2l-transfer --study=")
+    assert not (tmp_path / "report.html").exists()
+    assert list(tmp_path.rglob("*.tmp*")) == []
+
+    continued = shlex.split(message.partition("l2l-transfer ")[2])
+    transfer_here(*[flag for flag in continued if not flag.startswith("--jobs")])
+    # Seconds aside; the rule was meta-trained before.
+    for name in ("SGD", "specialised", "start"):
+        for path in folder.rglob(f"runs/*/{name}*.npz"):
+            assert curves(tmp_path / path.relative_to(folder)) == curves(path)
+    assert (tmp_path / "report.html").exists()
 
 
 def test_another_plan_in_its_folder_is_refused_where_it_matters(study, tmp_path):
