@@ -35,12 +35,12 @@ class Recipe(NamedTuple):
 
     Example:
         >>> task = l2l_keras.tasks.Quadratic(functions=4)
-        >>> recipe = l2l_keras.studies.Recipe.of(task, steps=100).for_updates(500)
+        >>> recipe = l2l_keras.studies.Recipe.of(task, steps=100).for_updates(1000)
         >>> rule = l2l_keras.rules.RNNprop(units=(4,), seed=0)
         >>> recipe.meta_model(rule, task, steps=100)
         <MetaModel of RNNprop on 'quadratic', horizon=100>
         >>> round(recipe.meta_learning_rate, 3)
-        0.022
+        0.016
 
     Source: docs/research, 2026-11-30.
     """
@@ -69,7 +69,7 @@ class Recipe(NamedTuple):
 
     def for_updates(self, updates: int) -> Recipe:
         """Returns the settings for so many meta-updates: if there are few, their rate is higher."""
-        rate = min(max(0.5 / math.sqrt(updates), 0.01), 0.03)
+        rate = min(max(0.5 / math.sqrt(updates), 0.01), 0.02)
         return self._replace(meta_learning_rate=rate)
 
     def meta_model(self, rule: presets.Rules, task: Task, steps: int) -> meta.MetaModel:
