@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -33,6 +33,18 @@ def warn_of_large_decay(weight_decay: float | None) -> None:
             "`weight_decay` is multiplied by the learning rate, here about 1 instead of AdamW's "
             f"0.001: {weight_decay:g} takes {100 * weight_decay:g} % off all weights in each step. "
             f"For what AdamW does with {weight_decay:g}, pass {1e-3 * weight_decay:g}.",
+            stacklevel=3,
+        )
+
+
+def warn_of_missing_schedule(card: Mapping[str, Any], learning_rate: Any) -> None:
+    """Warns of a constant learning rate with a preset that was trained with one that falls."""
+    if card.get("schedule") == "cosine" and isinstance(learning_rate, int | float):
+        steps = card.get("horizon", "steps")
+        warnings.warn(
+            "This preset was trained with a learning rate that falls: pass learning_rate="
+            f"keras.optimizers.schedules.CosineDecay(2.0, {steps}), or as many steps as you take. "
+            f"Received: learning_rate={learning_rate:g}",
             stacklevel=3,
         )
 

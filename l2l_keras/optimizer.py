@@ -195,7 +195,8 @@ class LearnedOptimizer(BatchOptimizer):
         Example:
             >>> optimizer = l2l_keras.LearnedOptimizer.from_preset("quadratic", clipnorm=1.0)
         """
-        rule, _ = presets.load_preset(preset)
+        rule, card = presets.load_preset(preset)
+        advice.warn_of_missing_schedule(card, optimizer_arguments.get("learning_rate", 1.0))
         return cls(rule, **optimizer_arguments)
 
     def save_to_preset(

@@ -24,6 +24,22 @@ def no_warning_fixture():
         yield
 
 
+class TestSchedules:
+    @pytest.fixture(name="preset")
+    def preset_fixture(self, tmp_path):
+        card = {"schedule": "cosine", "horizon": 300}
+        optimizer().save_to_preset(tmp_path / "preset", card)
+        return tmp_path / "preset"
+
+    @pytest.mark.parametrize("arguments", [{}, {"learning_rate": 2.0}])
+    def test_a_preset_that_was_trained_with_one_asks_for_it(self, preset, arguments):
+        with pytest.warns(UserWarning, match="that falls.*CosineDecay\\(2.0, 300\\)"):
+            LearnedOptimizer.from_preset(preset, **arguments)
+
+    def test_it_is_content_with_any(self, preset, no_warning):
+        LearnedOptimizer.from_preset(preset, learning_rate=CosineDecay(2.0, 100))
+
+
 class TestRates:
     @pytest.mark.parametrize("rate", [1e-4, 1e-3, 1e-2, CosineDecay(1e-3, 1000)])
     def test_those_of_adam_draw_a_warning(self, rate):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras import parameter_groups
+from l2l_keras import arguments, parameter_groups
 from l2l_keras.evaluation.results import Comparison, HeldOut, Result, Tuning
 from l2l_keras.evaluation.rollout import Rollout, RuleRollout, Rules, Run, checked_seeds
 from l2l_keras.evaluation.tune import ALL_BASELINES, Baseline, default_window, tune_for_lengths
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.progress import Progress, Timer, prefixed, silent
+from l2l_keras.schedules import SCHEDULES, Schedule
 from l2l_keras.tasks.base import Task
 
 _LOOKS = 10
@@ -28,6 +29,7 @@ def compare(
     tuning_seeds: Sequence[int] | None = None,
     baselines: Mapping[str, Baseline] = ALL_BASELINES,
     guard: bool = False,
+    schedules: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compares learned optimizers, as they are, with baselines whose learning rate is tuned.
@@ -39,12 +41,14 @@ def compare(
     Args:
         task: Where optimizees come from.
         learned: Update rules, or groups of them as `LearnedOptimizer` takes them, by the name to
-            show. Their learning rate is 1.
+            show.
         steps: Updates of a run, in tuning as in the comparison.
         seeds: Seeds of the test optimizees and their minibatches.
         tuning_seeds: Those of the validation optimizees. Defaults to `seeds`.
         baselines: Baselines by the name to show. Defaults to `ALL_BASELINES`.
         guard: Whether learned optimizers have a guard. Defaults to False.
+        schedules: How the learning rates of learned optimizers change in a run, by their names;
+            see `l2l_keras.meta.MetaModel`. Defaults to `"constant"` for all.
         progress: Called with a line of text as the work goes on. Defaults to silence.
 
     Returns:
@@ -71,6 +75,9 @@ def compare(
     """
     if both := sorted(set(learned) & set(baselines)):
         raise ValueError(f"A learned optimizer must not be named as a baseline. Received: {both}")
+    schedules = schedules or {}
+    if unknown := sorted(set(schedules) - set(learned)):
+        raise ValueError(f"A schedule needs a learned optimizer. Received: {unknown}")
     if not learned and not baselines:
         raise ValueError("Expected at least one optimizer. Received: learned={}, baselines={}")
     trials = Trials(task, steps, seeds, tuning_seeds)
@@ -83,7 +90,9 @@ def compare(
         tell = timer.after(len(trials.seeds))
         results[name] = trials.baseline(name, baseline, tuning, tell)
     for name, rule in learned.items():
-        results[name] = trials.learned(name, rule, guard, timer.after(len(trials.seeds)))
+        tell = timer.after(len(trials.seeds))
+        schedule = schedules.get(name, "constant")
+        results[name] = trials.learned(name, rule, guard, schedule, tell)
     return trials.comparison([results[name] for name in (*learned, *baselines)])
 
 
@@ -135,10 +144,16 @@ class Trials:
         return self._result(name, run, progress, tuning=tuning, state_bytes=rollout.state_bytes)
 
     def learned(
-        self, name: str, rule: Rules, guard: bool = False, progress: Progress = silent
+        self,
+        name: str,
+        rule: Rules,
+        guard: bool = False,
+        schedule: str = "constant",
+        progress: Progress = silent,
     ) -> Result:
         """Runs a learned optimizer on the test optimizees."""
-        rollout = _rollout(self.task, rule, self.steps, guard)
+        arguments.one_of("schedule", schedule, tuple(SCHEDULES))
+        rollout = _rollout(self.task, rule, self.steps, guard, SCHEDULES[schedule])
         size = rollout.state_bytes if isinstance(rollout, Rollout) else None
         return self._result(name, rollout.run, progress, state_bytes=size)
 
@@ -168,7 +183,9 @@ class Trials:
         return result
 
 
-def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | RuleRollout:
+def _rollout(
+    task: Task, rule: Rules, steps: int, guard: bool, schedule: Schedule | None
+) -> Rollout | RuleRollout:
     """Returns the runs of a rule on a task's test optimizees."""
     if task.functions > 1 and any(r.scope != "element" for r in parameter_groups.only_rules(rule)):
         if guard:
@@ -176,5 +193,5 @@ def _rollout(task: Task, rule: Rules, steps: int, guard: bool) -> Rollout | Rule
                 "A rule that is not elementwise has no guard on several functions side by side. "
                 f"Received: guard=True, task.functions={task.functions}"
             )
-        return RuleRollout(task, rule, steps)
-    return Rollout(task, LearnedOptimizer(rule, guard=guard), steps)
+        return RuleRollout(task, rule, steps, schedule=schedule)
+    return Rollout(task, LearnedOptimizer(rule, guard=guard), steps, schedule=schedule)

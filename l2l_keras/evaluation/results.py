@@ -120,7 +120,8 @@ class Tuning:
     rates: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
     runs: int = 0
-    seconds: float = math.nan
+    # Two tunings that found the same are equal.
+    seconds: float = dataclasses.field(default=math.nan, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,10 @@ import tensorflow as tf
 
 from l2l_keras.meta import InnerLoop
 from l2l_keras.rules.base import UpdateRule
+from l2l_keras.schedules import Schedule
 from l2l_keras.tasks.base import Nest, Split, Task, Tensor, Weight
 
 Rules = UpdateRule | Mapping[str, UpdateRule]
-Schedule = Callable[[Tensor], Tensor]
-"""Maps the share of a run that is over, a scalar from 0 to 1, to a factor of the learning rate."""
 
 _WARM_UP_STEPS = 10
 """Steps before runs whose time counts: programs are compiled when they are first needed."""
@@ -94,7 +93,8 @@ class Rollout:
         task, steps, split: See `run`.
         optimizer: A fresh Keras optimizer. It is built here, on variables that have the paths and
             shapes of the task's `layout`.
-        schedule: See `l2l_keras.evaluation.Baseline`. Defaults to None.
+        schedule: Factor of the learning rate, a function of the share of a run that is over.
+            Defaults to None, for a constant rate.
 
     Raises:
         ValueError: If `steps` is not positive, or the optimizer is already built.
@@ -262,10 +262,18 @@ class RuleRollout:
     `LearnedOptimizer`, all parameters are those of one function.
     """
 
-    def __init__(self, task: Task, rule: Rules, steps: int, split: Split = "test") -> None:
+    def __init__(
+        self,
+        task: Task,
+        rule: Rules,
+        steps: int,
+        split: Split = "test",
+        schedule: Schedule | None = None,
+    ) -> None:
         self.task = task
         self.steps = steps
         self.split = split
+        self._schedule = schedule
         self._inner_loop = InnerLoop(rule, task)
         self._loop = tf.function(self._losses, autograph=False)
         self.run(seed=0, steps=min(steps, _WARM_UP_STEPS))  # Compiles everything, as in `Rollout`.
@@ -289,4 +297,4 @@ class RuleRollout:
         def draw(step: int | Tensor) -> Nest:
             return self.task.batch(self.split, tf.stack([seed, step]))
 
-        return self._inner_loop.rollout(parameters, state, draw, steps)
+        return self._inner_loop.rollout(parameters, state, draw, steps, self._schedule)

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from l2l_keras.evaluation.results import HeldOut, Tuning, final_losses, last_tenth
-from l2l_keras.evaluation.rollout import Rollout, Schedule, checked_seeds
+from l2l_keras.evaluation.rollout import Rollout, checked_seeds
 from l2l_keras.progress import Progress, silent
+from l2l_keras.schedules import Schedule
 from l2l_keras.tasks.base import Split, Task, Tensor
 
 _EXTENSIONS = 4

@@ -1,6 +1,7 @@
 """Meta-training: how update rules are learned. Needs TensorFlow."""
 
 from l2l_keras.meta.callbacks import Backup, Curriculum, KeepBest, Progress
+from l2l_keras.meta.epochs import adam, epochs_within
 from l2l_keras.meta.estimators import BackPropagation, Estimator, Imitation, PersistentEvolution
 from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps
 from l2l_keras.meta.meta_loss import META_LOSSES, STEP_WEIGHTS
@@ -24,4 +25,6 @@ __all__ = [
     "Progress",
     "Steps",
     "Windows",
+    "adam",
+    "epochs_within",
 ]

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from l2l_keras.meta import graph_loops
 from l2l_keras.meta.estimators import Carry, Estimator
-from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps
+from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps, rates
 from l2l_keras.meta.windows import Windows
+from l2l_keras.schedules import Schedule
 from l2l_keras.tasks.base import Nest, Tensor
 
 
@@ -35,6 +36,7 @@ class Programs:
         estimator: Estimates meta-gradients.
         windows: How episodes are cut.
         on_held_out: Whether meta-losses are of the examples that the task holds out.
+        schedule: The learning rate; see `MetaModel`.
 
     Attributes:
         example: A state, for its shapes.
@@ -47,12 +49,18 @@ class Programs:
     """
 
     def __init__(
-        self, loop: InnerLoop, estimator: Estimator, windows: Windows, on_held_out: bool
+        self,
+        loop: InnerLoop,
+        estimator: Estimator,
+        windows: Windows,
+        on_held_out: bool,
+        schedule: Schedule | None = None,
     ) -> None:
         self._loop = loop
         self._estimator = estimator
         self._windows = windows
         self._on_held_out = on_held_out
+        self._schedule = schedule
         task, key, zero = loop.task, tf.zeros((2,), tf.int32), tf.constant(0)
         losses, inner = loop.start(*task.sample("train", 0), task.batch("train", key))
         carry = estimator.begin(loop, inner, key)
@@ -81,17 +89,24 @@ class Programs:
         step, key = tf.constant(0), tf.stack([seed, 0])
         if self._windows.staggered:
             step = tf.random.stateless_uniform((), key, 0, self._windows.unroll, tf.int32)
-            inner = self._warm_up(inner, self._scale(seed), seed, step)
+            inner = self._warm_up(inner, self._scale(seed), seed, step, horizon)
         carry = self._estimator.begin(self._loop, inner, key)
         _assign(variables, EpisodeState(carry, losses, seed, step, horizon))
 
     def _take_steps(
-        self, inner: InnerState, scale: Tensor | None, seed: Tensor, steps: Tensor
+        self,
+        inner: InnerState,
+        scale: Tensor | None,
+        seed: Tensor,
+        steps: Tensor,
+        horizon: Tensor,
     ) -> InnerState:
         """Computes inner steps that are not differentiated."""
+        rate = rates(self._schedule, horizon)
 
         def body(step: Tensor, inner: InnerState) -> tuple[InnerState]:
-            return (self._loop.step(inner, self._batch(seed, step + 1), scale)[1],)
+            own = None if rate is None else rate(step)
+            return (self._loop.step(inner, self._batch(seed, step + 1), scale, own)[1],)
 
         return graph_loops.run(steps, body, (inner,))[0]
 
@@ -129,6 +144,7 @@ class Programs:
                 drawing(task.batch),
                 scale,
                 drawing(task.held_out_batch) if self._on_held_out else None,
+                rates(self._schedule, state.horizon, state.step),
             ),
             lambda losses: self._windows.loss(losses, state.initial_losses, progress),
             tf.stack([state.seed, -1 - state.step]),

@@ -118,7 +118,9 @@ class BackPropagation(Estimator):
 
         def take_step(t: Tensor, inner: InnerState, own: tuple) -> tuple:
             (optimizees, slopes), task_state, batch = own, inner.task_state, steps.draw(t)
-            losses, inner, caches = loop.cached_step(weights, inner, batch, steps.scale, kept)
+            losses, inner, caches = loop.cached_step(
+                weights, inner, batch, steps.scale, steps.rate_at(t), kept
+            )
             if self.second_derivatives:
                 optimizee = (inner.parameters, task_state)
                 optimizees = graph_loops.write(optimizees, t, optimizee)
@@ -148,9 +150,7 @@ class BackPropagation(Estimator):
                 loop, weights, recorded, optimizees, d_parameters, steps, self.clip_through_time
             )
         else:
-            d_weights = first_order.meta_gradient(
-                loop, weights, recorded, d_parameters, steps.scale
-            )
+            d_weights = first_order.meta_gradient(loop, weights, recorded, d_parameters, steps)
         return value, loop.unpack(d_weights), inner
 
 
@@ -203,7 +203,9 @@ class Imitation(Estimator):
             weight = 1.0 / (steps.unroll * (tf.reduce_sum(tf.square(adam_update)) + 1e-30))
             error += weight * tf.reduce_sum(tf.square(difference))
             d_updates = d_updates.write(t, 2.0 * weight * difference)
-            losses, inner = loop.advance(inner, adam_update, rule_state, steps.draw(t), steps.scale)
+            losses, inner = loop.advance(
+                inner, adam_update, rule_state, steps.draw(t), steps.scale, steps.rate_at(t)
+            )
             return losses, inner, caches, (adam_state, error, d_updates)
 
         start = (adam_state, 0.0, graph_loops.new_arrays(inner.gradient, steps.unroll))

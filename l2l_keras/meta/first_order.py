@@ -1,10 +1,10 @@
 """First-order meta-gradients: the optimizee's gradients count as given.
 
 The meta-loss L of a window is a function of f(θ_1), …, f(θ_T): it depends on every update of the
-window, and no loss is counted in two windows. With θ_{t+1} = θ_t + u_t and ∂∇f/∂φ dropped (the
-paper's choice),
+window, and no loss is counted in two windows. With θ_{t+1} = θ_t + r_t · u_t, where r_t is the
+learning rate, and ∂∇f/∂φ dropped (the paper's choice),
 
-    ∂L/∂u_t = Σ_{s > t} ∂L/∂f_s · ∇f(θ_s),
+    ∂L/∂u_t = r_t · Σ_{s > t} ∂L/∂f_s · ∇f(θ_s),
 
 suffix sums of gradients that the inner loop has computed anyway. What is left is the rule's own
 back-propagation through time, piece by piece; the optimizee is not differentiated again. This is
@@ -18,26 +18,28 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from l2l_keras.meta import graph_loops
-from l2l_keras.meta.inner_loop import InnerLoop, scaled
+from l2l_keras.meta.inner_loop import InnerLoop, Steps, scaled
 from l2l_keras.meta.trace import Trace, recall
 from l2l_keras.tasks.base import Tensor
 
 
 def meta_gradient(
-    loop: InnerLoop, weights: list[Tensor], trace: Trace, d_parameters: Tensor, scale: Tensor | None
+    loop: InnerLoop, weights: list[Tensor], trace: Trace, d_parameters: Tensor, steps: Steps
 ) -> list[Tensor]:
     """Computes the first-order meta-gradient of a window, one vector for each rule.
 
     `d_parameters`, float32 `[unroll, size]`, are ∂L/∂f_s · ∇f(θ_s): the derivatives of the
     meta-loss with respect to the parameters after each step, through their own losses.
     """
-    gradients = scaled(trace.gradients.stack(), scale)
+    gradients = scaled(trace.gradients.stack(), steps.scale)
 
     def before_constraints(t: Tensor, derivative: Tensor) -> Tensor:
         unconstrained = graph_loops.read(trace.unconstrained, t)
-        return loop.before_constraints(unconstrained, derivative, scale)
+        return loop.before_constraints(unconstrained, derivative, steps.scale)
 
-    d_updates = suffix_sums(scaled(d_parameters, scale), before_constraints)
+    d_updates = suffix_sums(scaled(d_parameters, steps.scale), before_constraints)
+    if steps.rate is not None:
+        d_updates *= steps.rate(tf.range(steps.unroll))[:, None]
     return back_propagate(loop, weights, trace, gradients, d_updates)
 
 

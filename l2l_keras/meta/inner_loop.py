@@ -18,6 +18,7 @@ from l2l_keras.meta.partition import divide
 from l2l_keras.meta.rule_vjp import CompiledRule, compile_rule
 from l2l_keras.rules import UpdateRule
 from l2l_keras.rules.base import State
+from l2l_keras.schedules import Schedule
 from l2l_keras.tasks.base import Nest, Task, Tensor
 
 Draw = Callable[[Tensor], Nest]
@@ -51,6 +52,8 @@ class Steps(NamedTuple):
             for the loss and gradient after that step. May be called more than once for a step.
         scale: Factors s of a reparametrization θ = s · θ', float32 `[size]`, or None. The rule then
             optimizes f(s · θ') over θ'.
+        rate: Maps the number of a step, or an array of them, to the learning rate that multiplies
+            its update; or None: it is 1.
         draw_held_out: Maps the number of a step to a minibatch of examples held out, whose losses
             are those of the window; or None: they are the losses that the optimizee minimizes.
     """
@@ -59,6 +62,11 @@ class Steps(NamedTuple):
     draw: Draw
     scale: Tensor | None = None
     draw_held_out: Draw | None = None
+    rate: Callable[[Tensor], Tensor] | None = None
+
+    def rate_at(self, t: Tensor) -> Tensor | None:
+        """Returns the learning rate of a step, or of several; None for 1."""
+        return None if self.rate is None else self.rate(t)
 
 
 class Piece(NamedTuple):
@@ -88,8 +96,8 @@ class InnerLoop:
         pieces: The pieces.
         jit_compile: Whether to compile whole windows and rollouts with XLA: worthwhile if neither
             the rules nor the optimizee have much to compute in a step.
-        cached_step: Maps `(weights, inner, batch, scale, cached)` to `(losses, inner, caches)`, as
-            `step` with given φ; with the caches of the first `cached` pieces.
+        cached_step: Maps `(weights, inner, batch, scale, rate, cached)` to `(losses, inner,
+            caches)`, as `step` with given φ; with the caches of the first `cached` pieces.
         held_out_loss: `Task.held_out_loss`, compiled.
         held_out_loss_and_gradient: The same with its gradient, `(losses, gradient)`.
 
@@ -149,7 +157,11 @@ class InnerLoop:
         )
 
     def step(
-        self, inner: InnerState, batch: Nest, scale: Tensor | None = None
+        self,
+        inner: InnerState,
+        batch: Nest,
+        scale: Tensor | None = None,
+        rate: Tensor | None = None,
     ) -> tuple[Tensor, InnerState]:
         """Computes one inner step.
 
@@ -157,15 +169,21 @@ class InnerLoop:
             inner: The state of the loop.
             batch: The minibatch for the loss and gradient after the step.
             scale: See `Steps`.
+            rate: The learning rate, a scalar. Defaults to None, for 1.
 
         Returns:
             `(losses, inner)`: f(θ_{t+1}), float32 `[functions]`, and the next state.
         """
-        losses, inner, _ = self.cached_step(self.pack(), inner, batch, scale, cached=0)
+        losses, inner, _ = self.cached_step(self.pack(), inner, batch, scale, rate, cached=0)
         return losses, inner
 
     def rollout(
-        self, parameters: Tensor, task_state: Nest, draw: Draw, steps: int | Tensor
+        self,
+        parameters: Tensor,
+        task_state: Nest,
+        draw: Draw,
+        steps: int | Tensor,
+        schedule: Schedule | None = None,
     ) -> Tensor:
         """Runs an inner loop from its start.
 
@@ -175,12 +193,16 @@ class InnerLoop:
             draw: Maps a number of steps to the minibatch for the loss and gradient after so many;
                 0 to the first minibatch.
             steps: Number of steps.
+            schedule: The learning rate; see `MetaModel`. Defaults to None, for 1.
 
         Returns:
             f(θ_0) … f(θ_steps), float32 `[steps + 1, functions]`.
         """
         start, inner = self.start(parameters, task_state, draw(0))
-        later, _ = self.window(self.pack(), inner, Steps(steps, lambda step: draw(step + 1)))
+        rate = rates(schedule, steps)
+        later, _ = self.window(
+            self.pack(), inner, Steps(steps, lambda step: draw(step + 1), rate=rate)
+        )
         return tf.concat([start[None], later], axis=0)
 
     def window(
@@ -190,7 +212,9 @@ class InnerLoop:
 
         def body(t: Tensor, inner: InnerState, losses: tf.TensorArray) -> tuple:
             batch = steps.draw(t)
-            step_losses, inner, _ = self.cached_step(weights, inner, batch, steps.scale, cached=0)
+            step_losses, inner, _ = self.cached_step(
+                weights, inner, batch, steps.scale, steps.rate_at(t), cached=0
+            )
             if steps.draw_held_out:
                 optimizee = (inner.parameters, inner.task_state)
                 step_losses = self.held_out_loss(*optimizee, steps.draw_held_out(t))
@@ -201,10 +225,16 @@ class InnerLoop:
         return losses.stack(), inner
 
     def _step(
-        self, weights: list[Tensor], inner: InnerState, batch: Nest, scale: Any, cached: int
+        self,
+        weights: list[Tensor],
+        inner: InnerState,
+        batch: Nest,
+        scale: Tensor | None,
+        rate: Tensor | None,
+        cached: int,
     ) -> tuple[Tensor, InnerState, list[State]]:
         update, rule_state, caches = self.propose(weights, inner, scale, cached)
-        losses, inner = self.advance(inner, update, rule_state, batch, scale)
+        losses, inner = self.advance(inner, update, rule_state, batch, scale, rate)
         return losses, inner, caches
 
     def propose(
@@ -229,10 +259,16 @@ class InnerLoop:
         return self.partition.join(updates), rule_state, caches
 
     def advance(
-        self, inner: InnerState, update: Tensor, rule_state: list[State], batch: Nest, scale: Any
+        self,
+        inner: InnerState,
+        update: Tensor,
+        rule_state: list[State],
+        batch: Nest,
+        scale: Tensor | None,
+        rate: Tensor | None,
     ) -> tuple[Tensor, InnerState]:
-        """Adds an update of θ'; returns the losses and the next state."""
-        parameters = inner.parameters + scaled(update, scale)
+        """Adds an update of θ', times the rate; returns the losses and the next state."""
+        parameters = inner.parameters + scaled(scaled(update, rate), scale)
         unconstrained: Nest = ()
         if self.task.constrained:
             unconstrained, parameters = parameters, self.task.constrain(parameters)
@@ -285,8 +321,19 @@ class InnerLoop:
 
 
 def scaled(vector: Tensor, scale: Tensor | None) -> Tensor:
-    """Returns a vector times the factors of a reparametrization, if there are any."""
+    """Returns a vector times a factor, or a factor for each of its components, if there is one."""
     return vector if scale is None else scale * vector
+
+
+def rates(
+    schedule: Schedule | None, horizon: int | Tensor, first: int | Tensor = 0
+) -> Callable[[Tensor], Tensor] | None:
+    """Returns the `rate` of `Steps` that begin after the first steps of a run of so many."""
+    if schedule is None:
+        return None
+    return lambda t: schedule(
+        tf.minimum(tf.cast(first + t, "float32") / tf.cast(horizon, "float32"), 1.0)
+    )
 
 
 def _compile(function: Callable, jit_compile: bool) -> Any:

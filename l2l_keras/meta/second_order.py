@@ -5,8 +5,8 @@ with respect to the gradient that the rule saw there, going backwards,
 
     λ_t = λ_{t+1} + ∂L/∂f_t · ∇f(θ_t) + H_t · d_t,
 
-and ∂L/∂u_{t-1} = λ_t. That is one Hessian-vector product a step. The optimizee's state, such as the
-averages of batch normalization, counts as given.
+and ∂L/∂u_{t-1} = r_{t-1} · λ_t, where r_{t-1} is the learning rate. That is one Hessian-vector
+product a step. The optimizee's state, such as the averages of batch normalization, counts as given.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def meta_gradient(
         derivative, first_order = (
             loop.before_constraints(unconstrained, own, None) for own in (derivative, first_order)
         )
-        d_updates = loop.partition.split(scaled(derivative, steps.scale))
+        d_updates = scaled(scaled(derivative, steps.scale), steps.rate_at(t))
+        d_updates = loop.partition.split(d_updates)
         parts, d_gradients, new_d_states = [], [], []
         for k, piece in enumerate(loop.pieces):
             d_step, d_piece, d_state = piece.rule.backward(

@@ -18,6 +18,7 @@ from l2l_keras.meta.inner_loop import InnerLoop
 from l2l_keras.meta.validation import MEANS, MeanOfAny, Validation
 from l2l_keras.meta.windows import Windows
 from l2l_keras.rules import UpdateRule
+from l2l_keras.schedules import SCHEDULES
 from l2l_keras.tasks.base import Task, Tensor
 from l2l_keras.tasks.mixture import Mixture, as_mixture
 
@@ -63,6 +64,9 @@ class MetaModel(keras.Model):
         meta_loss_on: `"training"` (the default), for meta-losses of the minibatches that optimizees
             train on; or `"validation"`, for those of minibatches that the task holds out of their
             training: the rule then learns to lower the loss on unseen examples.
+        schedule: How the learning rate that multiplies a rule's updates changes in an episode:
+            `"constant"` (the default), 1; or `"cosine"`, from 2 to 0, as that of
+            `keras.optimizers.schedules.CosineDecay(2.0, horizon)`. To be used in the same way.
 
     Attributes:
         longest_horizon: Inner steps of the longest training episodes that begin from now on, an
@@ -97,9 +101,11 @@ class MetaModel(keras.Model):
         optimizees: int | None = None,
         seed: int = 0,
         meta_loss_on: str = "training",
+        schedule: str = "constant",
     ) -> None:
         super().__init__(name="meta_model")
         arguments.one_of("meta_loss_on", meta_loss_on, META_LOSS_ON)
+        arguments.one_of("schedule", schedule, tuple(SCHEDULES))
         windows, estimator = windows or Windows(), estimator or BackPropagation()
         horizons = (horizon, horizon) if isinstance(horizon, int) else tuple(horizon)
         in_order = len(horizons) == 2 and 1 <= horizons[0] <= horizons[1]
@@ -118,6 +124,7 @@ class MetaModel(keras.Model):
         self.windows = windows
         self.parallel = parallel
         self.meta_loss_on = meta_loss_on
+        self.schedule = schedule
         self.optimizees = optimizees
         self.seed = seed
         # Seeds of episodes: room for 2**20 episodes with each of 2**9 seeds.
@@ -134,11 +141,12 @@ class MetaModel(keras.Model):
                 f"with one data set. Received: {[t.name for t in members if not t.holds_out]}"
             )
         loops = {t: InnerLoop(rule, t) for t in {*members, *mixture.validation.values()}}
+        rate = SCHEDULES[schedule]
         self._validation = [
-            Validation(loops[t], self.horizons[1]) for t in mixture.validation.values()
+            Validation(loops[t], self.horizons[1], rate) for t in mixture.validation.values()
         ]
         make = functools.partial(self.add_weight, initializer="zeros", trainable=False)
-        programs = {t: Programs(loops[t], estimator, windows, on_held_out) for t in members}
+        programs = {t: Programs(loops[t], estimator, windows, on_held_out, rate) for t in members}
         self._episodes = [
             Episode(programs[t], functools.partial(make, name="episode"))
             for _ in range(math.ceil(parallel / len(members)))

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps
+from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps, rates
+from l2l_keras.schedules import Schedule
 from l2l_keras.tasks.base import Nest, Tensor, split_seed
 
 
@@ -20,9 +21,10 @@ class Validation:
         names: The names of results.
     """
 
-    def __init__(self, loop: InnerLoop, horizon: int) -> None:
+    def __init__(self, loop: InnerLoop, horizon: int, schedule: Schedule | None = None) -> None:
         self._loop = loop
         self._horizon = horizon
+        self._schedule = schedule
         self.names = ["loss", "final_loss"]
         if loop.task.holds_out:
             optimizee = loop.task.sample("validation", 0)
@@ -56,7 +58,8 @@ class Validation:
             return self._loop.task.batch("validation", tf.stack([seed, step]))
 
         _, inner = self._loop.start(parameters, task_state, draw(0))
-        steps = Steps(self._horizon, lambda step: draw(step + 1))
+        rate = rates(self._schedule, self._horizon)
+        steps = Steps(self._horizon, lambda step: draw(step + 1), rate=rate)
         losses, inner = self._loop.window(self._loop.pack(), inner, steps)
         losses = tf.reduce_mean(losses, axis=1)
         last = math.ceil(self._horizon / 10)

@@ -18,7 +18,8 @@ define.string(
     "coordinatewise_lstm",
     "The update rule: coordinatewise_lstm (the paper's), momentum_lstm (sets the step sizes of "
     "momentum), rnnprop (sees gradients relative to their RMS), tensorwise_lstm (decides once for "
-    "each tensor, at about Adam's price), or a preset, by name or folder, to train further.",
+    "each tensor, at about Adam's price); or a preset, by name or folder, to train further: "
+    "specialised, within --minutes, unless flags say how.",
 )
 define.multi_string("rule_option", [], "Argument of the rule, such as units=(20,20). Repeatable.")
 define.multi_string(
@@ -31,6 +32,8 @@ define.count("horizon", 100, "Inner steps of an episode.")
 define.count("epochs", 15, "Epochs, each followed by a validation.")
 define.count("episodes", 20, "Episodes (fresh optimizees) an epoch.")
 define.integer("seed", 0, "Seed of everything.", lower_bound=0, upper_bound=2**29 - 1)
+
+_BEFORE = frozenset(FLAGS)
 
 define = _console.define_in(FLAGS, "Episodes")
 define.count(
@@ -55,6 +58,12 @@ define.enum(
     "coordinate",
     ["coordinate", "tensor"],
     "Whether parameters or tensors are scaled.",
+)
+define.enum(
+    "schedule",
+    "constant",
+    ["constant", "cosine"],
+    "How the learning rate that multiplies updates changes in an episode: 1, or from 2 to 0.",
 )
 define.boolean("staggered", False, "Whether first windows begin after a random number of steps.")
 
@@ -107,6 +116,9 @@ define.boolean(
 )
 define.positive("imitated_rate", None, "If set, the rule imitates Adam at this rate, as a start.")
 
+# A preset is specialised if none of these is given: they say how to meta-train.
+HOW_FLAGS = tuple(name for name in FLAGS if name not in _BEFORE)
+
 # A resumed run takes these flags from its folder; those below may change.
 RUN_FLAGS = tuple(FLAGS)
 
@@ -114,6 +126,9 @@ define = _console.define_in(FLAGS)
 define.string("data_dir", None, "Folder of TensorFlow Datasets, for tasks that read it.")
 define.boolean("download", True, "Whether to download a data set that is missing.")
 define.string("output_dir", None, "Where all is written; a new folder in l2l_runs by default.")
+define.positive(
+    "minutes", None, "About how long to meta-train, instead of --epochs. 10 for a preset."
+)
 define.boolean("resume", False, "Resume the interrupted run in --output_dir, with its flags.")
 
 define = _console.define_in(FLAGS, "Comparison and resources")

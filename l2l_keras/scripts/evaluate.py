@@ -117,6 +117,7 @@ def main(argv: list[str]) -> None:
             task,
             learned,
             baselines={name: evaluation.ALL_BASELINES[name] for name in FLAGS.baseline},
+            schedules={name: card.get("schedule", "constant") for name, card in cards.items()},
             **_runs(seeds=10, tuning_seeds=3),
         )
         print(evaluation.table(comparison), end="")

@@ -21,9 +21,10 @@ On your own model: a file with a function that returns an l2l_keras.tasks.KerasT
 
   l2l-meta-train --task=my_task.py:make_task --output_dir=my_rule
 
-Starting from a rule that ships with the package, or from one of your own:
+Starting from a rule that ships with the package, or from one of your own, in ten minutes, for
+training runs of 300 steps:
 
-  l2l-meta-train --task=my_task.py:make_task --rule=general-fast --meta_learning_rate=0.0005
+  l2l-meta-train --task=my_task.py:make_task --rule=general-fast --horizon=300 --minutes=10
 
 Resume an interrupted run, to the same weights, with:
 
@@ -49,13 +50,15 @@ from typing import TYPE_CHECKING, Any
 import l2l_keras
 from l2l_keras.arguments import did_you_mean
 from l2l_keras.scripts import _console
-from l2l_keras.scripts._meta_train_flags import FLAGS, RUN_FLAGS
+from l2l_keras.scripts._meta_train_flags import FLAGS, HOW_FLAGS, RUN_FLAGS
 
 if TYPE_CHECKING:
     from l2l_keras import meta, presets, tasks
 
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
+_MINUTES = 10.0
+"""How long a preset is specialised."""
 _print = functools.partial(print, flush=True)
 
 
@@ -69,6 +72,9 @@ def main(argv: list[str]) -> None:
     from l2l_keras.evaluation.files import write_files
     from l2l_keras.tasks.mixture import as_mixture
 
+    if FLAGS.minutes and (FLAGS["epochs"].present or FLAGS.resume):
+        other = "--resume" if FLAGS.resume else "--epochs"
+        raise _console.UsageError(f"--minutes sets --epochs. Received: --minutes and {other}")
     output_dir = _resumed_run() if FLAGS.resume else _new_run()
     if FLAGS.threads:
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
@@ -80,13 +86,18 @@ def main(argv: list[str]) -> None:
         # Compiles dozens of programs in half the time; they run as fast.
         os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")
     rule, parent = _make_rule()
+    if parent and not FLAGS.resume:
+        _specialise(members)
     try:
         meta_model = _make_meta_model(rule, task)
         callbacks = _make_callbacks()
     except ValueError as error:
         raise _console.UsageError(str(error)) from error
-    # The flags are valid: from here on, the folder holds a run.
+    _compile(meta_model)
     if not FLAGS.resume:
+        if FLAGS.minutes:
+            _fit_into_minutes(meta_model)
+        # From here on, the folder holds a run.
         write_files({_SETTINGS: _settings()}, output_dir)
     size = "" if len(members) == 1 else f"{len(members)} tasks of up to "
     horizons = " to ".join(str(h) for h in sorted(set(meta_model.horizons)))
@@ -95,7 +106,7 @@ def main(argv: list[str]) -> None:
         f"{FLAGS.epochs} epochs of {FLAGS.episodes} episodes of {horizons} steps",
         flush=True,
     )
-    _meta_train(meta_model, callbacks, output_dir)
+    _meta_train(meta_model, callbacks, output_dir, started_from_preset=parent is not None)
     card = _card(meta_model, callbacks)
     if parent:
         card["trained_from"] = parent
@@ -182,6 +193,19 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
         raise _console.UsageError(f"--rule_option: {error}") from error
 
 
+def _specialise(members: list[tasks.Task]) -> None:
+    """Sets flags as they suit meta-training that starts from a preset, if none of them is given."""
+    from l2l_keras.studies import Recipe
+
+    if len(members) > 1 or any(FLAGS[name].present for name in HOW_FLAGS):
+        return
+    for name, value in Recipe.of(members[0], FLAGS.horizon)._asdict().items():
+        if not FLAGS[name].present:
+            FLAGS[name].value = value
+    if not FLAGS["epochs"].present and FLAGS.minutes is None:
+        FLAGS["minutes"].value = _MINUTES
+
+
 def _describe(rule: presets.Rules) -> str:
     """Returns the types and sizes of rules in words."""
     from l2l_keras import parameter_groups, rules
@@ -212,12 +236,10 @@ def _make_estimator() -> meta.Estimator:
 
 
 def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> meta.MetaModel:
-    """Makes the compiled `MetaModel`."""
-    import keras
-
+    """Makes the `MetaModel`, which is still to be compiled."""
     from l2l_keras import meta
 
-    meta_model = meta.MetaModel(
+    return meta.MetaModel(
         rule,
         task,
         horizon=(FLAGS.horizon, FLAGS.longest_horizon) if FLAGS.longest_horizon else FLAGS.horizon,
@@ -234,16 +256,30 @@ def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> m
         parallel=FLAGS.parallel,
         optimizees=FLAGS.optimizees,
         meta_loss_on=FLAGS.meta_loss_on,
+        schedule=FLAGS.schedule,
         seed=FLAGS.seed,
     )
-    schedule = keras.optimizers.schedules.CosineDecay(
-        FLAGS.meta_learning_rate, meta_model.windows_of(FLAGS.episodes) * FLAGS.epochs, alpha=0.01
+
+
+def _compile(meta_model: meta.MetaModel) -> None:
+    """Compiles the model with a meta-optimizer for all epochs."""
+    from l2l_keras import meta
+
+    updates = meta_model.windows_of(FLAGS.episodes) * FLAGS.epochs
+    meta_model.compile(
+        meta.adam(FLAGS.meta_learning_rate, updates, FLAGS.meta_clip, FLAGS.ema_momentum)
     )
-    momentum = FLAGS.ema_momentum
-    averaging = {} if momentum is None else {"use_ema": True, "ema_momentum": momentum}
-    clip = FLAGS.meta_clip
-    meta_model.compile(keras.optimizers.Adam(schedule, global_clipnorm=clip, **averaging))
-    return meta_model
+
+
+def _fit_into_minutes(meta_model: meta.MetaModel) -> None:
+    """Sets the number of epochs that there is time for."""
+    from l2l_keras import meta
+
+    _print("Measuring how long an epoch takes ...")
+    windows = meta_model.windows_of(FLAGS.episodes)
+    epochs = meta.epochs_within(FLAGS.minutes, meta_model, windows, FLAGS.validation_episodes)
+    FLAGS["epochs"].value = epochs
+    _compile(meta_model)
 
 
 def _make_callbacks() -> dict[str, Any]:
@@ -263,9 +299,15 @@ def _make_callbacks() -> dict[str, Any]:
     return callbacks
 
 
-def _meta_train(meta_model: meta.MetaModel, callbacks: dict[str, Any], output_dir: Path) -> None:
+def _meta_train(
+    meta_model: meta.MetaModel,
+    callbacks: dict[str, Any],
+    output_dir: Path,
+    started_from_preset: bool,
+) -> None:
     """Meta-trains the rule in place, with a backup after every epoch."""
     import keras
+    import tensorflow as tf
 
     from l2l_keras import meta
 
@@ -274,9 +316,15 @@ def _meta_train(meta_model: meta.MetaModel, callbacks: dict[str, Any], output_di
     # `main` deletes the backup once everything is written: a run that is interrupted during its
     # comparison resumes there.
     backup = meta.Backup(output_dir / _BACKUP, **callbacks)
+    done = backup.restore(meta_model)
     try:
+        if started_from_preset and not done:
+            # Meta-training may make a rule worse: the preset counts, too.
+            meta_model.evaluate(
+                tf.data.Dataset.range(FLAGS.validation_episodes), verbose=0, callbacks=[keep_best]
+            )
         meta_model.fit(
-            initial_epoch=backup.restore(meta_model),
+            initial_epoch=done,
             epochs=FLAGS.epochs,
             windows=windows,
             validation_episodes=FLAGS.validation_episodes,
@@ -313,6 +361,7 @@ def _compare(rule: presets.Rules, task: tasks.Task, output_dir: Path) -> dict[st
         steps=FLAGS.horizon,
         seeds=range(FLAGS.seeds),
         tuning_seeds=range(3),
+        schedules={"learned": FLAGS.schedule},
         progress=_print,
     )
     evaluation.write_report(comparison, output_dir, {"flags": _settings()})
@@ -339,6 +388,7 @@ def _card(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> dict[str, An
         "command": shlex.join(["l2l-meta-train", *command]),
         "task": task,
         "horizon": FLAGS.longest_horizon or FLAGS.horizon,
+        "schedule": FLAGS.schedule,
         "seed": FLAGS.seed,
         "validation_final_loss": callbacks["keep_best"].best_value,
         "windows_skipped": int(meta_model.skipped),

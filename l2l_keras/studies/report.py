@@ -98,7 +98,15 @@ class Report:
             text += " " + self._words["why memorizes"].format(
                 own=own, rival=rival.name, other=other
             )
-        if verdict.problem != self._outcome.representative:
+        if verdict.problem == self._outcome.representative:
+            unspecialised = [
+                r for r in comparison.results if r.learned and r.name not in (SPECIALISED, GUARDED)
+            ]
+            ratios = [_number(loss_ratio(r.final, rival.final).mean) for r in unspecialised]
+            text += " " + self._words["why start"].format(
+                names="; ".join(r.name for r in unspecialised), ratios="; ".join(ratios)
+            )
+        else:
             first = self._outcome.first_rival
             kept = self._outcome.problems[verdict.problem].kept[first.name]
             text += " " + self._words["why kept"].format(
@@ -335,13 +343,8 @@ class Report:
         failures = self.failures() or [words["no failures"]]
         section("failures", _list(failures))
         section("how", f"<p>{html.escape(self._method())}</p>")
-        use = (
-            "import l2l_keras\n\nmodel.compile(\n    optimizer=l2l_keras.LearnedOptimizer."
-            f'from_preset("{outcome.training.preset}"'
-            f"{', guard=True' * (outcome.decision is Decision.WITH_GUARD)}),\n    loss=...,\n)"
-        )
         if outcome.decision is not Decision.NOT:
-            section("use it", f"<pre>{html.escape(use)}</pre>")
+            section("use it", f"<pre>{html.escape(_use(outcome))}</pre>")
         page = importlib.resources.files("l2l_keras.studies").joinpath("page.html")
         return string.Template(page.read_text(encoding="utf-8")).substitute(
             lang=self._lang,
@@ -388,6 +391,23 @@ class Report:
         files["report.html"] = self.html()
         with matplotlib.rc_context({"font.sans-serif": [font]} if font else {}):
             return write_files(files, folder)
+
+
+def _use(outcome: Outcome) -> str:
+    """Returns a program that uses the specialised optimizer."""
+    arguments = [
+        f'"{outcome.training.preset}"',
+        # As it was meta-trained.
+        f"learning_rate=keras.optimizers.schedules.CosineDecay(2.0, {outcome.plan.steps})",
+    ]
+    if outcome.decision is Decision.WITH_GUARD:
+        arguments.append("guard=True")
+    inner = "".join(f"\n    {argument}," for argument in arguments)
+    return (
+        f"import keras\nimport l2l_keras\n\n"
+        f"optimizer = l2l_keras.LearnedOptimizer.from_preset({inner}\n)\n"
+        "model.compile(optimizer=optimizer, loss=...)"
+    )
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:

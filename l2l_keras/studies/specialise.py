@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +13,10 @@ import tensorflow as tf
 from l2l_keras import meta, presets
 from l2l_keras.evaluation.files import versions, write_files
 from l2l_keras.progress import Progress
+from l2l_keras.studies.recipe import Recipe
 from l2l_keras.tasks import Task
 
 _SETTINGS, _COST, _BACKUP = "settings.json", "cost.json", "backup"
-_EPISODES = 8
-"""Episodes of an epoch, and of its validation."""
-_PAIRS, _PARALLEL, _RATE = 4, 2, 1e-2
 
 
 class Specialised(NamedTuple):
@@ -73,32 +68,36 @@ def specialise(
     if (cost := _read(folder / _COST)) is not None:
         return Specialised(preset, **cost)
     rule, card = presets.load_preset(start)
-    meta_model = _make_meta_model(rule, task, steps)
+    recipe = Recipe.of(task, steps)
+    meta_model = recipe.meta_model(rule, task, steps)
+    windows = meta_model.windows_of(recipe.episodes)
+    own = {"windows": windows, "validation_episodes": recipe.validation_episodes}
     if not epochs:
         progress("measuring how long an epoch takes")
-        epochs = max(1, int(60.0 * minutes / _seconds_of_epoch(meta_model)))
+        _compile(meta_model, recipe, windows)
+        epochs = meta.epochs_within(minutes, meta_model, **own)
         write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
-    keep_best, timer = meta.KeepBest("val_held_out_loss"), meta.Progress(progress)
+    _compile(meta_model, recipe, windows * epochs)
+    monitor = "val_held_out_loss" if task.holds_out else "val_final_loss"
+    keep_best, timer = meta.KeepBest(monitor), meta.Progress(progress)
     backup = meta.Backup(folder / _BACKUP, keep_best=keep_best, progress=timer)
     done = backup.restore(meta_model)
     if not done:
         # Meta-training may make a rule worse: what it starts from counts, too.
-        validation = tf.data.Dataset.range(_EPISODES)
+        validation = tf.data.Dataset.range(recipe.validation_episodes)
         meta_model.evaluate(validation, verbose=0, callbacks=[keep_best])
     meta_model.fit(
         initial_epoch=done,
         epochs=epochs,
-        windows=meta_model.windows_of(_EPISODES),
-        validation_episodes=_EPISODES,
         verbose=0,
         callbacks=[
-            keras.callbacks.LearningRateScheduler(functools.partial(_rate, epochs=epochs)),
             keep_best,
             keras.callbacks.SwapEMAWeights(),
             timer,
             backup,
             keras.callbacks.CSVLogger(str(folder / "history.csv"), append=bool(done)),
         ],
+        **own,
     )
     presets.save_preset(
         rule,
@@ -108,64 +107,30 @@ def specialise(
             "description": f"{start} meta-trained further on {task.name}, {steps} steps",
             "task": task.name,
             "horizon": steps,
-            "validation_held_out_loss": keep_best.best_value,
+            "schedule": recipe.schedule,
+            monitor.replace("val_", "validation_"): keep_best.best_value,
             "wall_seconds": round(timer.seconds),
             "trained_from": card,
             "versions": versions(),
         },
     )
-    cost = {"seconds": timer.seconds, "steps": epochs * _steps_of_epoch(meta_model)}
+    cost = {"seconds": timer.seconds, "steps": epochs * _steps_of_epoch(meta_model, recipe)}
     write_files({_COST: cost}, folder)
     return Specialised(preset, **cost)
 
 
-def _make_meta_model(rule: presets.Rules, task: Task, steps: int) -> meta.MetaModel:
-    """Returns a compiled `MetaModel`."""
-    meta_model = meta.MetaModel(
-        rule,
-        task,
-        horizon=steps,
-        estimator=meta.PersistentEvolution(_PAIRS, reuse_noise=True),
-        windows=meta.Windows(
-            unroll=next(k for k in range(min(20, steps), 0, -1) if not steps % k),
-            meta_loss="log_relative",
-            step_weights="linear",
-            clip_norm=50.0,
-            staggered=True,
-        ),
-        parallel=_PARALLEL,
-        meta_loss_on="validation",
+def _compile(meta_model: meta.MetaModel, recipe: Recipe, updates: int) -> None:
+    """Compiles a model for so many meta-updates."""
+    meta_model.compile(
+        meta.adam(recipe.meta_learning_rate, updates, recipe.meta_clip, recipe.ema_momentum)
     )
-    optimizer = keras.optimizers.Adam(_RATE, global_clipnorm=1.0, use_ema=True, ema_momentum=0.98)
-    meta_model.compile(optimizer)
-    return meta_model
 
 
-def _rate(epoch: int, _: float, epochs: int) -> float:
-    """Returns the learning rate of an epoch, which falls as a cosine."""
-    return _RATE * max(0.01, 0.5 * (1.0 + math.cos(math.pi * epoch / epochs)))
-
-
-def _seconds_of_epoch(meta_model: meta.MetaModel) -> float:
-    """Returns how long an epoch takes, and leaves the model as it was."""
-    variables = [*meta_model.variables, *meta_model.optimizer.variables]
-    values = [keras.ops.convert_to_numpy(v) for v in variables]
-    windows = meta_model.windows_of(_EPISODES)
-    arguments = {"windows": windows, "validation_episodes": _EPISODES, "verbose": 0}
-    meta_model.fit(epochs=1, **arguments)  # Compiles.
-    begin = time.monotonic()
-    meta_model.fit(epochs=1, **arguments)
-    seconds = time.monotonic() - begin
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    return seconds
-
-
-def _steps_of_epoch(meta_model: meta.MetaModel) -> int:
+def _steps_of_epoch(meta_model: meta.MetaModel, recipe: Recipe) -> int:
     """Returns the steps of optimizees in an epoch: each of a pair takes its own."""
-    windows = meta_model.windows_of(_EPISODES) * meta_model.parallel
-    training = 2 * _PAIRS * windows * meta_model.windows.unroll
-    return training + _EPISODES * meta_model.horizons[1]
+    windows = meta_model.windows_of(recipe.episodes) * meta_model.parallel
+    training = 2 * recipe.pes_pairs * windows * recipe.unroll
+    return training + recipe.validation_episodes * meta_model.horizons[1]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

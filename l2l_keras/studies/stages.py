@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from l2l_keras import LearnedOptimizer, arguments, presets
 from l2l_keras.evaluation import result_files
@@ -16,10 +16,25 @@ from l2l_keras.evaluation.tune import ALL_BASELINES, Baseline
 from l2l_keras.progress import Progress, prefixed
 from l2l_keras.studies import plan as plans
 from l2l_keras.studies.plan import Plan
+from l2l_keras.studies.recipe import Recipe
 from l2l_keras.studies.specialise import Specialised, specialise
 
 SPECIALISED, GUARDED = "specialised", "specialised, with guard"
 """The specialised rule in tables."""
+
+
+class Contender(NamedTuple):
+    """A learned optimizer that a study compares.
+
+    Attributes:
+        preset: Its preset, by name or folder.
+        schedule: How its learning rate changes; see `l2l_keras.meta.MetaModel`.
+        guard: Whether it has a guard.
+    """
+
+    preset: str
+    schedule: str
+    guard: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +136,22 @@ class Stages:
             prefixed(self._progress, "specialise"),
         )
 
-    def presets(self) -> dict[str, str]:
-        """Returns the presets that the study compares, by the name to show."""
-        start = self.settings.start
-        return {SPECIALISED: str(self.specialised().preset), Path(start).name: start}
+    @property
+    def start(self) -> str:
+        """The name of the preset that is specialised, in tables."""
+        return Path(self.settings.start).name
+
+    def contenders(self) -> dict[str, Contender]:
+        """Returns the learned optimizers that the study compares, by the name to show."""
+        own, start = str(self.specialised().preset), self.settings.start
+        falling = Recipe().schedule
+        return {
+            SPECIALISED: Contender(own, falling),
+            GUARDED: Contender(own, falling, guard=True),
+            self.start: Contender(start, "constant"),
+            # What the schedule alone achieves.
+            f"{self.start}, {falling}": Contender(start, falling),
+        }
 
     def results(self, problem: str) -> ProblemResults:
         """Returns what all optimizers achieve on a problem."""
@@ -167,16 +194,17 @@ class Stages:
 
     def _learned(self, problem: str) -> list[Result]:
         """Returns what learned optimizers achieve."""
-        presets_by_name = self.presets()
-        names = {name: name for name in presets_by_name} | {GUARDED: SPECIALISED}
         results = []
-        for name, preset in names.items():
-            rule, _ = presets.load_preset(presets_by_name[preset])
-            guard = name == GUARDED
-            record = {"learned": result_files.digest(LearnedOptimizer(rule, guard=guard))}
+        for name, own in self.contenders().items():
+            rule, _ = presets.load_preset(own.preset)
+            optimizer = LearnedOptimizer(rule, guard=own.guard)
+            record = {"learned": result_files.digest(optimizer), "schedule": own.schedule}
 
-            def make(tell: Progress, name: str = name, rule: Any = rule) -> Result:
-                return self._trials(problem)[0].learned(name, rule, name == GUARDED, tell)
+            def make(
+                tell: Progress, name: str = name, rule: Any = rule, own: Contender = own
+            ) -> Result:
+                trials, _ = self._trials(problem)
+                return trials.learned(name, rule, own.guard, own.schedule, tell)
 
             results.append(self._stored(problem, name, record, make))
         return results

@@ -10,6 +10,7 @@ from l2l_keras.evaluation import BASELINES, Baseline, compare, run, tune
 from l2l_keras.evaluation.rollout import RuleRollout
 from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.rules import CoordinatewiseLSTM, GlobalAveragingLSTM
+from l2l_keras.schedules import SCHEDULES
 from tests.evaluation.small_tasks import NoisyMean, quadratic
 
 RULE = CoordinatewiseLSTM(units=(3,), seed=1)
@@ -52,6 +53,25 @@ def test_learning_rates_are_tuned_on_validation_and_results_are_of_tests():
         assert result.seconds > 0
 
 
+def test_a_schedule_is_that_of_keras():
+    task = NoisyMean()
+    comparison = compare(
+        task, {"lstm": RULE}, 20, [0, 1], baselines={}, schedules={"lstm": "cosine"}
+    )
+    rate = keras.optimizers.schedules.CosineDecay(2.0, 20)
+    expected = run(task, LearnedOptimizer(RULE, learning_rate=rate), 20, [0, 1])
+    np.testing.assert_allclose(comparison["lstm"].curves, expected, rtol=1e-5)
+    constant = compare(task, {"lstm": RULE}, 20, [0, 1], baselines={})["lstm"].curves
+    assert np.abs(constant[:, 2:] - expected[:, 2:]).max() > 1e-3
+
+
+def test_a_schedule_is_the_same_where_a_rule_updates_each_function_on_its_own():
+    rule, task = GlobalAveragingLSTM((2,), 1, seed=0), NoisyMean()
+    whole = compare(task, {"rule": rule}, 5, [0], baselines={}, schedules={"rule": "cosine"})
+    apart = RuleRollout(task, rule, 5, schedule=SCHEDULES["cosine"])
+    np.testing.assert_allclose(whole["rule"].curves, apart(0), rtol=1e-5)
+
+
 def test_a_baseline_does_not_depend_on_those_before_it():
     both = compare(NoisyMean(), {}, 4, [0], baselines=BOTH)
     alone = compare(NoisyMean(), {}, 4, [0], baselines={"SGD": BOTH["SGD"]})
@@ -73,6 +93,10 @@ def test_wrong_arguments_are_refused():
         compare(NoisyMean(), {"Adam": RULE}, 2, [0], baselines=BASELINES)
     with pytest.raises(ValueError, match="at least one optimizer"):
         compare(NoisyMean(), {}, 2, [0], baselines={})
+    with pytest.raises(ValueError, match="`schedule` must be one of.*linear"):
+        compare(NoisyMean(), {"lstm": RULE}, 2, [0], baselines={}, schedules={"lstm": "linear"})
+    with pytest.raises(ValueError, match=r"needs a learned optimizer. Received: \['Adam'\]"):
+        compare(NoisyMean(), {"lstm": RULE}, 2, [0], schedules={"Adam": "cosine"})
     with pytest.raises(ValueError, match="`tuning_seeds` must hold at least one seed"):
         compare(NoisyMean(), {"lstm": RULE}, 2, [0], tuning_seeds=[])
 

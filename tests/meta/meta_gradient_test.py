@@ -17,6 +17,7 @@ from tests.meta.problems import (
     RULES,
     Momentum,
     a_meta_loss,
+    a_rate,
     a_scale,
     assert_as_by_tape,
     assert_close,
@@ -71,7 +72,7 @@ class TestExactness:
         initial, inner = start(loop)
         meta_loss = a_meta_loss("log", unroll=3, initial=initial)
         for held_out in {False, loop.task.holds_out}:
-            steps = steps_of(loop, 3, a_scale(loop.task), held_out=held_out)
+            steps = steps_of(loop, 3, a_scale(loop.task), held_out=held_out, rate=a_rate)
             assert_as_by_tape(loop, inner, steps, meta_loss, cache_bytes)
 
     @settings(max_examples=12, deadline=None, derandomize=True)
@@ -101,12 +102,14 @@ class TestExactness:
         name = data.draw(st.sampled_from(sorted(META_LOSSES)), "meta_loss")
         weights = data.draw(st.sampled_from(sorted(STEP_WEIGHTS)), "step_weights")
         scale = a_scale(task) if data.draw(st.booleans(), "scaled") else None
+        rate = data.draw(st.sampled_from([None, a_rate]), "rate")
         cache_bytes = data.draw(st.sampled_from([0, 500, 5000, 2**27]), "cache_bytes")
         tf.config.run_functions_eagerly(True)
         try:
             initial, inner = start(loop, steps=data.draw(st.integers(0, 2), "steps before"))
             meta_loss = a_meta_loss(name, weights, unroll, initial)
-            assert_as_by_tape(loop, inner, steps_of(loop, unroll, scale), meta_loss, cache_bytes)
+            steps = steps_of(loop, unroll, scale, rate=rate)
+            assert_as_by_tape(loop, inner, steps, meta_loss, cache_bytes)
         finally:
             tf.config.run_functions_eagerly(False)
 
@@ -126,7 +129,7 @@ class TestCoupledRules:
         # A memory divides by changes of gradients, and so by differences of rounded numbers.
         tolerance = 1e-3 if isinstance(coupled.rules[0], NTMBFGS) else 1e-5
         meta_loss = a_meta_loss("log", unroll=2, initial=initial)
-        steps = steps_of(coupled, 2, a_scale(coupled.task))
+        steps = steps_of(coupled, 2, a_scale(coupled.task), rate=a_rate)
         # Computed again, as far as possible.
         assert_as_by_tape(coupled, inner, steps, meta_loss, cache_bytes=0, tolerance=tolerance)
 

@@ -142,14 +142,14 @@ def drawing(task, first=0):
     return lambda t: task.batch("train", tf.stack([7, first + t]))
 
 
-def steps_of(loop, count, scale=None, first=0, held_out=False):
+def steps_of(loop, count, scale=None, first=0, held_out=False, rate=None):
     """The steps of a window, with minibatches of their own."""
 
     def draw_held_out(t):
         return loop.task.held_out_batch("train", tf.stack([8, first + t]))
 
     draw = drawing(loop.task, first)
-    return Steps(count, draw, scale, draw_held_out if held_out else None)
+    return Steps(count, draw, scale, draw_held_out if held_out else None, rate)
 
 
 def start(loop, seed=0, steps=2):
@@ -212,7 +212,8 @@ def by_tape(loop, inner, steps, meta_loss, second_derivatives=False):
                 )
             ]
             updates, rule_state = zip(*results, strict=True)
-            parameters = parameters + scale * loop.partition.join(updates)
+            rate = 1.0 if steps.rate is None else steps.rate(tf.constant(t))
+            parameters = parameters + rate * scale * loop.partition.join(updates)
             if loop.task.constrained:
                 unconstrained, parameters = parameters, loop.task.constrain(parameters)
             step_losses, gradient, task_state = loop.task.loss_and_gradient(
@@ -240,6 +241,11 @@ def a_scale(task):
     """Factors of a reparametrization, over orders of magnitude."""
     exponents = np.random.default_rng(5).uniform(-1.5, 1.5, task.size)
     return tf.constant(np.exp(exponents), tf.float32)
+
+
+def a_rate(t):
+    """Learning rates that change from step to step."""
+    return 2.0 - 0.6 * tf.cast(t, "float32")
 
 
 def assert_close(actual, expected, tolerance=1e-5):

@@ -14,6 +14,7 @@ from l2l_keras.meta import (
     InnerLoop,
     KeepBest,
     MetaModel,
+    PersistentEvolution,
     Windows,
     schedule,
 )
@@ -67,14 +68,15 @@ class Fragile(Recording):
         return losses, gradient, (state, step + 1, first_steps)
 
 
-def numpy_descent(optimizee, steps):
+def numpy_descent(optimizee, steps, factors=None):
     """Losses `[steps, functions]` of gradient descent in float64, after every step."""
+    factors = np.ones(steps) if factors is None else factors
     w, y = (part.numpy().astype("float64") for part in optimizee[1])
     theta = optimizee[0].numpy().astype("float64").reshape(y.shape)
     losses = []
-    for _ in range(steps):
+    for factor in factors[:steps]:
         residuals = np.einsum("kij,kj->ki", w, theta) - y
-        theta = theta - RATE * 2 * np.einsum("kij,ki->kj", w, residuals)
+        theta = theta - factor * RATE * 2 * np.einsum("kij,ki->kj", w, residuals)
         losses.append(((np.einsum("kij,kj->ki", w, theta) - y) ** 2).sum(axis=1))
     return np.array(losses)
 
@@ -96,11 +98,14 @@ def make_model(
     parallel=1,
     optimizees=None,
     seed=0,
+    schedule="constant",
     **windows,
 ):
     windows = Windows(**{"unroll": 5, **windows})
     rule, task = rule or Descent(), task or small_task()
-    model = MetaModel(rule, task, horizon, estimator, windows, parallel, optimizees, seed)
+    model = MetaModel(
+        rule, task, horizon, estimator, windows, parallel, optimizees, seed, schedule=schedule
+    )
     model.compile(optimizer or keras.optimizers.SGD(0.0))
     return model
 
@@ -230,6 +235,22 @@ class TestEpisodes:
         assert history["val_loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
         final = np.mean([episode[-2:] for episode in losses])
         assert history["val_final_loss"][0] == pytest.approx(final, rel=1e-4)
+
+    @pytest.mark.parametrize("staggered", [False, True])
+    @pytest.mark.parametrize("estimator", [None, PersistentEvolution(1, 1e-6)])
+    def test_learning_rates_follow_a_schedule(self, estimator, staggered, eagerly):
+        task = small_task()
+        factors = 1.0 + np.cos(np.pi * np.minimum(np.arange(15) / 10, 1.0))
+        model = make_model(
+            task=task, estimator=estimator, schedule="cosine", staggered=staggered, seed=1
+        )
+        history = fit(model, windows=2)
+        losses = [numpy_descent(task.sample("validation", s), 10, factors) for s in range(2)]
+        assert history["val_loss"][0] == pytest.approx(np.mean(losses), rel=1e-4)
+        training = numpy_descent(task.sample("train", 2**20), 15, factors)
+        # Of both windows of an episode, which begins at its first step or at one of the next four.
+        possible = [training[k : k + 10].mean() for k in range(5 if staggered else 1)]
+        assert any(history["loss"][0] == pytest.approx(mean, rel=1e-4) for mean in possible)
 
     def test_validation_changes_neither_the_rule_nor_the_episode(self, eagerly):
         models = [make_model(lstm(), optimizer=keras.optimizers.SGD(0.1)) for _ in range(2)]

@@ -19,6 +19,7 @@ import l2l_keras
 from l2l_keras import presets
 from l2l_keras.evaluation import ALL_BASELINES
 from l2l_keras.scripts import meta_train
+from l2l_keras.studies import Recipe
 
 COMMAND = [sys.executable, "-m", "l2l_keras.scripts.meta_train"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(l2l_keras.__file__).parents[1])}
@@ -222,6 +223,21 @@ class TestRun:
         # Two steps of Adam, at rates of at most 3e-3.
         assert 0 < max(moved) < 1e-2
 
+    def test_a_preset_is_specialised_unless_flags_say_how(self, finished, task, tmp_path):
+        start = f"--rule={finished[0] / 'preset'}"
+        flags = ("--minutes=1e-6", "--horizon=10", "--episodes=2", "--noevaluate")
+        train_here(task, start, f"--output_dir={tmp_path}", *flags)
+        settings = json.loads((tmp_path / "settings.json").read_text())
+        # The task holds nothing out, and 10 steps are one window.
+        expected = Recipe(unroll=10, meta_loss_on="training", episodes=2)._asdict()
+        assert {name: settings[name] for name in expected} == expected
+        assert settings["epochs"] == 1
+        assert card(tmp_path)["schedule"] == "cosine"
+        assert "--pes_pairs=4 --pes_reuse_noise" in card(tmp_path)["command"]
+        assert any(
+            np.any(a != b) for a, b in zip(weights(tmp_path), weights(finished[0]), strict=True)
+        )
+
     def test_a_rule_that_never_had_a_finite_loss_is_not_saved(self, task, tmp_path):
         flags = ("--epochs=1", "--episodes=1", f"--output_dir={tmp_path}")
         with pytest.raises(
@@ -383,6 +399,7 @@ MISTAKES = [
         2,
         r"must be a regular expression.*Received: '\(' \(missing \)",
     ),
+    ("{task} --minutes=1 --epochs=2 {new}", 2, "--minutes sets --epochs"),
     ("{task} --unroll=30 {new}", 2, "horizon=100, unroll=30"),
     (
         "{task} --pes_pairs=1 --second_derivatives {new}",

@@ -57,6 +57,7 @@ def problem(name, learned, guarded=None, rival=0.2, kept=None, **options):
         result(SPECIALISED, learned, **options),
         result(GUARDED, learned if guarded is None else guarded),
         result("general-fast", 1.1 * learned),
+        result("general-fast, cosine", 1.05 * learned),
         *baselines,
     )
     comparison = Comparison(name, STEPS, tuple(SEEDS), (0,), 1, results)

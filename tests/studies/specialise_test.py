@@ -48,6 +48,7 @@ def test_a_preset_and_its_cost_are_written(start, finished):
     _, found = finished
     rule, card = presets.load_preset(found.preset)
     assert card["trained_from"] == {"name": "start"} and card["horizon"] == STEPS
+    assert card["schedule"] == "cosine"
     assert found.seconds > 0
     # 8 episodes and 8 of validation an epoch, of eight inner loops and one.
     assert found.steps == 8 * STEPS * 9

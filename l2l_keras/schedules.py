@@ -1,0 +1,24 @@
+"""How the learning rate that multiplies a rule's updates changes in a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+Schedule = Callable[[Any], Any]
+"""Maps shares of a run that are over, from 0 to 1, to factors of the learning rate."""
+
+
+def cosine(share: Any) -> Any:
+    """Falls from 2 to 0, and is 1 on average."""
+    return 1.0 + ops.cos(math.pi * share)
+
+
+SCHEDULES: dict[str, Schedule | None] = {"constant": None, "cosine": cosine}
+"""Schedules by name; None is 1 throughout.
+
+`"cosine"` is that of `keras.optimizers.schedules.CosineDecay(2.0, steps)`.
+"""

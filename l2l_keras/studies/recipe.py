@@ -1,0 +1,60 @@
+"""How a preset is specialised: settings that were found on validation tasks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from l2l_keras import meta, presets
+from l2l_keras.tasks import Task
+
+
+class Recipe(NamedTuple):
+    """Settings of meta-training that starts from a preset, named as flags of `l2l-meta-train`.
+
+    Evolution strategies see the end of a run, where back-propagation through windows makes greedy
+    rules; the loss that counts is that of examples held out; and learning rates fall to zero, which
+    a rule alone is slow to learn.
+
+    Source: docs/research, 2026-11-30.
+    """
+
+    unroll: int = 20
+    episodes: int = 8
+    validation_episodes: int = 8
+    parallel: int = 2
+    schedule: str = "cosine"
+    pes_pairs: int = 4
+    pes_reuse_noise: bool = True
+    meta_loss: str = "log_relative"
+    meta_loss_on: str = "validation"
+    step_weights: str = "linear"
+    staggered: bool = True
+    window_clip: float = 50.0
+    meta_learning_rate: float = 1e-2
+    meta_clip: float = 1.0
+    ema_momentum: float = 0.98
+
+    @classmethod
+    def of(cls, task: Task, steps: int) -> Recipe:
+        """Returns the settings for runs of so many updates on a task."""
+        unroll = next(k for k in range(min(cls().unroll, steps), 0, -1) if not steps % k)
+        return cls(unroll=unroll, meta_loss_on="validation" if task.holds_out else "training")
+
+    def meta_model(self, rule: presets.Rules, task: Task, steps: int) -> meta.MetaModel:
+        """Returns a `MetaModel`, which is still to be compiled."""
+        return meta.MetaModel(
+            rule,
+            task,
+            horizon=steps,
+            estimator=meta.PersistentEvolution(self.pes_pairs, reuse_noise=self.pes_reuse_noise),
+            windows=meta.Windows(
+                unroll=self.unroll,
+                meta_loss=self.meta_loss,
+                step_weights=self.step_weights,
+                clip_norm=self.window_clip,
+                staggered=self.staggered,
+            ),
+            parallel=self.parallel,
+            meta_loss_on=self.meta_loss_on,
+            schedule=self.schedule,
+        )
