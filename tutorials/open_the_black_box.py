@@ -98,8 +98,9 @@ plt.show()
 
 """
 Adam's lines coincide: it divides by the RMS of gradients, so a lone gradient of any size has the same
-effect. With the learned rule, a larger gradient has a larger effect, but far less than in proportion: one that
-is 30 times as large counts about twice. The effect is largest about five steps later, then fades.
+effect, and it fades at once. With the learned rule, a larger gradient has a larger effect, but far less than
+in proportion: one that is 30 times as large counts about twice. The effect comes back after five steps, and
+then fades.
 
 ## A rule for whole tensors
 

@@ -18,7 +18,7 @@ network computes the updates, and its weights were trained: it optimized many mo
 that their losses fall faster. [Andrychowicz et al. (2016)](https://arxiv.org/abs/1606.04474) called this
 "learning to learn by gradient descent by gradient descent".
 
-This took 100 seconds of processor time, and downloads nothing.
+This took 40 seconds of processor time, and downloads nothing.
 
 ## Choose a preset
 
@@ -140,7 +140,9 @@ axes.legend(frameon=False)
 plt.show()
 
 """
-CONCLUSION
+With `general-fast`, the training loss falls faster than with Adam at its best rate. On the images held out,
+both do about equally well: a loss that is lower on the images to train on need not be lower on others. Adam
+at its default rate is behind on all of them. So what you save here is the search: one run instead of five.
 
 ## Save and go on
 
@@ -151,7 +153,7 @@ The optimizer is part of the saved model, as always in Keras. A program that loa
 model.save("digits.keras")
 restored = keras.models.load_model("digits.keras")
 print(restored.optimizer)
-restored.fit(*data["train"], batch_size=64, epochs=1, verbose=2)
+history = restored.fit(*data["train"], batch_size=64, epochs=1, verbose=2)
 
 """
 ## Where to go next
