@@ -83,7 +83,7 @@ def test_every_foreign_import_is_declared(project):
     for folder, requirements in {
         "l2l_keras": of_package,
         "tests": [*of_package, *extras["test"]],
-        "tutorials": [*of_package, *extras["test"]],
+        "tutorials": [*of_package, *extras["test"], *extras["tutorials"]],
     }.items():
         declared = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
         known = {*sys.stdlib_module_names, "l2l_keras", "tests", "tomllib"}

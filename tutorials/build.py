@@ -5,13 +5,17 @@
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
 Edit the tutobook, not the notebook beside it. The format is that of
-https://github.com/keras-team/keras-io.
+https://github.com/keras-team/keras-io. A notebook's metadata hold the seconds of processor time that its
+execution took, and a digest by which a test sees that the outputs are those of the cells.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -19,12 +23,14 @@ from pathlib import Path
 import nbclient
 import nbformat
 
+REPOSITORY = "l2l-keras/l2l_keras"  # On GitHub, for links to notebooks.
 FOLDER = Path(__file__).resolve().parent
 HEADER = ("Title", "Author", "Date created", "Last modified", "Description", "Accelerator")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+EXECUTION = "execution"  # Key of what the metadata of an executed notebook hold in addition.
 
 
 def tutobooks() -> list[Path]:
@@ -32,8 +38,12 @@ def tutobooks() -> list[Path]:
     return sorted(p for p in FOLDER.glob("*.py") if p.read_text("utf-8").startswith('"""\nTitle:'))
 
 
-def notebook(text: str) -> nbformat.NotebookNode:
+def notebook(text: str, name: str) -> nbformat.NotebookNode:
     """Returns the notebook of a tutobook's text, without outputs.
+
+    Args:
+        text: The tutobook.
+        name: Its file's name, without a suffix.
 
     Raises:
         ValueError: If the header lacks a line.
@@ -50,19 +60,26 @@ def notebook(text: str) -> nbformat.NotebookNode:
             case None:
                 parts.append(("code", "\n".join(lines[end:])))
     cells = [(kind, source.strip()) for kind, source in parts if source.strip()]
-    cells[0] = ("markdown", _title(cells[0][1]))
+    cells[0] = ("markdown", _title(cells[0][1], name))
     make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
     # Default ids are random.
     numbered = [make[kind](source, id=f"cell-{k}") for k, (kind, source) in enumerate(cells)]
     return nbformat.v4.new_notebook(metadata=METADATA, cells=numbered)
 
 
-def _title(header: str) -> str:
+def _title(header: str, name: str) -> str:
     fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
     if tuple(fields) != HEADER:
         raise ValueError(f"Expected a header of {', '.join(HEADER)}. Received: {header!r}")
     title, *others = fields.items()
-    return f"# {title[1]}\n\n" + "<br>\n".join(f"**{key}:** {value}" for key, value in others)
+    lines = "<br>\n".join(f"**{key}:** {value}" for key, value in others)
+    links = (
+        f"[**View in Colab**](https://colab.research.google.com/github/{REPOSITORY}/blob/main/"
+        f"tutorials/{name}.ipynb) • "
+        f"[**GitHub source**](https://github.com/{REPOSITORY}/blob/main/tutorials/{name}.py)"
+    )
+    install = f'`%pip install "l2l-keras[tutorials] @ git+https://github.com/{REPOSITORY}"`'
+    return f"# {title[1]}\n\n{lines}\n\n{links}\n\nIn Colab, first run {install}."
 
 
 def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -85,12 +102,27 @@ def execute(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
         )
         # The package of this checkout, even if another one is installed.
         path = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+        before = _processor_seconds()
         client.execute(env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)})
-    book.metadata = nbformat.from_dict(METADATA)  # Without the version of Python.
+    execution = {"seconds": round(_processor_seconds() - before), "digest": digest(book)}
+    # Without the version of Python.
+    book.metadata = nbformat.from_dict({**METADATA, EXECUTION: execution})
     for private in {folder, str(FOLDER.parent), str(Path.home()), sys.prefix} - {"/"}:
         if private in (text := "\n".join(texts(book))):
             raise ValueError(f"Expected no folder of this machine. Received: {private!r} in {text}")
     return book
+
+
+def _processor_seconds() -> float:
+    """Returns the processor time of kernels that have ended, whatever else the machine does."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def digest(book: nbformat.NotebookNode) -> str:
+    """Returns a text that changes with a notebook's cells or outputs."""
+    parts = [(cell.cell_type, cell.source, cell.get("outputs", [])) for cell in book.cells]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def texts(book: nbformat.NotebookNode) -> list[str]:
@@ -103,6 +135,6 @@ def texts(book: nbformat.NotebookNode) -> list[str]:
 
 if __name__ == "__main__":
     for tutobook in [Path(name) for name in sys.argv[1:]] or tutobooks():
-        executed = execute(notebook(tutobook.read_text("utf-8")))
+        executed = execute(notebook(tutobook.read_text("utf-8"), tutobook.stem))
         nbformat.write(executed, tutobook.with_suffix(".ipynb"))
-        print(tutobook.with_suffix(".ipynb"))
+        print(f"{tutobook.with_suffix('.ipynb')}: {executed.metadata[EXECUTION]['seconds']} s")
