@@ -92,6 +92,11 @@ def test_a_tutobook_is_split_into_markdown_and_code():
     assert build.notebook(TEXT, "name") == book
 
 
+def test_the_page_of_tutorials_is_up_to_date():
+    """If it fails: python tutorials/build.py."""
+    assert build.PAGE.read_text(encoding="utf-8") == build.page()
+
+
 @pytest.mark.parametrize("line", HEADER.splitlines())
 def test_every_line_of_the_header_is_needed(line):
     with pytest.raises(ValueError, match="Expected a header of Title, Author"):

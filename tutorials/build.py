@@ -5,7 +5,7 @@
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
 Edit the tutobook, not the notebook beside it. The format is that of
-https://github.com/keras-team/keras-io. A notebook's metadata hold the seconds of processor time that its
+https://github.com/keras-team/keras-io. The documentation's page of tutorials is written too. A notebook's metadata hold the seconds of processor time that its
 execution took, and a digest by which a test sees that the outputs are those of the cells.
 """
 
@@ -25,11 +25,19 @@ import nbformat
 
 REPOSITORY = "l2l-keras/l2l_keras"  # On GitHub, for links to notebooks.
 FOLDER = Path(__file__).resolve().parent
+PAGE = FOLDER.parent / "docs" / "tutorials.md"
 HEADER = ("Title", "Author", "Date created", "Last modified", "Description", "Accelerator")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+_PAGE = """# Tutorials
+
+Notebooks with their outputs, each at most three minutes on two processor cores. Their data come with Python
+packages; the photograph is yours.
+
+| tutorial | what it does | |
+| --- | --- | --- |"""
 EXECUTION = "execution"  # Key of what the metadata of an executed notebook hold in addition.
 
 
@@ -67,15 +75,34 @@ def notebook(text: str, name: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(metadata=METADATA, cells=numbered)
 
 
-def _title(header: str, name: str) -> str:
+def page() -> str:
+    """Returns the documentation's page of all tutorials, from their headers."""
+    rows = []
+    for path in tutobooks():
+        fields = _fields(ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+        read = f"https://github.com/{REPOSITORY}/blob/main/tutorials/{path.stem}.ipynb"
+        run = f"[run it]({_colab(path.stem)})"
+        rows.append(f"| [{fields['Title']}]({read}) | {fields['Description']} | {run} |")
+    return "\n".join([_PAGE, *rows, ""])
+
+
+def _colab(name: str) -> str:
+    file = f"github/{REPOSITORY}/blob/main/tutorials/{name}.ipynb"
+    return f"https://colab.research.google.com/{file}"
+
+
+def _fields(header: str) -> dict[str, str]:
     fields = dict(line.split(": ", 1) for line in header.splitlines() if ": " in line)
     if tuple(fields) != HEADER:
         raise ValueError(f"Expected a header of {', '.join(HEADER)}. Received: {header!r}")
-    title, *others = fields.items()
+    return fields
+
+
+def _title(header: str, name: str) -> str:
+    title, *others = _fields(header).items()
     lines = "<br>\n".join(f"**{key}:** {value}" for key, value in others)
     links = (
-        f"[**View in Colab**](https://colab.research.google.com/github/{REPOSITORY}/blob/main/"
-        f"tutorials/{name}.ipynb) • "
+        f"[**View in Colab**]({_colab(name)}) • "
         f"[**GitHub source**](https://github.com/{REPOSITORY}/blob/main/tutorials/{name}.py)"
     )
     install = f'`%pip install "l2l-keras[tutorials] @ git+https://github.com/{REPOSITORY}"`'
@@ -134,6 +161,7 @@ def texts(book: nbformat.NotebookNode) -> list[str]:
 
 
 if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
     for tutobook in [Path(name) for name in sys.argv[1:]] or tutobooks():
         executed = execute(notebook(tutobook.read_text("utf-8"), tutobook.stem))
         nbformat.write(executed, tutobook.with_suffix(".ipynb"))

@@ -23,6 +23,7 @@ _PURPOSE = {"use_for": "Use it for", "cost": "Time of a step (Adam: 1)"}
 _TRAINING = {
     "task": "Task",
     "horizon": "Longest episode, steps",
+    "schedule": "Learning rate in an episode",
     "command": "Command",
     "seed": "Seed",
     "validation_final_loss": "Final loss on validation optimizees",
@@ -62,11 +63,7 @@ def render(card: Mapping[str, Any], rule: Any, handle: str) -> str:
         f"A learned optimizer for Keras: {parameter_groups.summary(rule)}, a rule of {weights:,} "
         "meta-trained weights, computes the updates of a model's weights."
     )
-    use = (
-        f"import l2l_keras  # {l2l_keras.__version__}\n\n"
-        f"optimizer = l2l_keras.LearnedOptimizer.from_preset({json.dumps(handle)})\n"
-        'model.compile(optimizer=optimizer, loss="mse")'
-    )
+    use = _use(json.dumps(handle), card.get("schedule") == "cosine")
     sections = {
         f"# {_line(card.get('name', handle))}": [_line(card.get("description", "")), about],
         "## Use": [f"```python\n{use}\n```", _named(card, _PURPOSE)],
@@ -79,6 +76,16 @@ def render(card: Mapping[str, Any], rule: Any, handle: str) -> str:
     told = {heading: [text for text in texts if text] for heading, texts in sections.items()}
     blocks = [block for heading, texts in told.items() if texts for block in (heading, *texts)]
     return "\n\n".join([_header(card.get("licence")), *blocks, _MARK]) + "\n"
+
+
+def _use(handle: str, falling: bool) -> str:
+    """Returns a program that uses a preset, with a learning rate that falls or the default."""
+    begin = f"import l2l_keras  # {l2l_keras.__version__}\n\n"
+    load, end = "l2l_keras.LearnedOptimizer.from_preset", 'model.compile(optimizer, loss="mse")'
+    if not falling:
+        return f"{begin}optimizer = {load}({handle})\n{end}"
+    rate = "rate = keras.optimizers.schedules.CosineDecay(2.0, steps)  # Of your training run."
+    return f"import keras\n{begin}{rate}\noptimizer = {load}({handle}, learning_rate=rate)\n{end}"
 
 
 def _header(licence: Any) -> str:

@@ -71,6 +71,11 @@ class Verdict:
         return better or (not self.harms and saves)
 
     @property
+    def helps_in_steps(self) -> bool:
+        """Whether the rule is clearly better after equal steps alone: worth it if steps are dear."""
+        return self.standing.order < 0 and not self.helps
+
+    @property
     def harms(self) -> bool:
         """Whether the rule is clearly worse."""
         return self.standing.order > 0

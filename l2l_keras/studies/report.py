@@ -67,6 +67,8 @@ class Report:
             helps, harms = (sum(getattr(v, way) for v in others) for way in ("helps", "harms"))
             text = self._words["others"]
             sentences.append(text.format(count=len(others), helps=helps, harms=harms))
+        if scarce := [name for name, verdict in verdicts.items() if verdict.helps_in_steps]:
+            sentences.append(self._words["in steps only"].format(problems=", ".join(scarce)))
         return decision, [*sentences, self._pays(first)]
 
     def standings(self) -> list[str]:

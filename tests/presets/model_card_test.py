@@ -4,9 +4,10 @@ import ast
 import re
 
 import huggingface_hub
+import keras
 import pytest
 
-from l2l_keras import presets
+from l2l_keras import LearnedOptimizer, presets
 from l2l_keras.presets import model_card
 from l2l_keras.rules import CoordinatewiseLSTM, RNNprop
 
@@ -76,6 +77,17 @@ class TestText:
         calls = [node for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Call)]
         (load,) = [call for call in calls if ast.unparse(call.func).endswith("from_preset")]
         assert ast.literal_eval(load.args[0]) == "hf://user/mine"
+
+    def test_the_program_has_the_schedule_that_the_rule_was_trained_with(self, rule):
+        text = model_card.render({**CARD, "schedule": "cosine"}, rule, "folder")
+        assert "| Learning rate in an episode | cosine |" in text.splitlines()
+        (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        names = {"steps": 10, "model": model}
+        exec(program.replace('"folder"', '"general-fast"'), names)
+        assert isinstance(model.optimizer, LearnedOptimizer)
+        rates = [float(names["rate"](step)) for step in (0, 5, 10)]
+        assert rates == pytest.approx([2.0, 1.0, 0.0], abs=1e-6)
 
     def test_leaves_out_what_the_card_does_not_know(self, rule):
         page = sections(model_card.render({}, rule, "folder"))

@@ -78,6 +78,12 @@ class TestVerdict:
             "Meta-training pays in time: after 10 runs if Adam is tuned for every"
         )
 
+    def test_what_is_better_in_steps_alone_is_named(self):
+        slow = problem("small", 0.15, seconds_of_run=5.0)
+        decision, sentences = report(own=outcome(slow, problem("wide", 0.4))).verdict()
+        assert decision == "Do not adopt it"
+        assert sentences[-2] == "After equal steps, but not in equal time, it is better on: small."
+
     def test_where_it_does_not_pay_it_says_so(self):
         own = outcome(problem("small", 0.4))
         decision, sentences = report(own=own).verdict()
