@@ -72,7 +72,7 @@ class Verdict:
 
     @property
     def helps_in_steps(self) -> bool:
-        """Whether the rule is clearly better after equal steps alone: worth it if steps are dear."""
+        """Whether the rule is clearly better after equal steps, and does not help otherwise."""
         return self.standing.order < 0 and not self.helps
 
     @property
