@@ -9,6 +9,8 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from l2l_keras.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from l2l_keras import presets, rules
     from l2l_keras.callbacks import Diagnostics, ObserveLoss, SkippedSteps
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from l2l_keras.presets.hub import upload_preset
     from l2l_keras.safeguards.adam_fallback import Guard
     from l2l_keras.studies.run import study
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Diagnostics",

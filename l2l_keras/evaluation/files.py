@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras.version import __version__
+
 
 def write_files(files: Mapping[str, Any], directory: str | os.PathLike[str]) -> list[Path]:
     """Writes files that belong together into a folder, which it makes where needed.
@@ -84,10 +86,8 @@ def number_or(value: float | None, missing: float) -> float:
 
 def versions() -> dict[str, str]:
     """Returns the versions of the package, its libraries and the platform, by name."""
-    import l2l_keras  # Late: the package imports this module.
-
     return {
-        "l2l_keras": l2l_keras.__version__,
+        "l2l_keras": __version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": np.__version__,

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import l2l_keras
 from l2l_keras import parameter_groups
 
 FILE = "README.md"
@@ -80,7 +79,7 @@ def render(card: Mapping[str, Any], rule: Any, handle: str) -> str:
 
 def _use(handle: str, falling: bool) -> str:
     """Returns a program that uses a preset, with a learning rate that falls or the default."""
-    begin = f"import l2l_keras  # {l2l_keras.__version__}\n\n"
+    begin = "import l2l_keras\n\n"
     load, end = "l2l_keras.LearnedOptimizer.from_preset", 'model.compile(optimizer, loss="mse")'
     if not falling:
         return f"{begin}optimizer = {load}({handle})\n{end}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from l2l_keras import LearnedOptimizer, parameter_groups, presets
+from l2l_keras import parameter_groups, presets
 from l2l_keras.evaluation.rollout import Rollout
 from l2l_keras.evaluation.rule_response import Adam
+from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.reproduction import outputs
 from l2l_keras.tasks import Task
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from l2l_keras import LearnedOptimizer, arguments, presets
+from l2l_keras import arguments, presets
 from l2l_keras.evaluation import result_files
 from l2l_keras.evaluation.compare import Trials
 from l2l_keras.evaluation.results import Comparison, Result, Tuning
 from l2l_keras.evaluation.tune import ALL_BASELINES, Baseline
+from l2l_keras.optimizer import LearnedOptimizer
 from l2l_keras.progress import Progress, prefixed
 from l2l_keras.studies import plan as plans
 from l2l_keras.studies.plan import Plan

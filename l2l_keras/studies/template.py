@@ -10,7 +10,8 @@ and open my_study/report.html. The same command goes on where an interrupted one
 import keras
 import sklearn.datasets
 
-import l2l_keras
+from l2l_keras.studies import Plan, Target
+from l2l_keras.tasks import KerasTask
 
 # Updates of a training run, as many as you really take: epochs * examples / batch size.
 STEPS = 300
@@ -35,14 +36,14 @@ def data(negative):
 
 def task(negative=False, batch_size=32, **options):
     """Returns a model with its data. 30 % of the examples are held out of its training."""
-    return l2l_keras.tasks.KerasTask(
+    return KerasTask(
         lambda: model_fn(**options), dataset=data(negative), batch_size=batch_size, name="digits"
     )
 
 
 def make_plan():
     """Returns the problem to meta-train on, and those that you will train later."""
-    return l2l_keras.studies.Plan(
+    return Plan(
         task=task(),
         steps=STEPS,
         targets={
@@ -51,6 +52,6 @@ def make_plan():
             "deeper": task(layers=3),
             "another activation": task(activation="tanh"),
             "larger batches": task(batch_size=128),
-            "longer": l2l_keras.studies.Target(task(), steps=3 * STEPS),
+            "longer": Target(task(), steps=3 * STEPS),
         },
     )
