@@ -1,6 +1,6 @@
 """Meta-training: how update rules are learned. Needs TensorFlow."""
 
-from l2l_keras.meta.callbacks import Backup, Curriculum, KeepBest, Progress
+from l2l_keras.meta.callbacks import Backtrack, Backup, Curriculum, KeepBest, Progress
 from l2l_keras.meta.epochs import adam, epochs_within
 from l2l_keras.meta.estimators import BackPropagation, Estimator, Imitation, PersistentEvolution
 from l2l_keras.meta.inner_loop import InnerLoop, InnerState, Steps
@@ -13,6 +13,7 @@ __all__ = [
     "RANDOM_SCALES",
     "STEP_WEIGHTS",
     "BackPropagation",
+    "Backtrack",
     "Backup",
     "Curriculum",
     "Estimator",

@@ -134,7 +134,7 @@ class Curriculum(StatefulCallback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Lengthens horizons or puts the best weights back, if it is time to."""
         value, best = float((logs or {})[self.keep_best.monitor]), self.keep_best.best_value
-        if not value <= (1.0 + self.tolerance) * best:
+        if _is_worse(value, best, self.tolerance):
             self.keep_best.restore()
         # `keep_best` has seen the value already.
         waited = 0 if value <= best else int(self.state["waited"]) + 1
@@ -143,6 +143,73 @@ class Curriculum(StatefulCallback):
             self.model.longest_horizon.assign(longer[0])
             waited = 0
         self.state["waited"] = waited
+
+
+class Backtrack(StatefulCallback):
+    """Goes back to the best epoch, with a lower learning rate, when validation is much worse.
+
+    So meta-training may begin with a learning rate that is too high. What comes back are the
+    weights and the meta-optimizer's variables as they were after the best epoch, its number of
+    steps aside.
+
+    Put this callback after `keep_best` and before `Backup`, and compile the model with
+    `l2l_keras.meta.adam(..., factor=callback.factor)`.
+
+    Args:
+        keep_best: The `KeepBest` whose `monitor` is watched.
+        tolerance: How much worse than the best, relative to it, a value may be. Defaults to 0.3.
+        cut: What multiplies the learning rate then. Defaults to 0.5.
+
+    Attributes:
+        factor: Product of all cuts, a variable.
+
+    Raises:
+        ValueError: If `tolerance` is not positive, or `cut` not between 0 and 1.
+
+    Example:
+        >>> keep_best = l2l_keras.meta.KeepBest()
+        >>> callback = l2l_keras.meta.Backtrack(keep_best)
+        >>> optimizer = l2l_keras.meta.adam(0.02, updates=100, factor=callback.factor)
+    """
+
+    def __init__(self, keep_best: KeepBest, tolerance: float = 0.3, cut: float = 0.5) -> None:
+        super().__init__(factor=1.0)
+        self.keep_best = keep_best
+        self.tolerance = arguments.positive("tolerance", tolerance)
+        arguments.check(0.0 < cut < 1.0, "cut", "between 0 and 1", cut)
+        self.cut = cut
+        self.factor = keras.Variable(1.0, dtype="float32", trainable=False, name="factor")
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Sets the factor, of a resumed run too, and keeps where meta-training begins."""
+        self.factor.assign(self.state["factor"])
+        if len(self.state) == 1:
+            self._keep()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Keeps the state of the best epoch, or goes back to it."""
+        value, best = float((logs or {})[self.keep_best.monitor]), self.keep_best.best_value
+        if value <= best:  # `keep_best` has seen the value already.
+            self._keep()
+        elif _is_worse(value, best, self.tolerance):
+            for k, variable in enumerate(self._variables()):
+                variable.assign(self.state[f"variable_{k}"])
+            self.state["factor"] = self.cut * float(self.state["factor"])
+            self.factor.assign(self.state["factor"])
+
+    def _variables(self) -> list[keras.Variable]:
+        optimizer = self.model.optimizer
+        own = [v for v in optimizer.variables if v is not optimizer.iterations]
+        return [*parameter_groups.weights(self.model.rule), *own]
+
+    def _keep(self) -> None:
+        for k, variable in enumerate(self._variables()):
+            self.state[f"variable_{k}"] = np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _is_worse(value: float, best: float, tolerance: float) -> bool:
+    """Returns whether a value is worse than the best by more than a share of it, or NaN."""
+    return not value <= best + tolerance * abs(best)
 
 
 class Progress(StatefulCallback):

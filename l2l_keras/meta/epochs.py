@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import keras
 
 from l2l_keras.meta.trainer import MetaModel
 
 
+class _CosineDecay(keras.optimizers.schedules.CosineDecay):
+    """A cosine decay that a variable multiplies."""
+
+    def __init__(self, learning_rate: float, updates: int, factor: keras.Variable | None) -> None:
+        super().__init__(learning_rate, updates, alpha=0.01)
+        self._factor = factor
+
+    def __call__(self, step: Any) -> Any:
+        rate = super().__call__(step)
+        return rate if self._factor is None else rate * self._factor
+
+
 def adam(
-    learning_rate: float, updates: int, clip: float | None, ema_momentum: float | None
+    learning_rate: float,
+    updates: int,
+    clip: float | None = None,
+    ema_momentum: float | None = None,
+    factor: keras.Variable | None = None,
 ) -> keras.optimizers.Adam:
     """Returns Adam for meta-training, with a learning rate that falls as a cosine.
 
     Args:
         learning_rate: The first one.
         updates: Meta-updates until it has fallen to a hundredth.
-        clip: Largest global norm of a meta-gradient, or None.
-        ema_momentum: Momentum of the moving average of weights, or None for no average.
+        clip: Largest global norm of a meta-gradient. Defaults to None.
+        ema_momentum: Momentum of the moving average of weights. Defaults to None, for no average.
+        factor: A variable that multiplies the learning rate; see `Backtrack`. Defaults to None.
 
     Example:
         >>> l2l_keras.meta.adam(0.01, updates=100, clip=1.0, ema_momentum=0.98).use_ema
         True
     """
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, updates, alpha=0.01)
     averaging = {} if ema_momentum is None else {"use_ema": True, "ema_momentum": ema_momentum}
-    return keras.optimizers.Adam(schedule, global_clipnorm=clip, **averaging)
+    return keras.optimizers.Adam(
+        _CosineDecay(learning_rate, updates, factor), global_clipnorm=clip, **averaging
+    )
 
 
 def epochs_within(

@@ -89,6 +89,11 @@ define.enum(
     "How an episode's steps count: all alike, growing towards its end, or its last fifth only.",
 )
 define.float("meta_learning_rate", 3e-3, "Adam's rate, which falls as a cosine.", lower_bound=0.0)
+define.boolean(
+    "backtrack",
+    False,
+    "Whether to go back to the best epoch, with half the rate, when validation is much worse.",
+)
 define.positive("meta_clip", 1.0, "Largest global norm of a meta-gradient.")
 define.float(
     "ema_momentum",

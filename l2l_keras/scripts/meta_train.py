@@ -53,7 +53,7 @@ from l2l_keras.scripts import _console
 from l2l_keras.scripts._meta_train_flags import FLAGS, HOW_FLAGS, RUN_FLAGS
 
 if TYPE_CHECKING:
-    from l2l_keras import meta, presets, studies, tasks
+    from l2l_keras import meta, presets, tasks
 
 _SETTINGS = "settings.json"
 _BACKUP = "backup"
@@ -86,7 +86,8 @@ def main(argv: list[str]) -> None:
         # Compiles dozens of programs in half the time; they run as fast.
         os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")
     rule, parent = _make_rule()
-    recipe = None if parent is None or FLAGS.resume else _recipe(members)
+    if parent and not FLAGS.resume:
+        _specialise(members)
     try:
         meta_model = _make_meta_model(rule, task)
         callbacks = _make_callbacks()
@@ -94,13 +95,10 @@ def main(argv: list[str]) -> None:
         raise _console.UsageError(str(error)) from error
     if not FLAGS.resume:
         if FLAGS.minutes:
-            _fit_into_minutes(meta_model)
-        if recipe:
-            rate = recipe.for_updates(_updates(meta_model)).meta_learning_rate
-            FLAGS["meta_learning_rate"].value = rate
+            _fit_into_minutes(meta_model, callbacks)
         # From here on, the folder holds a run.
         write_files({_SETTINGS: _settings()}, output_dir)
-    _compile(meta_model)
+    _compile(meta_model, callbacks)
     size = "" if len(members) == 1 else f"{len(members)} tasks of up to "
     horizons = " to ".join(str(h) for h in sorted(set(meta_model.horizons)))
     print(
@@ -196,19 +194,17 @@ def _make_rule() -> tuple[presets.Rules, dict[str, Any] | None]:
         raise _console.UsageError(f"--rule_option: {error}") from error
 
 
-def _recipe(members: list[tasks.Task]) -> studies.Recipe | None:
+def _specialise(members: list[tasks.Task]) -> None:
     """Sets flags as they suit meta-training that starts from a preset, if none of them is given."""
     from l2l_keras.studies import Recipe
 
     if len(members) > 1 or any(FLAGS[name].present for name in HOW_FLAGS):
-        return None
-    recipe = Recipe.of(members[0], FLAGS.horizon)
-    for name, value in recipe._asdict().items():
+        return
+    for name, value in Recipe.of(members[0], FLAGS.horizon)._asdict().items():
         if not FLAGS[name].present:
             FLAGS[name].value = value
     if not FLAGS["epochs"].present and FLAGS.minutes is None:
         FLAGS["minutes"].value = _MINUTES
-    return recipe
 
 
 def _describe(rule: presets.Rules) -> str:
@@ -266,25 +262,22 @@ def _make_meta_model(rule: presets.Rules, task: tasks.Task | tasks.Mixture) -> m
     )
 
 
-def _updates(meta_model: meta.MetaModel) -> int:
-    """Returns how many meta-updates there are in all epochs."""
-    return meta_model.windows_of(FLAGS.episodes) * FLAGS.epochs
-
-
-def _compile(meta_model: meta.MetaModel) -> None:
+def _compile(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> None:
     """Compiles the model with a meta-optimizer for all epochs."""
     from l2l_keras import meta
 
-    rate, clip, ema = FLAGS.meta_learning_rate, FLAGS.meta_clip, FLAGS.ema_momentum
-    meta_model.compile(meta.adam(rate, _updates(meta_model), clip, ema))
+    updates = meta_model.windows_of(FLAGS.episodes) * FLAGS.epochs
+    factor = callbacks["backtrack"].factor if FLAGS.backtrack else None
+    rate, clip, momentum = FLAGS.meta_learning_rate, FLAGS.meta_clip, FLAGS.ema_momentum
+    meta_model.compile(meta.adam(rate, updates, clip, momentum, factor))
 
 
-def _fit_into_minutes(meta_model: meta.MetaModel) -> None:
+def _fit_into_minutes(meta_model: meta.MetaModel, callbacks: dict[str, Any]) -> None:
     """Sets the number of epochs that there is time for."""
     from l2l_keras import meta
 
     _print("Measuring how long an epoch takes ...")
-    _compile(meta_model)
+    _compile(meta_model, callbacks)
     windows = meta_model.windows_of(FLAGS.episodes)
     epochs = meta.epochs_within(FLAGS.minutes, meta_model, windows, FLAGS.validation_episodes)
     FLAGS["epochs"].value = epochs
@@ -303,6 +296,8 @@ def _make_callbacks() -> dict[str, Any]:
             callbacks["curriculum"] = meta.Curriculum(horizons, callbacks["keep_best"])
         except ValueError as error:
             raise ValueError(f"--curriculum: {error}") from error
+    if FLAGS.backtrack:
+        callbacks["backtrack"] = meta.Backtrack(callbacks["keep_best"])
     callbacks["progress"] = meta.Progress(_print)
     return callbacks
 

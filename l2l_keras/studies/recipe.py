@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from l2l_keras import meta, presets
@@ -30,17 +29,17 @@ class Recipe(NamedTuple):
         staggered: Whether windows begin at different steps of episodes.
         window_clip: Largest norm of the meta-gradient of one window.
         meta_learning_rate: First learning rate of meta-training.
+        backtrack: Whether it is cut when validation is much worse; see
+            `l2l_keras.meta.Backtrack`.
         meta_clip: Largest norm of the mean meta-gradient.
         ema_momentum: Momentum of the moving average of the rule's weights.
 
     Example:
         >>> task = l2l_keras.tasks.Quadratic(functions=4)
-        >>> recipe = l2l_keras.studies.Recipe.of(task, steps=100).for_updates(1000)
+        >>> recipe = l2l_keras.studies.Recipe.of(task, steps=100)
         >>> rule = l2l_keras.rules.RNNprop(units=(4,), seed=0)
         >>> recipe.meta_model(rule, task, steps=100)
         <MetaModel of RNNprop on 'quadratic', horizon=100>
-        >>> round(recipe.meta_learning_rate, 3)
-        0.016
 
     Source: docs/research, 2026-11-30.
     """
@@ -57,7 +56,8 @@ class Recipe(NamedTuple):
     step_weights: str = "linear"
     staggered: bool = True
     window_clip: float = 50.0
-    meta_learning_rate: float = 0.01
+    meta_learning_rate: float = 0.02
+    backtrack: bool = True
     meta_clip: float = 1.0
     ema_momentum: float = 0.98
 
@@ -66,11 +66,6 @@ class Recipe(NamedTuple):
         """Returns the settings for runs of so many updates on a task."""
         unroll = next(k for k in range(min(cls().unroll, steps), 0, -1) if not steps % k)
         return cls(unroll=unroll, meta_loss_on="validation" if task.holds_out else "training")
-
-    def for_updates(self, updates: int) -> Recipe:
-        """Returns the settings for so many meta-updates: if there are few, their rate is higher."""
-        rate = min(max(0.5 / math.sqrt(updates), 0.01), 0.02)
-        return self._replace(meta_learning_rate=rate)
 
     def meta_model(self, rule: presets.Rules, task: Task, steps: int) -> meta.MetaModel:
         """Returns a `MetaModel`, which is still to be compiled."""

@@ -72,15 +72,17 @@ def specialise(
     meta_model = recipe.meta_model(rule, task, steps)
     windows = meta_model.windows_of(recipe.episodes)
     own = {"windows": windows, "validation_episodes": recipe.validation_episodes}
-    if not epochs:
-        progress("measuring how long an epoch takes")
-        _compile(meta_model, recipe, windows)
-        epochs = meta.epochs_within(minutes, meta_model, **own)
-        write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
-    _compile(meta_model, recipe, windows * epochs)
     monitor = "val_held_out_loss" if task.holds_out else "val_final_loss"
     keep_best, timer = meta.KeepBest(monitor), meta.Progress(progress)
-    backup = meta.Backup(folder / _BACKUP, keep_best=keep_best, progress=timer)
+    backtrack = meta.Backtrack(keep_best)
+    if not epochs:
+        progress("measuring how long an epoch takes")
+        _compile(meta_model, recipe, windows, backtrack)
+        epochs = meta.epochs_within(minutes, meta_model, **own)
+        write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
+    _compile(meta_model, recipe, windows * epochs, backtrack)
+    kept = {"keep_best": keep_best, "backtrack": backtrack, "progress": timer}
+    backup = meta.Backup(folder / _BACKUP, **kept)
     done = backup.restore(meta_model)
     if not done:
         # Meta-training may make a rule worse: what it starts from counts, too.
@@ -93,6 +95,7 @@ def specialise(
         callbacks=[
             keep_best,
             keras.callbacks.SwapEMAWeights(),
+            backtrack,
             timer,
             backup,
             keras.callbacks.CSVLogger(str(folder / "history.csv"), append=bool(done)),
@@ -119,10 +122,18 @@ def specialise(
     return Specialised(preset, **cost)
 
 
-def _compile(meta_model: meta.MetaModel, recipe: Recipe, updates: int) -> None:
+def _compile(
+    meta_model: meta.MetaModel, recipe: Recipe, updates: int, backtrack: meta.Backtrack
+) -> None:
     """Compiles a model for so many meta-updates."""
-    rate = recipe.for_updates(updates).meta_learning_rate
-    meta_model.compile(meta.adam(rate, updates, recipe.meta_clip, recipe.ema_momentum))
+    optimizer = meta.adam(
+        recipe.meta_learning_rate,
+        updates,
+        recipe.meta_clip,
+        recipe.ema_momentum,
+        backtrack.factor,
+    )
+    meta_model.compile(optimizer)
 
 
 def _steps_of_epoch(meta_model: meta.MetaModel, recipe: Recipe) -> int:
