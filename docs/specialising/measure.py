@@ -24,6 +24,7 @@ import families
 import keras
 
 from l2l_keras import evaluation, presets, tasks
+from l2l_keras.evaluation.results import loss_ratio
 from l2l_keras.studies.outcome import share_to_reach
 from l2l_keras.studies.specialise import specialise
 
@@ -50,7 +51,7 @@ def measure(family: str, folder: Path, minutes: float) -> list[dict[str, Any]]:
         row = {"problem": problem.name, "weights": problem.size, "adamw": best.mean_final}
         for key, name in (("own", "specialised"), ("start", START), ("cosine", "with cosine")):
             result = comparison[name]
-            ratio = evaluation.testbed.loss_ratio(result.final, best.final)
+            ratio = loss_ratio(result.final, best.final)
             share = share_to_reach(result, best.mean_final)
             row |= {f"{key}_{end}": value for end, value in ratio._asdict().items()}
             row[f"{key}_share"] = share if math.isfinite(share) else None

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 
-from l2l_keras.meta import Backup, Curriculum, KeepBest, MetaModel, Progress, Windows
+from l2l_keras.meta import (
+    Backtrack,
+    Backup,
+    Curriculum,
+    KeepBest,
+    MetaModel,
+    Progress,
+    Windows,
+    adam,
+)
 from l2l_keras.progress import duration
 from l2l_keras.rules import CoordinatewiseLSTM
 from l2l_keras.tasks import Quadratic
@@ -108,6 +117,102 @@ class TestKeepBest:
     def test_the_monitored_quantity_must_be_logged(self, monitor, episodes):
         with pytest.raises(ValueError, match=f"needs '{monitor}'.*Received: .*'loss'"):
             fit(make_model(), KeepBest(monitor), validation_episodes=episodes)
+
+
+class SpoilAll(keras.callbacks.Callback):
+    """Notes all that meta-training changes after every epoch, and spoils it before one of them."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+        self.states, self.rates = [], []
+
+    def variables(self):
+        optimizer = self.model.optimizer
+        own = [v for v in optimizer.variables if v is not optimizer.iterations]
+        return [*self.model.rule.weights, *own]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            for variable in self.variables():
+                variable.assign(variable + 3.0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.states.append([keras.ops.convert_to_numpy(v).copy() for v in self.variables()])
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+class TestBacktrack:
+    UPDATES = 100
+
+    def run(self, spoiled, epochs, model=None, folder=None, **options):
+        model = model or make_model()
+        keep_best = KeepBest()
+        backtrack = Backtrack(keep_best, **options)
+        model.compile(adam(1e-3, self.UPDATES, ema_momentum=0.5, factor=backtrack.factor))
+        spoil, averaging = SpoilAll(spoiled), keras.callbacks.SwapEMAWeights()
+        kept = {"keep_best": keep_best, "backtrack": backtrack}
+        backups = [] if folder is None else [Backup(folder, **kept)]
+        done = backups[0].restore(model) if backups else 0
+        callbacks = [keep_best, averaging, backtrack, spoil, *backups]
+        history = fit(model, *callbacks, epochs=epochs, initial_epoch=done)
+        return history["val_final_loss"], spoil, int(model.optimizer.iterations)
+
+    def rate(self, updates):
+        return 1e-3 * (0.01 + 0.99 * 0.5 * (1.0 + np.cos(np.pi * updates / self.UPDATES)))
+
+    def test_it_goes_back_to_the_best_epoch_and_halves_the_rate(self):
+        values, spoil, updates = self.run(spoiled=2, epochs=4)
+        assert values[1] < values[0] and values[2] > 1.3 * values[1]
+        assert equal(spoil.states[2], spoil.states[1])
+        # The epoch after it is not spoiled, and the number of steps goes on.
+        assert values[3] < 1.3 * values[1] and updates == 12
+        expected = [self.rate(3), self.rate(6), self.rate(9) / 2, self.rate(12) / 2]
+        assert spoil.rates == pytest.approx(expected, rel=1e-5)
+
+    def test_it_goes_back_to_where_it_began(self):
+        model = make_model()
+        before = [w.copy() for w in model.rule.get_weights()]
+        keep_best = KeepBest()
+        keep_best.state["best_value"] = 1e-9  # As of a preset that is hard to better.
+        backtrack = Backtrack(keep_best, cut=0.1)
+        model.compile(adam(1e-3, 9, factor=backtrack.factor))
+        fit(model, backtrack, epochs=2)
+        assert equal(model.rule.get_weights(), before)
+        assert float(backtrack.factor) == pytest.approx(0.01)
+
+    def test_a_value_that_is_a_little_worse_is_tolerated(self):
+        values, spoil, _ = self.run(spoiled=2, epochs=3, tolerance=1e6)
+        assert values[2] > 1.3 * values[1]
+        assert not equal(spoil.states[2], spoil.states[1])
+        assert spoil.rates[2] == pytest.approx(self.rate(9), rel=1e-5)
+
+    @pytest.mark.parametrize("interrupted_after", [1, 2, 3])
+    def test_an_interrupted_run_goes_back_as_well(self, interrupted_after, tmp_path):
+        _, whole, _ = self.run(spoiled=2, epochs=4)
+        _, first, _ = self.run(spoiled=2, epochs=interrupted_after, folder=tmp_path)
+        _, second, _ = self.run(spoiled=2, epochs=4, folder=tmp_path)
+        for states, expected in zip([*first.states, *second.states], whole.states, strict=True):
+            assert equal(states, expected)
+        assert [*first.rates, *second.rates] == whole.rates
+
+    @pytest.mark.parametrize(
+        ("value", "best", "factor"),
+        [(-0.9, -1.0, 1.0), (-0.6, -1.0, 0.5), (float("nan"), 1.0, 0.5), (1.2, 1.0, 1.0)],
+    )
+    def test_losses_may_have_any_sign(self, value, best, factor):
+        model, keep_best = make_model(), KeepBest()
+        keep_best.state["best_value"] = best
+        backtrack = Backtrack(keep_best)
+        backtrack.set_model(model)
+        backtrack.on_train_begin()
+        backtrack.on_epoch_end(0, {"val_final_loss": value})
+        assert float(backtrack.factor) == factor
+
+    @pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"cut": 1.0}, {"cut": 0.0}])
+    def test_wrong_arguments_are_refused(self, options):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
+            Backtrack(KeepBest(), **options)
 
 
 class TestCurriculum:

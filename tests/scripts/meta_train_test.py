@@ -228,9 +228,8 @@ class TestRun:
         flags = ("--minutes=1e-6", "--horizon=10", "--episodes=2", "--noevaluate")
         train_here(task, start, f"--output_dir={tmp_path}", *flags)
         settings = json.loads((tmp_path / "settings.json").read_text())
-        # The task holds nothing out, and 10 steps are one window. There is a single update.
-        expected = Recipe(unroll=10, meta_loss_on="training", episodes=2)
-        expected = expected.for_updates(1)._asdict()
+        # The task holds nothing out, and 10 steps are one window.
+        expected = Recipe(unroll=10, meta_loss_on="training", episodes=2)._asdict()
         assert {name: settings[name] for name in expected} == expected
         assert settings["epochs"] == 1
         assert card(tmp_path)["schedule"] == "cosine"
