@@ -114,11 +114,10 @@ task = tasks.KerasTask(
 rule, card = l2l_keras.presets.load_preset("general-fast")
 recipe = studies.Recipe.of(task, STEPS)
 meta_model = recipe.meta_model(rule, task, STEPS)
-EPOCHS, count = 6, meta_model.windows_of(recipe.episodes)
-meta_model.compile(
-    meta.adam(recipe.meta_learning_rate, EPOCHS * count, recipe.meta_clip, recipe.ema_momentum)
-)
+EPOCHS, count = 10, meta_model.windows_of(recipe.episodes)
 keep_best = meta.KeepBest("val_held_out_loss")
+backtrack = meta.Backtrack(keep_best)
+meta_model.compile(recipe.meta_optimizer(EPOCHS * count, backtrack))
 begin = time.process_time()
 before = meta_model.evaluate(
     tf.data.Dataset.range(8), verbose=0, callbacks=[keep_best], return_dict=True
@@ -128,7 +127,7 @@ meta_model.fit(
     windows=count,
     validation_episodes=8,
     verbose=0,
-    callbacks=[keep_best, keras.callbacks.SwapEMAWeights()],
+    callbacks=[keep_best, keras.callbacks.SwapEMAWeights(), backtrack],
 )
 seconds = {"specialise": time.process_time() - begin}
 l2l_keras.LearnedOptimizer(rule).save_to_preset(

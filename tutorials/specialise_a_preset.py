@@ -76,15 +76,7 @@ EPOCHS = 14
 windows = meta_model.windows_of(recipe.episodes)
 keep_best = meta.KeepBest("val_held_out_loss")
 backtrack = meta.Backtrack(keep_best)
-meta_model.compile(
-    meta.adam(
-        recipe.meta_learning_rate,
-        updates=EPOCHS * windows,
-        clip=recipe.meta_clip,
-        ema_momentum=recipe.ema_momentum,
-        factor=backtrack.factor,
-    )
-)
+meta_model.compile(recipe.meta_optimizer(EPOCHS * windows, backtrack))
 validation = tf.data.Dataset.range(recipe.validation_episodes)
 before = meta_model.evaluate(validation, verbose=0, callbacks=[keep_best], return_dict=True)
 history = meta_model.fit(

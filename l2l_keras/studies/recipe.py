@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import keras
+
 from l2l_keras import meta, presets
 from l2l_keras.tasks import Task
 
@@ -85,3 +87,8 @@ class Recipe(NamedTuple):
             meta_loss_on=self.meta_loss_on,
             schedule=self.schedule,
         )
+
+    def meta_optimizer(self, updates: int, backtrack: meta.Backtrack) -> keras.optimizers.Adam:
+        """Returns the meta-optimizer for so many meta-updates, whose rate the callback cuts."""
+        rate, clip, momentum = self.meta_learning_rate, self.meta_clip, self.ema_momentum
+        return meta.adam(rate, updates, clip, momentum, backtrack.factor)

@@ -77,10 +77,10 @@ def specialise(
     backtrack = meta.Backtrack(keep_best)
     if not epochs:
         progress("measuring how long an epoch takes")
-        _compile(meta_model, recipe, windows, backtrack)
+        meta_model.compile(recipe.meta_optimizer(windows, backtrack))
         epochs = meta.epochs_within(minutes, meta_model, **own)
         write_files({_SETTINGS: {**settings, "epochs": epochs}}, folder)
-    _compile(meta_model, recipe, windows * epochs, backtrack)
+    meta_model.compile(recipe.meta_optimizer(windows * epochs, backtrack))
     kept = {"keep_best": keep_best, "backtrack": backtrack, "progress": timer}
     backup = meta.Backup(folder / _BACKUP, **kept)
     done = backup.restore(meta_model)
@@ -120,20 +120,6 @@ def specialise(
     cost = {"seconds": timer.seconds, "steps": epochs * _steps_of_epoch(meta_model, recipe)}
     write_files({_COST: cost}, folder)
     return Specialised(preset, **cost)
-
-
-def _compile(
-    meta_model: meta.MetaModel, recipe: Recipe, updates: int, backtrack: meta.Backtrack
-) -> None:
-    """Compiles a model for so many meta-updates."""
-    optimizer = meta.adam(
-        recipe.meta_learning_rate,
-        updates,
-        recipe.meta_clip,
-        recipe.ema_momentum,
-        backtrack.factor,
-    )
-    meta_model.compile(optimizer)
 
 
 def _steps_of_epoch(meta_model: meta.MetaModel, recipe: Recipe) -> int:
