@@ -233,7 +233,7 @@ class TestRun:
         assert {name: settings[name] for name in expected} == expected
         assert settings["epochs"] == 1
         assert card(tmp_path)["schedule"] == "cosine"
-        assert "--pes_pairs=8 --pes_reuse_noise" in card(tmp_path)["command"]
+        assert "--pes_pairs=4 --pes_reuse_noise" in card(tmp_path)["command"]
         assert any(
             np.any(a != b) for a, b in zip(weights(tmp_path), weights(finished[0]), strict=True)
         )

@@ -50,8 +50,8 @@ def test_a_preset_and_its_cost_are_written(start, finished):
     assert card["trained_from"] == {"name": "start"} and card["horizon"] == STEPS
     assert card["schedule"] == "cosine"
     assert found.seconds > 0
-    # 4 episodes and 8 of validation an epoch, of 16 inner loops and one.
-    assert found.steps == 4 * STEPS * 16 + 8 * STEPS
+    # 4 episodes and 8 of validation an epoch, of eight inner loops and one.
+    assert found.steps == 4 * STEPS * 8 + 8 * STEPS
     pairs = zip(weights(start), rule.get_weights(), strict=True)
     assert any(not np.array_equal(a, b) for a, b in pairs)
 
