@@ -8,17 +8,21 @@ Accelerator: None
 """
 
 """
-## Introduction
+## What you will have
+
+A photograph of yours in the style of a painting, and an optimizer that paints the next ones as well, without
+a learning rate to find.
 
 [Gatys et al. (2015)](https://arxiv.org/abs/1508.06576) paint a photograph in the style of a painting
 by *optimization*: they start from noise, and change its pixels until a network sees the content of the
 photograph and the textures of the painting in them. Each picture is a new optimization problem, and all
-of these problems are similar. That is what learned optimizers are for, and it was the last experiment of [Andrychowicz et al. (2016)](https://arxiv.org/abs/1606.04474), who called it "neural art".
+of these problems are similar. That is what learned optimizers are for, and it was the last experiment of
+[Andrychowicz et al. (2016)](https://arxiv.org/abs/1606.04474), who called it "neural art".
 
 We paint with the preset `neural_art`, an optimizer that was meta-trained on pictures of 64 by 64
 pixels in one style, and compare it with Adam at several learning rates.
 
-This takes about three minutes on two processor cores.
+This takes about three minutes of processor time.
 
 ## The pictures
 
@@ -185,7 +189,7 @@ show_pictures(
 )
 
 """
-## An optimizer for your own style
+## Where to go next
 
 One command made the preset, in about half an hour. The same command makes one from your pictures. The
 folder of contents has the sub-folders `train`, `validation` and `test`:
