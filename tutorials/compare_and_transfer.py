@@ -31,7 +31,6 @@ and the target has layers that are four times as wide. The data come with scikit
 
 import keras
 import matplotlib.pyplot as plt
-from IPython.display import Image
 from sklearn.datasets import load_digits
 from sklearn.utils import shuffle
 
@@ -165,7 +164,10 @@ All of this, and more, is on a page that you can send to others:
 """
 
 print(study.report)
-Image("study/break_even.png", width=480)
+figure, axes = plt.subplots(figsize=(6.4, 4.8), dpi=80, layout="constrained")
+axes.imshow(plt.imread("study/break_even.png"))
+axes.axis("off")
+plt.show()
 
 """
 Open it with your browser, from Python by `webbrowser.open(study.report.resolve().as_uri())`. Beside it are the
