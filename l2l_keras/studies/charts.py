@@ -26,6 +26,7 @@ _SIZE = (5.2, 3.6)
 _RANGE = (0.2, 5.0)
 """Ratios beyond are drawn at the edge."""
 _JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Hiragino Sans", "Yu Gothic")
+_UNITS = {"unit hours": 3600.0, "unit minutes": 60.0, "unit seconds": 1.0}
 Words = Mapping[str, str]
 
 
@@ -78,19 +79,23 @@ def transfer(ratios: Mapping[str, Mapping[str, Ratio]], words: Words) -> Any:
 
 
 def break_even(costs: Mapping[str, Cost], runs: int, words: Words) -> Any:
-    """Draws total hours against the number of runs."""
+    """Draws total time against the number of runs, in the unit that suits it."""
     figure, axes = _new()
+    longest = max((c.after(runs) for c in costs.values() if math.isfinite(c.per_run)), default=0.0)
+    unit = next(
+        (name for name, length in _UNITS.items() if longest >= 2.0 * length), "unit seconds"
+    )
     numbers = range(runs + 1)
     styles = [("-", 2.5), ("--", 1.5), ("-.", 1.5), (":", 1.5)]
     colours = (LEARNED_COLOURS[0], "#0072b2", "#56b4e9", "#999999")
     for (name, cost), (line, width), colour in zip(costs.items(), styles, colours, strict=False):
         if math.isfinite(cost.per_run):
-            hours = [cost.after(n) / 3600.0 for n in numbers]
-            axes.plot(numbers, hours, line, linewidth=width, color=colour, label=name)
+            time = [cost.after(n) / _UNITS[unit] for n in numbers]
+            axes.plot(numbers, time, line, linewidth=width, color=colour, label=name)
     axes.set_xlim(0, runs)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(words["training runs"])
-    axes.set_ylabel(words["hours"])
+    axes.set_ylabel(words[unit])
     tidy(axes)
     _legend(figure, axes)
     return figure
