@@ -2,6 +2,9 @@
 
 `KERAS_BACKEND=jax python -m tests.presets.trajectories` records them again for one backend. Do so
 only if a preset is meant to step in another way, and say why in CHANGELOG.md.
+
+Processors round differently, and some rules magnify that from step to step. So it is recorded, too,
+how far apart trajectories come whose gradients differ by a rounding error.
 """
 
 import math
@@ -18,6 +21,7 @@ RECORDED_STEPS = (1, 2, 5, 10, 20)
 SMALL = {"conv/kernel": (3, 2, 2, 4), "conv/bias": (4,), "dense/kernel": (4, 3), "dense/bias": (3,)}
 LARGE = {"conv/kernel": (160, 96), "conv/bias": (96,), "dense/kernel": (96, 3), "dense/bias": (3,)}
 GENERAL = ("general", "general-fast")
+ROUNDING, DRAWS = 1e-7, 3
 
 
 def cases() -> list[tuple[str, str]]:
@@ -25,8 +29,11 @@ def cases() -> list[tuple[str, str]]:
     return [(name, "small") for name in list_presets()] + [(name, "large") for name in GENERAL]
 
 
-def trajectory(preset: str, size: str) -> np.ndarray:
-    """Returns parameters (some of those of a large model) after each of `RECORDED_STEPS`."""
+def trajectory(preset: str, size: str, draw: int | None = None) -> np.ndarray:
+    """Returns parameters (some of those of a large model) after each of `RECORDED_STEPS`.
+
+    With a `draw`, every gradient has a rounding error drawn at random.
+    """
     shapes = {"small": SMALL, "large": LARGE}[size]
     random = np.random.default_rng(0)
     variables = [
@@ -35,16 +42,26 @@ def trajectory(preset: str, size: str) -> np.ndarray:
     ]
     inputs = random.normal(size=(16, math.prod(shapes["conv/kernel"][:-1])))
     targets = random.normal(size=(16, 3))
+    errors = np.random.default_rng(draw)
     optimizer = LearnedOptimizer.from_preset(preset)
     optimizer.build(variables)
     recorded = []
     for step in range(1, RECORDED_STEPS[-1] + 1):
         gradients = _gradients([_numpy(v) for v in variables], inputs, targets)
+        if draw is not None:
+            gradients = [g * (1.0 + ROUNDING * errors.normal(size=g.shape)) for g in gradients]
         optimizer.apply([ops.convert_to_tensor(g.astype("float32")) for g in gradients], variables)
         if step in RECORDED_STEPS:
             flat = np.concatenate([_numpy(v).ravel() for v in variables])
             recorded.append(flat[:: max(1, flat.size // 256)].astype("float32"))
     return np.stack(recorded)
+
+
+def tolerance(preset: str, size: str) -> np.ndarray:
+    """Returns how far rounding moves any parameter by each of `RECORDED_STEPS`, `[steps, 1]`."""
+    own = trajectory(preset, size)
+    moved = [np.abs(trajectory(preset, size, draw) - own) for draw in range(DRAWS)]
+    return np.max(moved, axis=(0, 2))[:, np.newaxis]
 
 
 def recording(backend: str) -> Path:
@@ -80,9 +97,11 @@ def _gradients(
 
 
 def _record() -> None:
-    backend = keras.backend.backend()
-    arrays = {f"{preset}/{size}": trajectory(preset, size) for preset, size in cases()}
-    np.savez_compressed(recording(backend), **arrays)
+    arrays = {}
+    for case in cases():
+        name = "/".join(case)
+        arrays |= {name: trajectory(*case), f"{name}/tolerance": tolerance(*case)}
+    np.savez_compressed(recording(keras.backend.backend()), **arrays)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ import pytest
 
 from tests.presets import trajectories
 
+FACTOR = 5.0  # Times the recorded effect of rounding.
+
 
 @pytest.mark.parametrize("preset, size", trajectories.cases())
 def test_a_shipped_preset_follows_its_recorded_trajectory(preset, size):
     with np.load(trajectories.recording(keras.backend.backend())) as recorded:
         expected = recorded[f"{preset}/{size}"]
-    np.testing.assert_allclose(trajectories.trajectory(preset, size), expected, rtol=0, atol=1e-6)
+        allowed = np.maximum(1e-6, FACTOR * recorded[f"{preset}/{size}/tolerance"])
+    difference = np.abs(trajectories.trajectory(preset, size) - expected)
+    assert (difference <= allowed).all(), difference.max(axis=1)
 
 
 if __name__ == "__main__":
