@@ -60,7 +60,8 @@ class OwnRule(rules.UpdateRule):
         (
             outcomes.problem("line", 0.25).comparison,
             "<Comparison on 'line', final losses after 100 steps: specialised 0.25, "
-            "specialised, with guard 0.25, general-fast 0.275, Adam 0.2, SGD 0.4>",
+            "specialised, with guard 0.25, general-fast 0.275, general-fast, cosine 0.2625, "
+            "Adam 0.2, SGD 0.4>",
         ),
         (
             studies.Plan(outcomes.line(), 50, {"wide": outcomes.line()}),

@@ -54,6 +54,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         *package.glob("presets/*/*.json"),
         *package.glob("presets/*/*.npz"),
         *package.glob("evaluation/testbed/baselines/*.npz"),
+        *package.glob("studies/words/*.json"),
+        package / "studies/page.html",
         package / "py.typed",
     }
     with zipfile.ZipFile(wheel) as archive:

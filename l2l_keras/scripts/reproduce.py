@@ -107,9 +107,7 @@ def main(argv: list[str]) -> None:
             for name, figure in figures.items():
                 paths = reproduction.reproduce(name, figure, workspace, runner, settings)
                 print(f"{name}: wrote {', '.join(path.name for path in paths)} in {folder}")
-    except folder_lock.FolderInUseError as error:
-        raise _console.UserError(str(error)) from error
-    except reproduction.StageError as error:
+    except (folder_lock.FolderInUseError, reproduction.StageError) as error:
         raise _console.UserError(f"{error}; then continue with: {own_command}") from error
     except (OSError, ValueError) as error:
         raise _console.UserError(f"The figure could not be made: {error}") from error

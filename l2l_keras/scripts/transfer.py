@@ -79,9 +79,7 @@ def main(argv: list[str]) -> None:
             jobs=FLAGS.jobs,
             progress=functools.partial(print, flush=True),
         )
-    except folder_lock.FolderInUseError as error:
-        raise _console.UserError(str(error)) from error
-    except command_runner.StageError as error:
+    except (folder_lock.FolderInUseError, command_runner.StageError) as error:
         command = _console.command_line("l2l-transfer", FLAGS)
         raise _console.UserError(f"{error}; then continue with: {command}") from error
     except ValueError as error:

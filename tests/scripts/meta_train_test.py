@@ -190,7 +190,11 @@ class TestRun:
         settings = json.loads((folder / "settings.json").read_text())
         of_files = {"data_dir", "download", "output_dir", "resume"}
         of_reports = {"evaluate", "seeds", "description"}
-        of_the_machine = {"cache_mb", "threads"}
+        of_the_machine = {
+            "cache_mb",
+            "threads",
+            "minutes",
+        }  # Its speed gives the epochs that are kept.
         own = meta_train.FLAGS.flags_by_module_dict().values()
         others = {flag.name for group in own for flag in group} - set(settings)
         assert others == {*of_files, *of_reports, *of_the_machine}

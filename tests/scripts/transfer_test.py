@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import l2l_keras
-from l2l_keras import presets
+from l2l_keras import folder_lock, presets
 from l2l_keras.evaluation import result_files
 from l2l_keras.rules import TensorwiseLSTM
 from l2l_keras.scripts import _console, transfer
@@ -156,6 +156,14 @@ def test_another_plan_in_its_folder_is_refused_where_it_matters(study, tmp_path)
     other.write_text(FILE.replace("Plan(line(), 10", "Plan(line(2.0), 10"))
     with pytest.raises(_console.UsageError, match="specialised with other settings"):
         transfer_here(f"--study={other}", *flags[1:], f"--output_dir={folder}")
+
+
+def test_a_folder_in_use_is_left_alone(study, tmp_path):
+    flags, *_ = study
+    message = f"Another process works in '{tmp_path}': .*; then continue with: l2l-transfer --"
+    with folder_lock.locked(tmp_path), pytest.raises(_console.UserError, match=message):
+        transfer_here(*flags, f"--output_dir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_template_is_written_and_never_over_something(tmp_path, capsys):

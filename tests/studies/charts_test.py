@@ -29,3 +29,7 @@ def test_costs_are_drawn_in_a_unit_that_suits_them(once, unit, ends):
 def test_costs_that_are_never_paid_leave_an_empty_chart():
     axes = charts.break_even({"never": Cost(1.0, math.inf)}, 10, words("en")).axes[0]
     assert not axes.get_lines()
+
+
+if __name__ == "__main__":
+    raise SystemExit(pytest.main([__file__]))
