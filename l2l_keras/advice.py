@@ -43,7 +43,7 @@ def warn_of_missing_schedule(card: Mapping[str, Any], learning_rate: Any) -> Non
         steps = card.get("horizon", "steps")
         warnings.warn(
             "This preset was trained with a learning rate that falls: pass learning_rate="
-            f"keras.optimizers.schedules.CosineDecay(2.0, {steps}), or as many steps as you take. "
+            f"keras.optimizers.schedules.CosineDecay(1.0, {steps}), or as many steps as you take. "
             f"Received: learning_rate={learning_rate:g}",
             stacklevel=3,
         )

@@ -13,12 +13,12 @@ Schedule = Callable[[Any], Any]
 
 
 def cosine(share: Any) -> Any:
-    """Falls from 2 to 0, and is 1 on average."""
-    return 1.0 + ops.cos(math.pi * share)
+    """Falls from 1 to 0."""
+    return 0.5 + 0.5 * ops.cos(math.pi * share)
 
 
 SCHEDULES: dict[str, Schedule | None] = {"constant": None, "cosine": cosine}
 """Schedules by name; None is 1 throughout.
 
-`"cosine"` is that of `keras.optimizers.schedules.CosineDecay(2.0, steps)`.
+`"cosine"` is that of `keras.optimizers.schedules.CosineDecay(1.0, steps)`.
 """

@@ -37,7 +37,7 @@ class TestSchedules:
             LearnedOptimizer.from_preset(preset, **arguments)
 
     def test_it_is_content_with_any(self, preset, no_warning):
-        LearnedOptimizer.from_preset(preset, learning_rate=CosineDecay(2.0, 100))
+        LearnedOptimizer.from_preset(preset, learning_rate=CosineDecay(1.0, 100))
 
 
 class TestRates:

@@ -15,6 +15,7 @@ import l2l_keras
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+TUTORIALS = sorted(ROOT.glob("tutorials/*.ipynb"))
 # Programs of results and research notes record how something was measured on its date.
 RECORDS = (DOCS / "results", DOCS / "research")
 SLOW = {"how_to/meta_train.md"}
@@ -130,7 +131,7 @@ def test_testbed_summaries_follow_from_their_rows():
         assert below - 0.1 <= published <= at_most + 0.1
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *TUTORIALS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in link:

@@ -19,7 +19,7 @@ it on other problems that you name, and writes a report of one page. You will
 3. read its decision, and how far the optimizer transfers;
 4. see after how many training runs the effort has paid.
 
-This took 178 seconds of processor time, and downloads nothing. A real study takes longer: ten minutes of
+This took 162 seconds of processor time, and downloads nothing. A real study takes longer: ten minutes of
 meta-training instead of half a minute.
 
 ## Describe the problems
@@ -92,7 +92,7 @@ print(study.verdict.replace(". ", ".\n"))
 """
 The answer is one of four: adopt, adopt with guard, adopt for these problems only, do not adopt. Two things
 count: the loss on images held out at the end of a run, and the seconds until the rival's final loss is reached.
-Here, the rule needs little more than half the steps to get as low as AdamW at its best rate. But in networks so
+Here, the rule needs about two thirds of the steps to get as low as AdamW at its best rate. But in networks so
 small, the optimizer is most of the work of a step, so that it needs more seconds: the study does not recommend
 it. That is an answer, too, and it took three minutes instead of a project.
 
@@ -135,8 +135,9 @@ plt.show()
 On the wider networks, the rule is ahead by still more, although it has only seen small ones. AdamW transfers,
 too: its rate for the small networks does for the wide ones.
 
-Compare with `general-fast` in the table: it ends about as low as the specialised rule, with more scatter between
-runs. Half a minute of meta-training is not much. Seconds are those of a clock: run a study on an idle machine.
+Compare with `general-fast` in the table: it ends no higher than the specialised rule, though with more scatter
+between runs. Half a minute of meta-training is not much: ten minutes are a real attempt. Seconds are those of a
+clock: run a study on an idle machine.
 
 ## When has it paid?
 
@@ -156,9 +157,9 @@ for tuned, paid in (("anew for every run", first.anew), ("once", first.once)):
         print(f"paid in {unit}, if the rival is tuned {tuned}: {when}")
 
 """
-Each run of this problem takes a tenth of a second, and all of AdamW's tuning half a second. Against a rival
-that must be tuned anew for every problem, meta-training has paid after some dozens of runs; against one that is
-tuned once, it never has in seconds. Look at *steps* if your own models are so large that the optimizer's share of
+Each run of this problem takes a fraction of a second, and so does all of AdamW's tuning. Against a rival that
+must be tuned anew for every problem, meta-training has paid after about a hundred runs; against one that is tuned
+once, it never has in seconds. Look at *steps* if your own models are so large that the optimizer's share of
 a step is small.
 
 ## The report
@@ -179,7 +180,7 @@ break-even in money. The specialised preset is ready to use:
 """
 
 print(study.preset)
-schedule = keras.optimizers.schedules.CosineDecay(2.0, 100)
+schedule = keras.optimizers.schedules.CosineDecay(1.0, 100)
 print(l2l_keras.LearnedOptimizer.from_preset(study.preset, learning_rate=schedule))
 
 """

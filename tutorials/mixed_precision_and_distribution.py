@@ -203,7 +203,7 @@ the step and the learning rate. `model.save` and `load_model` do the same for a 
 - On JAX (`KERAS_BACKEND=jax`), `keras.distribution.DataParallel` divides minibatches, and `ModelParallel`
   divides weights. The states of a rule are divided as the weights are.
 - Gradient accumulation, clipping, moving averages and weight decay are arguments of `LearnedOptimizer`, as of
-  any optimizer of Keras. See the [guide](../docs/guide.md).
+  any optimizer of Keras. See [train a model](../docs/how_to/train.md).
 - With mixed precision or several devices, a guard needs a callback to see the loss:
   [safety with the guard](safety_with_the_guard.ipynb).
 """

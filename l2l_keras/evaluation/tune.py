@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from l2l_keras import schedules
 from l2l_keras.evaluation.results import HeldOut, Tuning, final_losses, last_tenth
 from l2l_keras.evaluation.rollout import Rollout, checked_seeds
 from l2l_keras.progress import Progress, silent
-from l2l_keras.schedules import Schedule
-from l2l_keras.tasks.base import Split, Task, Tensor
+from l2l_keras.tasks.base import Split, Task
 
 _EXTENSIONS = 4
 """Most learning rates added beyond either end of a grid."""
@@ -43,7 +42,7 @@ class Baseline:
     name: str
     make: Callable[[float], keras.optimizers.Optimizer]
     grid: tuple[float, ...]
-    schedule: Schedule | None = None
+    schedule: schedules.Schedule | None = None
 
     def rollout(self, task: Task, steps: int, split: Split = "test") -> Rollout:
         """Returns runs of the baseline, which take their learning rate when they are called."""
@@ -88,16 +87,11 @@ Source: Andrychowicz et al. (2016), section 3.
 """
 
 
-def cosine_decay(progress: Tensor) -> Tensor:
-    """Returns the factor of a learning rate that falls to zero as a cosine."""
-    return 0.5 * (1.0 + tf.cos(math.pi * progress))
-
-
 ALL_BASELINES: dict[str, Baseline] = {
     **BASELINES,
     "Adam (default)": Baseline("Adam (default)", keras.optimizers.Adam, (1e-3,)),
     "AdamW + cosine": Baseline(
-        "AdamW + cosine", keras.optimizers.AdamW, half_decades(-4, -1), cosine_decay
+        "AdamW + cosine", keras.optimizers.AdamW, half_decades(-4, -1), schedules.cosine
     ),
 }
 """The paper's baselines, and what practitioners use: Adam as it is, AdamW with a cosine decay."""

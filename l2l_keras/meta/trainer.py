@@ -65,8 +65,8 @@ class MetaModel(keras.Model):
             train on; or `"validation"`, for those of minibatches that the task holds out of their
             training: the rule then learns to lower the loss on unseen examples.
         schedule: How the learning rate that multiplies a rule's updates changes in an episode:
-            `"constant"` (the default), 1; or `"cosine"`, from 2 to 0, as that of
-            `keras.optimizers.schedules.CosineDecay(2.0, horizon)`. To be used in the same way.
+            `"constant"` (the default), 1; or `"cosine"`, from 1 to 0, as that of
+            `keras.optimizers.schedules.CosineDecay(1.0, horizon)`. To be used in the same way.
 
     Attributes:
         longest_horizon: Inner steps of the longest training episodes that begin from now on, an

@@ -83,7 +83,7 @@ def _use(handle: str, falling: bool) -> str:
     load, end = "l2l_keras.LearnedOptimizer.from_preset", 'model.compile(optimizer, loss="mse")'
     if not falling:
         return f"{begin}optimizer = {load}({handle})\n{end}"
-    rate = "rate = keras.optimizers.schedules.CosineDecay(2.0, steps)  # Of your training run."
+    rate = "rate = keras.optimizers.schedules.CosineDecay(1.0, steps)  # Of your training run."
     return f"import keras\n{begin}{rate}\noptimizer = {load}({handle}, learning_rate=rate)\n{end}"
 
 

@@ -63,7 +63,7 @@ define.enum(
     "schedule",
     "constant",
     ["constant", "cosine"],
-    "How the learning rate that multiplies updates changes in an episode: 1, or from 2 to 0.",
+    "How the learning rate that multiplies updates changes in an episode: 1, or from 1 to 0.",
 )
 define.boolean("staggered", False, "Whether first windows begin after a random number of steps.")
 

@@ -400,7 +400,7 @@ def _use(outcome: Outcome) -> str:
     arguments = [
         f'"{outcome.training.preset}"',
         # As it was meta-trained.
-        f"learning_rate=keras.optimizers.schedules.CosineDecay(2.0, {outcome.plan.steps})",
+        f"learning_rate=keras.optimizers.schedules.CosineDecay(1.0, {outcome.plan.steps})",
     ]
     if outcome.decision is Decision.WITH_GUARD:
         arguments.append("guard=True")

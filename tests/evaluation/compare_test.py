@@ -58,7 +58,7 @@ def test_a_schedule_is_that_of_keras():
     comparison = compare(
         task, {"lstm": RULE}, 20, [0, 1], baselines={}, schedules={"lstm": "cosine"}
     )
-    rate = keras.optimizers.schedules.CosineDecay(2.0, 20)
+    rate = keras.optimizers.schedules.CosineDecay(1.0, 20)
     expected = run(task, LearnedOptimizer(RULE, learning_rate=rate), 20, [0, 1])
     np.testing.assert_allclose(comparison["lstm"].curves, expected, rtol=1e-5)
     constant = compare(task, {"lstm": RULE}, 20, [0, 1], baselines={})["lstm"].curves

@@ -113,7 +113,7 @@ def test_a_data_set_of_another_kind_may_be_transferred_to(tmp_path):
 @pytest.mark.filterwarnings("ignore:This preset was trained with:UserWarning")
 def test_the_optimizer_trains_the_model_on_the_same_data(study):
     model = model_fn()
-    rate = keras.optimizers.schedules.CosineDecay(2.0, STEPS)
+    rate = keras.optimizers.schedules.CosineDecay(1.0, STEPS)
     optimizer = l2l_keras.LearnedOptimizer.from_preset(study.preset, learning_rate=rate)
     config = model.get_compile_config()
     model.compile(optimizer=optimizer, loss=config["loss"], loss_weights=config["loss_weights"])
