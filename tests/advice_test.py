@@ -33,7 +33,7 @@ class TestSchedules:
 
     @pytest.mark.parametrize("arguments", [{}, {"learning_rate": 2.0}])
     def test_a_preset_that_was_trained_with_one_asks_for_it(self, preset, arguments):
-        with pytest.warns(UserWarning, match="that falls.*CosineDecay\\(2.0, 300\\)"):
+        with pytest.warns(UserWarning, match="that falls.*CosineDecay\\(1.0, 300\\)"):
             LearnedOptimizer.from_preset(preset, **arguments)
 
     def test_it_is_content_with_any(self, preset, no_warning):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from l2l_keras import arguments, folder_lock
 from l2l_keras.command_runner import CommandRunner
 from l2l_keras.evaluation.tune import ALL_BASELINES
-from l2l_keras.progress import Progress
+from l2l_keras.progress import Progress, Timer
 from l2l_keras.studies.explain import explain
 from l2l_keras.studies.outcome import Decision, Outcome, outcome
 from l2l_keras.studies.plan import Plan, load
@@ -107,11 +106,11 @@ def study(
     with folder_lock.locked(folder):
         own = load(plan) if isinstance(plan, str) else plan
         stages = Stages(own, settings, folder, progress)
-        if jobs > 1:
-            _run_as_commands(stages, _command(str(plan), folder, settings), jobs, progress)
-        else:
-            for stage in itertools.chain(*stages.groups):
-                stages.run(stage)
+        command = _command(str(plan), folder, settings)
+        preparations, problems = stages.groups
+        _run_all(preparations, stages, command, jobs, progress, told=progress)
+        left = Timer(len(problems), progress)
+        _run_all(problems, stages, command, jobs, progress, told=left.after(1))
         found = outcome(stages)
         explanation = explain(str(found.training.preset), own.task, own.steps)
         report = Report(found, explanation, lang, cost_per_hour)
@@ -138,11 +137,29 @@ def run_stage(plan: Plan, output_dir: Path, settings: Settings, stage: str) -> N
     Stages(plan, settings, output_dir, print).run(stage)
 
 
-def _run_as_commands(stages: Stages, command: Sequence[str], jobs: int, progress: Progress) -> None:
-    """Runs stages in processes of their own, several at a time."""
+def _run_all(
+    group: Sequence[str],
+    stages: Stages,
+    command: Sequence[str],
+    jobs: int,
+    progress: Progress,
+    told: Progress,
+) -> None:
+    """Runs stages, several at a time in processes of their own, and tells when each is done."""
     runner = CommandRunner(jobs, progress)
-    for group in stages.groups:
-        runner.each(lambda stage: runner.run([*command, f"--stage={stage}"], stage), group)
+
+    def run(stage: str) -> None:
+        if jobs > 1:
+            runner.run([*command, f"--stage={stage}"])
+        else:
+            stages.run(stage)
+        told(f"{stage}: done")
+
+    if jobs > 1:
+        runner.each(run, group)
+    else:
+        for stage in group:
+            run(stage)
 
 
 def _command(plan: str, folder: Path, settings: Settings) -> list[str]:

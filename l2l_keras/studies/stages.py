@@ -172,7 +172,8 @@ class Stages:
 
         def make(name: str, baseline: Baseline, tell: Progress) -> Result:
             trials, _ = self._trials(problem)
-            return trials.baseline(name, baseline, trials.tune(baseline, tell), tell)
+            tuning = trials.tune(baseline, prefixed(tell, name))
+            return trials.baseline(name, baseline, tuning, tell)
 
         return {
             name: self._stored(problem, name, {}, functools.partial(make, name, baseline))
@@ -184,7 +185,7 @@ class Stages:
 
         def make(name: str, tuning: Tuning, tell: Progress) -> Result:
             trials, _ = self._trials(problem)
-            return trials.baseline(name, self._baselines[name], tuning, tell)
+            return trials.baseline(name, self._baselines[name], tuning, prefixed(tell, "rate kept"))
 
         kept = {}
         for name, result in self.tuned(self.plan.task.name).items():
@@ -227,7 +228,7 @@ class Stages:
         path = self._folder / "runs" / problem / f"{name}.npz"
         result = result_files.load(path, record)
         if result is None:
-            result = make(prefixed(self._progress, f"{problem}: {name}"))
+            result = make(prefixed(self._progress, problem))
             result_files.save(result, path, record)
         return result
 

@@ -87,7 +87,7 @@ class TestText:
         exec(program.replace('"folder"', '"general-fast"'), names)
         assert isinstance(model.optimizer, LearnedOptimizer)
         rates = [float(names["rate"](step)) for step in (0, 5, 10)]
-        assert rates == pytest.approx([2.0, 1.0, 0.0], abs=1e-6)
+        assert rates == pytest.approx([1.0, 0.5, 0.0], abs=1e-6)
 
     def test_leaves_out_what_the_card_does_not_know(self, rule):
         page = sections(model_card.render({}, rule, "folder"))

@@ -70,6 +70,10 @@ def test_it_ends_with_a_report_and_a_verdict(study):
     assert {r["best_baseline"] for r in results["problems"].values()} == {"SGD"}
     last = printed.splitlines()[-1]
     # An untrained rule, on the easiest of problems.
+    done = [line.split(": done") for line in printed.splitlines() if ": done" in line]
+    stages = ["tune", "specialise", *(f"run {problem}" for problem in PROBLEMS)]
+    assert [stage for stage, _ in done] == stages
+    assert [left.endswith(" left)") for _, left in done] == [False, False, True, True]
     assert results["decision"] == "do not adopt" and last.startswith("Do not adopt it. line: ")
     assert str(folder / "report.html") in printed
     assert (folder / "report.html").read_text().count("<svg") >= 4
@@ -90,7 +94,7 @@ def test_only_what_is_missing_is_made_again_and_to_the_same_result(study):
     missing[0].unlink()
     missing[1].write_bytes(b"damaged")
     again = printed_by(*flags, f"--output_dir={folder}")
-    assert "steep: SGD: SGD: test: final loss" in again and "line: SGD" not in again
+    assert "steep: SGD: test: final loss" in again and "line: SGD" not in again
     assert again.splitlines()[-1].startswith(printed.splitlines()[-1][:40])
     assert [curves(path) for path in missing] == before
     assert len(times) > 5 and [path.stat().st_mtime_ns for path in others] == times
@@ -110,7 +114,7 @@ def test_several_jobs_find_the_same(study, tmp_path):
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert "run steep: steep: SGD: SGD: test: final loss" in done.stdout
+    assert "steep: SGD: test: final loss" in done.stdout
     paths = sorted(path.relative_to(folder) for path in folder.rglob("runs/*/SGD*.npz"))
     assert [curves(tmp_path / path) for path in paths] == [curves(folder / path) for path in paths]
 
@@ -132,7 +136,7 @@ def test_it_ends_when_asked_to_and_continues_to_the_same_result(study, ending, j
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # In the middle of the comparisons.
-    next(text for text in process.stdout if "line: SGD: SGD: test: final loss" in text)
+    next(text for text in process.stdout if "line: SGD: test: final loss" in text)
     process.send_signal(ending)
     _, stderr = process.communicate(timeout=300)  # Ends when its own processes have ended, too.
     assert process.returncode == 130 and "Traceback" not in stderr
