@@ -240,7 +240,7 @@ class TestEpisodes:
     @pytest.mark.parametrize("estimator", [None, PersistentEvolution(1, 1e-6)])
     def test_learning_rates_follow_a_schedule(self, estimator, staggered, eagerly):
         task = small_task()
-        factors = 1.0 + np.cos(np.pi * np.minimum(np.arange(15) / 10, 1.0))
+        factors = 0.5 + 0.5 * np.cos(np.pi * np.minimum(np.arange(15) / 10, 1.0))
         model = make_model(
             task=task, estimator=estimator, schedule="cosine", staggered=staggered, seed=1
         )
