@@ -9,6 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from l2l_keras import schedules
+
 _SMALL_RATE, _LARGE_DECAY = 0.05, 1e-3
 _SCHEDULE_STEPS = (0, *(factor * 10**power for power in range(6) for factor in (1, 3)))
 
@@ -42,8 +44,8 @@ def warn_of_missing_schedule(card: Mapping[str, Any], learning_rate: Any) -> Non
     if card.get("schedule") == "cosine" and isinstance(learning_rate, int | float):
         steps = card.get("horizon", "steps")
         warnings.warn(
-            "This preset was trained with a learning rate that falls: pass learning_rate="
-            f"keras.optimizers.schedules.CosineDecay(1.0, {steps}), or as many steps as you take. "
+            "This preset was trained with a learning rate that falls: pass "
+            f"learning_rate={schedules.as_keras(steps)}, or as many steps as you take. "
             f"Received: learning_rate={learning_rate:g}",
             stacklevel=3,
         )

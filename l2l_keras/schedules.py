@@ -17,6 +17,11 @@ def cosine(share: Any) -> Any:
     return 0.5 + 0.5 * ops.cos(math.pi * share)
 
 
+def as_keras(steps: int | str) -> str:
+    """Returns Python that makes Keras' schedule that is `cosine`."""
+    return f"keras.optimizers.schedules.CosineDecay(1.0, {steps})"
+
+
 SCHEDULES: dict[str, Schedule | None] = {"constant": None, "cosine": cosine}
 """Schedules by name; None is 1 throughout.
 

@@ -5,8 +5,9 @@
 
 A tutobook is a Python file: a header in triple quotes, Markdown in triple quotes, code between.
 Edit the tutobook, not the notebook beside it. The format is that of
-https://github.com/keras-team/keras-io. The documentation's page of tutorials is written too. A notebook's metadata hold the seconds of processor time that its
-execution took, and a digest by which a test sees that the outputs are those of the cells.
+https://github.com/keras-team/keras-io. The documentation's page of tutorials is written, too. A
+notebook's metadata hold the seconds of processor time that its execution took, and a digest by
+which a test sees that the outputs are those of the cells.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from l2l_keras.evaluation.results import Comparison, Result, Score, mean_and_interval
+from l2l_keras.evaluation.results import Comparison, Result, mean_and_interval
+from l2l_keras.evaluation.scores import Score
 
 # Okabe and Ito's colours, and Tol's olive and wine: colour-blind readers can distinguish them. Line
 # styles distinguish curves in print.

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from l2l_keras import parameter_groups
+from l2l_keras import parameter_groups, schedules
 
 FILE = "README.md"
 _MARK = (
@@ -83,7 +83,7 @@ def _use(handle: str, falling: bool) -> str:
     load, end = "l2l_keras.LearnedOptimizer.from_preset", 'model.compile(optimizer, loss="mse")'
     if not falling:
         return f"{begin}optimizer = {load}({handle})\n{end}"
-    rate = "rate = keras.optimizers.schedules.CosineDecay(1.0, steps)  # Of your training run."
+    rate = f"rate = {schedules.as_keras('steps')}  # Of your training run."
     return f"import keras\n{begin}{rate}\noptimizer = {load}({handle}, learning_rate=rate)\n{end}"
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,20 @@ from l2l_keras.studies.stages import GUARDED, SPECIALISED, ProblemResults, Setti
 
 UNITS = ("steps", "seconds")
 """What costs are counted in; money is proportional to seconds."""
+
+
+class Costs(NamedTuple):
+    """What training many models costs, in one unit.
+
+    Attributes:
+        learned: With the specialised rule, until it is as low as the rival.
+        once: With the rival, tuned once.
+        anew: With the rival, tuned for every run.
+    """
+
+    learned: Cost
+    once: Cost
+    anew: Cost
 
 
 class Decision(enum.Enum):
@@ -40,24 +55,45 @@ class Verdict:
 
     Attributes:
         problem: Its name.
+        learned: The specialised rule.
         rival: The best baseline, tuned on the problem.
         standing: That of the specialised rule, compared with it.
         guarded: The same with a guard.
         kept: That of the best baseline of the representative problem at its learning rate there,
             compared with the best baseline tuned on this problem.
-        as_soon: Whether the rule reaches the rival's final loss within the rival's time.
-        once: By unit, for how many runs the rule costs less than a rival that is tuned once.
-        anew: The same, if the rival is tuned anew for every run.
+        share: The share of its steps after which the rule reaches the rival's final loss; infinite
+            if it never does.
+        costs: Costs by unit.
     """
 
     problem: str
+    learned: Result
     rival: Result
     standing: Standing
     guarded: Standing
     kept: Standing
-    as_soon: bool
-    once: Mapping[str, BreakEven]
-    anew: Mapping[str, BreakEven]
+    share: float
+    costs: Mapping[str, Costs]
+
+    @property
+    def share_of_seconds(self) -> float:
+        """The share of the rival's seconds after which its final loss is reached."""
+        return self.share * self.learned.seconds / self.rival.seconds
+
+    @property
+    def as_soon(self) -> bool:
+        """Whether the rule reaches the rival's final loss within the rival's time."""
+        return self.share_of_seconds <= 1.0
+
+    @property
+    def once(self) -> dict[str, BreakEven]:
+        """By unit, for how many runs the rule costs less than a rival that is tuned once."""
+        return {unit: break_even(own.learned, own.once) for unit, own in self.costs.items()}
+
+    @property
+    def anew(self) -> dict[str, BreakEven]:
+        """The same, if the rival is tuned anew for every run."""
+        return {unit: break_even(own.learned, own.anew) for unit, own in self.costs.items()}
 
     @property
     def helps(self) -> bool:
@@ -124,22 +160,22 @@ class Outcome:
         run = {"steps": float(rival.steps), "seconds": _seconds_of_run(rival)}
         training = {"steps": self.training.steps, "seconds": self.training.seconds}
         tuning = tuning_cost(rival)
-        once, anew = (
-            {unit: break_even(Cost(training[unit], own[unit]), other(unit)) for unit in UNITS}
-            for other in (
-                lambda unit: Cost(tuning[unit], run[unit]),
-                lambda unit: Cost(0.0, tuning[unit] + run[unit]),
-            )
-        )
         return Verdict(
             problem=problem,
+            learned=learned,
             rival=rival,
             standing=standing(learned, rival),
             guarded=standing(comparison[GUARDED], rival),
             kept=standing(self.problems[problem].kept[self.first_rival.name], rival),
-            as_soon=own["seconds"] <= run["seconds"],
-            once=once,
-            anew=anew,
+            share=share,
+            costs={
+                unit: Costs(
+                    learned=Cost(training[unit], own[unit]),
+                    once=Cost(tuning[unit], run[unit]),
+                    anew=Cost(0.0, tuning[unit] + run[unit]),
+                )
+                for unit in UNITS
+            },
         )
 
     @property

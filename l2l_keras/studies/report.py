@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import html
 import importlib.resources
-import io
 import math
 import string
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from l2l_keras import schedules
 from l2l_keras.evaluation.files import versions, write_files
 from l2l_keras.evaluation.results import Ratio, Result, loss_ratio
 from l2l_keras.progress import duration
-from l2l_keras.studies import charts
+from l2l_keras.studies import charts, markup
 from l2l_keras.studies.break_even import BreakEven, Cost
 from l2l_keras.studies.explain import Explanation
-from l2l_keras.studies.outcome import Decision, Outcome, Verdict, share_to_reach, tuning_cost
+from l2l_keras.studies.outcome import Decision, Outcome, Verdict
 from l2l_keras.studies.stages import GUARDED, SPECIALISED
 from l2l_keras.studies.wording import words
 
@@ -79,13 +77,13 @@ class Report:
     def _why(self, verdict: Verdict) -> str:
         """Says how the specialised rule stands on a problem."""
         comparison = self._outcome.problems[verdict.problem].comparison
-        learned, rival = comparison[SPECIALISED], verdict.rival
+        learned, rival = verdict.learned, verdict.rival
         kind = {-1: "better", 0: "equal", 1: "worse"}[verdict.standing.order]
-        share = share_to_reach(learned, rival.mean_final)
-        seconds = share * learned.seconds / rival.seconds
         when = self._words["never"]
-        if math.isfinite(share):
-            when = self._words["in time"].format(share=f"{share:.0%}", seconds=f"{seconds:.0%}")
+        if math.isfinite(verdict.share):
+            when = self._words["in time"].format(
+                share=f"{verdict.share:.0%}", seconds=f"{verdict.share_of_seconds:.0%}"
+            )
         text = self._words[f"why {kind}"].format(
             problem=verdict.problem,
             steps=f"{learned.steps:,}",
@@ -175,18 +173,12 @@ class Report:
 
     def _costs(self) -> tuple[dict[str, Cost], int]:
         """Returns what runs of the representative problem cost in seconds, and how many to draw."""
-        outcome, words = self._outcome, self._words
-        verdict = outcome.verdicts[outcome.representative]
-        learned = outcome.problems[outcome.representative].comparison[SPECIALISED]
-        rival = verdict.rival
-        share = share_to_reach(learned, rival.mean_final)
-        run = rival.seconds / len(rival.curves)
-        tuning = tuning_cost(rival)["seconds"]
-        own = share * learned.seconds / len(learned.curves)
+        words, verdict = self._words, self._outcome.verdict(self._outcome.representative)
+        rival, own = verdict.rival.name, verdict.costs["seconds"]
         costs = {
-            words["meta-train once"].format(name=SPECIALISED): Cost(outcome.training.seconds, own),
-            words["tune once"].format(name=rival.name): Cost(tuning, run),
-            words["tune anew"].format(name=rival.name): Cost(0.0, tuning + run),
+            words["meta-train once"].format(name=SPECIALISED): own.learned,
+            words["tune once"].format(name=rival): own.once,
+            words["tune anew"].format(name=rival): own.anew,
         }
         paid = [p.first for p in (verdict.once["seconds"], verdict.anew["seconds"]) if p.lasting]
         return costs, min(10_000, 2 * max([50, *(int(first) for first in paid)]))
@@ -237,12 +229,12 @@ class Report:
         rows = []
         for problem, by_name in self._ratios().items():
             verdict = outcome.verdict(problem)
-            learned = outcome.problems[problem].comparison[SPECIALISED]
-            share = share_to_reach(learned, verdict.rival.mean_final)
-            seconds = share * learned.seconds / verdict.rival.seconds
             own = [by_name[name][0] for name in (SPECIALISED, GUARDED, start)]
             kept = list(by_name.values())[-1][0]
-            shares = [f"{s:.0%}" if math.isfinite(s) else words["never"] for s in (share, seconds)]
+            shares = [
+                f"{share:.0%}" if math.isfinite(share) else words["never"]
+                for share in (verdict.share, verdict.share_of_seconds)
+            ]
             rows.append([problem, verdict.rival.name, *(_number(r) for r in (*own, kept)), *shares])
         return [header, *rows]
 
@@ -264,21 +256,16 @@ class Report:
             ]
             row = [problem, *map(self._runs, paid)]
             if self._cost_per_hour is not None:
-                saved = self._saved(problem, 100)
+                saved = self._saved(verdict, 100)
                 row.append(f"{saved:,.2f}" if math.isfinite(saved) else self._words["never"])
             rows.append(row)
         return [header, *rows]
 
-    def _saved(self, problem: str, runs: int) -> float:
+    def _saved(self, verdict: Verdict, runs: int) -> float:
         """Returns the money that so many runs save, if rivals are tuned for every one."""
-        outcome = self._outcome
-        verdict = outcome.verdict(problem)
-        learned, rival = outcome.problems[problem].comparison[SPECIALISED], verdict.rival
-        share = share_to_reach(learned, rival.mean_final)
-        own = Cost(outcome.training.seconds, share * learned.seconds / len(learned.curves))
-        run = tuning_cost(rival)["seconds"] + rival.seconds / len(rival.curves)
+        costs = verdict.costs["seconds"]
         assert self._cost_per_hour is not None
-        return (runs * run - own.after(runs)) / 3600.0 * self._cost_per_hour
+        return (costs.anew.after(runs) - costs.learned.after(runs)) / 3600.0 * self._cost_per_hour
 
     def failures(self) -> list[str]:
         """Returns what went wrong, in sentences."""
@@ -312,16 +299,21 @@ class Report:
 
         section(
             "representative",
-            _figures(
+            markup.figures(
                 (drawn["curves_steps"], words["caption steps"]),
                 (drawn["curves_seconds"], words["caption seconds"]),
             ),
-            _table(tables["representative"], {SPECIALISED, GUARDED}),
+            markup.table(tables["representative"], {SPECIALISED, GUARDED}),
         )
         if "transfer" in tables:
             caption = words["caption transfer"]
-            chart = _figures((drawn["transfer"], caption))
-            section("transfer", chart, _table(tables["transfer"]), _list(self.standings()))
+            chart = markup.figures((drawn["transfer"], caption))
+            section(
+                "transfer",
+                chart,
+                markup.table(tables["transfer"]),
+                markup.bullets(self.standings()),
+            )
         tuning = rival.tuning
         assert tuning is not None
         training = words["meta-training"].format(
@@ -333,17 +325,17 @@ class Report:
         section(
             "costs",
             f"<p>{html.escape(training)} {html.escape(tuned)}</p>",
-            _figures((drawn["break_even"], words["caption costs"].format(rival=rival.name))),
-            _table(tables["break_even"]),
+            markup.figures((drawn["break_even"], words["caption costs"].format(rival=rival.name))),
+            markup.table(tables["break_even"]),
         )
         captions = {
             "responses": words["caption responses"],
             "step_sizes": words["caption step sizes"],
         }
         if explained := [(drawn[name], text) for name, text in captions.items() if name in drawn]:
-            section("what it does", _figures(*explained))
+            section("what it does", markup.figures(*explained))
         failures = self.failures() or [words["no failures"]]
-        section("failures", _list(failures))
+        section("failures", markup.bullets(failures))
         section("how", f"<p>{html.escape(self._method())}</p>")
         if outcome.decision is not Decision.NOT:
             section("use it", f"<pre>{html.escape(_use(outcome))}</pre>")
@@ -400,7 +392,7 @@ def _use(outcome: Outcome) -> str:
     arguments = [
         f'"{outcome.training.preset}"',
         # As it was meta-trained.
-        f"learning_rate=keras.optimizers.schedules.CosineDecay(1.0, {outcome.plan.steps})",
+        f"learning_rate={schedules.as_keras(outcome.plan.steps)}",
     ]
     if outcome.decision is Decision.WITH_GUARD:
         arguments.append("guard=True")
@@ -433,40 +425,3 @@ def _final(result: Result) -> dict[str, np.ndarray]:
 def _number(value: float, half_width: float = math.nan) -> str:
     """Returns a number with three digits, and its interval if there is one."""
     return f"{value:.3g}" + (f" ± {half_width:.2g}" if math.isfinite(half_width) else "")
-
-
-def _table(rows: Sequence[Sequence[str]], learned: Iterable[str] = ()) -> str:
-    """Returns a table; rows of learned optimizers stand out."""
-    header, *others = rows
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
-    for row in others:
-        kind = ' class="learned"' if row[0] in learned else ""
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-        lines.append(f"<tr{kind}>{cells}</tr>")
-    return f'<div class="table"><table>{"".join(lines)}</table></div>'
-
-
-def _list(texts: Iterable[str]) -> str:
-    """Returns a list of sentences."""
-    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
-
-
-def _figures(*figures: tuple[Any, str]) -> str:
-    """Returns charts side by side where there is room, each with its caption."""
-    parts = []
-    for figure, caption in figures:
-        wide = figure.get_size_inches()[0] > 8
-        drawing = _image(figure, caption) if wide else charts.to_svg(figure, html.escape(caption))
-        kind = ' class="wide"' if wide else ""
-        parts.append(
-            f"<figure{kind}>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-    return f'<div class="charts">{"".join(parts)}</div>'
-
-
-def _image(figure: Any, label: str) -> str:
-    """Returns a figure as an image within the page."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{data}">'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,11 +107,20 @@ def study(
     with folder_lock.locked(folder):
         own = load(plan) if isinstance(plan, str) else plan
         stages = Stages(own, settings, folder, progress)
+        runner = CommandRunner(jobs, progress)
         command = _command(str(plan), folder, settings)
+
+        def run(stage: str, told: Progress) -> None:
+            if jobs > 1:
+                runner.run([*command, f"--stage={stage}"])
+            else:
+                stages.run(stage)
+            told(f"{stage}: done")
+
         preparations, problems = stages.groups
-        _run_all(preparations, stages, command, jobs, progress, told=progress)
+        _each(functools.partial(run, told=progress), preparations, runner)
         left = Timer(len(problems), progress)
-        _run_all(problems, stages, command, jobs, progress, told=left.after(1))
+        _each(functools.partial(run, told=left.after(1)), problems, runner)
         found = outcome(stages)
         explanation = explain(str(found.training.preset), own.task, own.steps)
         report = Report(found, explanation, lang, cost_per_hour)
@@ -137,28 +147,12 @@ def run_stage(plan: Plan, output_dir: Path, settings: Settings, stage: str) -> N
     Stages(plan, settings, output_dir, print).run(stage)
 
 
-def _run_all(
-    group: Sequence[str],
-    stages: Stages,
-    command: Sequence[str],
-    jobs: int,
-    progress: Progress,
-    told: Progress,
-) -> None:
-    """Runs stages, several at a time in processes of their own, and tells when each is done."""
-    runner = CommandRunner(jobs, progress)
-
-    def run(stage: str) -> None:
-        if jobs > 1:
-            runner.run([*command, f"--stage={stage}"])
-        else:
-            stages.run(stage)
-        told(f"{stage}: done")
-
-    if jobs > 1:
-        runner.each(run, group)
+def _each(run: Callable[[str], None], stages: Sequence[str], runner: CommandRunner) -> None:
+    """Runs stages: one after the other in this thread, or several at a time."""
+    if runner.jobs > 1:
+        runner.each(run, stages)
     else:
-        for stage in group:
+        for stage in stages:
             run(stage)
 
 

@@ -5,7 +5,8 @@ and each length of runs; learned optimizers are used as they are. Runs of baseli
 since tuning takes hours.
 """
 
-from l2l_keras.evaluation.results import Ratio, Score, Summary, geometric_mean, summaries
+from l2l_keras.evaluation.results import Ratio, geometric_mean
+from l2l_keras.evaluation.scores import Score, Summary, summaries
 from l2l_keras.evaluation.testbed.bench import (
     DEFAULT,
     DEFAULT_CACHE,

@@ -15,8 +15,9 @@ import numpy as np
 
 from l2l_keras.evaluation.report import versions
 from l2l_keras.evaluation.result_files import digest
-from l2l_keras.evaluation.results import Result, Score, last_tenth, score
+from l2l_keras.evaluation.results import Result, last_tenth
 from l2l_keras.evaluation.rollout import Rollout
+from l2l_keras.evaluation.scores import Score, score
 from l2l_keras.evaluation.testbed.cache import Cache, Results
 from l2l_keras.evaluation.testbed.problems import EMBEDDED, STORED
 from l2l_keras.evaluation.tune import BASELINES, Baseline, half_decades, tune_for_lengths

@@ -13,7 +13,8 @@ from typing import Any
 from l2l_keras.evaluation.files import number_or, versions, write_files
 from l2l_keras.evaluation.plots import ratio_figure
 from l2l_keras.evaluation.report import lay_out
-from l2l_keras.evaluation.results import Ratio, Score, Summary, summaries
+from l2l_keras.evaluation.results import Ratio
+from l2l_keras.evaluation.scores import Score, Summary, summaries
 
 _HEADER = (
     "problem",
