@@ -19,7 +19,7 @@ it on other problems that you name, and writes a report of one page. You will
 3. read its decision, and how far the optimizer transfers;
 4. see after how many training runs the effort has paid.
 
-This took 169 seconds of processor time, and downloads nothing. A real study takes longer: ten minutes of
+This took 159 seconds of processor time, and downloads nothing. A real study takes longer: ten minutes of
 meta-training instead of half a minute.
 
 ## Describe the problems
@@ -136,8 +136,8 @@ On the wider networks, the rule is ahead by still more, although it has only see
 too: its rate for the small networks does for the wide ones.
 
 Compare with `general-fast` in the table: it ends no higher than the specialised rule, though with more scatter
-between runs. Half a minute of meta-training is not much: ten minutes are a real attempt. Seconds are those of a
-clock: run a study on an idle machine.
+between runs. Less than half a minute of meta-training is not much: ten minutes are a real attempt. Seconds are
+those of a clock: run a study on an idle machine.
 
 ## When has it paid?
 
@@ -158,7 +158,7 @@ for tuned, paid in (("anew for every run", first.anew), ("once", first.once)):
 
 """
 Each run of this problem takes a fraction of a second, and so does all of AdamW's tuning. Against a rival that
-must be tuned anew for every problem, meta-training has paid after a hundred runs or so; against one that is tuned
+must be tuned anew for every problem, meta-training has paid after dozens of runs; against one that is tuned
 once, it never has in seconds. Look at *steps* if your own models are so large that the optimizer's share of
 a step is small.
 
