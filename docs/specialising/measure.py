@@ -56,7 +56,8 @@ def measure(family: str, folder: Path, minutes: float) -> list[dict[str, Any]]:
             share = share_to_reach(result, best.mean_final)
             row |= {f"{key}_{end}": value for end, value in ratio._asdict().items()}
             row[f"{key}_share"] = share if math.isfinite(share) else None
-        rows.append({**row, "rate": rate, "decay": decay, "runs": runs, "steps": trained.steps})
+        row |= {"rate": rate, "decay": decay, "runs": runs}
+        rows.append({**row, "minutes": trained.seconds / 60.0, "steps": trained.steps})
     return rows
 
 
