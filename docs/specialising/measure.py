@@ -118,7 +118,9 @@ def main(folder: str, minutes: str = "10", *names: str) -> None:
     found = [Path(folder, family.__name__, "rows.json") for family in families.TEST]
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     page = json.loads(PAGE.read_text(encoding="utf-8"))
-    page["tables"] = [{"rows": [row for own in rows for row in own]}]
+    losses, costs = page["tables"]
+    losses["rows"] = [row for own in rows for row in own]
+    costs["rows"] = [own for own, _ in rows]
     PAGE.write_text(json.dumps(page, indent=2) + "\n", encoding="utf-8")
 
 
