@@ -13,6 +13,7 @@ docs/results/specialising.json, of which `python docs/tables.py` makes the page.
   FAMILY ...  (optional) which families: all
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -23,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import families
-import keras
 
-from l2l_keras import evaluation, presets, schedules, tasks
+from l2l_keras import evaluation, presets, tasks
 from l2l_keras.evaluation.results import loss_ratio
 from l2l_keras.studies.outcome import share_to_reach
 from l2l_keras.studies.specialise import specialise
@@ -33,7 +33,7 @@ from l2l_keras.studies.specialise import specialise
 PAGE = Path(__file__).resolve().parents[1] / "results" / "specialising.json"
 START = "general-fast"
 DECAYS = (0.0, 0.004, 0.03, 0.2, 1.0)
-RATES = evaluation.half_decades(-4, -1)
+COMMON = evaluation.ALL_BASELINES["AdamW + cosine"]
 SEEDS = range(10)
 
 
@@ -48,7 +48,7 @@ def measure(family: str, folder: Path, minutes: float) -> list[dict[str, Any]]:
     for problem in (task, related()):
         comparison = _compare(problem, rule, steps, rate, decay)
         print(evaluation.table(comparison))
-        best = comparison["AdamW + cosine"]
+        best = comparison[COMMON.name]
         row = {"problem": problem.name, "weights": problem.size, "adamw": best.mean_final}
         for key, name in (("own", "specialised"), ("start", START), ("cosine", "with cosine")):
             result = comparison[name]
@@ -75,7 +75,7 @@ def _tune(task: tasks.Task, steps: int, minutes: float, record: Path) -> tuple[f
 
 def _tunings(task: tasks.Task, steps: int, networks: int) -> dict[float, evaluation.Tuning]:
     """Tunes the learning rate for each weight decay."""
-    baselines = {str(decay): _adamw(decay, RATES) for decay in DECAYS}
+    baselines = {str(decay): _adamw(decay, COMMON.grid) for decay in DECAYS}
     options = {"seeds": [0], "tuning_seeds": range(networks), "baselines": baselines}
     comparison = evaluation.compare(task, {}, steps, progress=print, **options)
     return {decay: comparison[str(decay)].tuning for decay in DECAYS}
@@ -89,8 +89,8 @@ def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def _adamw(decay: float, rates: tuple[float, ...]) -> evaluation.Baseline:
-    make = functools.partial(keras.optimizers.AdamW, weight_decay=decay)
-    return evaluation.Baseline("AdamW + cosine", make, rates, schedules.SCHEDULES["cosine"])
+    make = functools.partial(COMMON.make, weight_decay=decay)
+    return dataclasses.replace(COMMON, make=make, grid=rates)
 
 
 def _compare(
@@ -102,7 +102,7 @@ def _compare(
         {"specialised": rule, START: start, "with cosine": start},
         steps,
         SEEDS,
-        baselines={"AdamW + cosine": _adamw(decay, (rate,))},
+        baselines={COMMON.name: _adamw(decay, (rate,))},
         schedules={"specialised": "cosine", "with cosine": "cosine"},
     )
 
