@@ -255,7 +255,6 @@ class LearnedOptimizer(BatchOptimizer):
             [(optimizer, members[group]) for group, optimizer in optimizers.items()], variables
         )
         self._delegate_variables = self._delegates.variables  # For Keras to track.
-        self._paths = [info.path for info in infos]
         shapes = [info.shape for info in infos]
         self._step = backend.compile_step(Engine(blocks, shapes, self._safeguards).step)
         # The gradient of one variable alone does not tell whether gradients run away.
@@ -310,12 +309,7 @@ class LearnedOptimizer(BatchOptimizer):
         """
         if not self.built:
             raise ValueError("Diagnostics need an optimizer that has been built.")
-        return {
-            self._paths[index]: {
-                name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
-            }
-            for index, numbers in self._state.diagnose().items()
-        }
+        return self._state.diagnose()
 
     def observe_loss(self, loss: Tensor) -> None:
         """Passes a loss of the present weights to the guard, if there is one.

@@ -34,6 +34,7 @@ class OptimizerState:
         self._weights = weights
         self._safeguards = list(safeguards)
         self._add_variable = add_variable
+        self._paths: list[str] = []
         self._blocks: list[Block] = []
         self._rule_states: list[list[Variable]] = []
         self.slots: dict[str, dict[int, list[Variable]]] = {}
@@ -61,6 +62,7 @@ class OptimizerState:
                     **layout_argument(array),
                 )
 
+        self._paths = [info.path for info in infos]
         self._blocks = list(blocks)
         self._rule_states = [[add(array) for array in block.state_arrays] for block in blocks]
         for safeguard in self._safeguards:
@@ -102,16 +104,20 @@ class OptimizerState:
                 return block.state_of(arrays, index)
         return None
 
-    def diagnose(self) -> dict[int, dict[str, Tensor]]:
-        """Returns diagnostics, by rules and safeguards, of every variable that a rule updates."""
-        diagnostics = {
-            index: block.diagnose(arrays, index)
-            for block, arrays in self._by_block()
-            for index in block.shapes
-        }
-        for index, numbers in diagnostics.items():
-            for safeguard in self._safeguards:
-                numbers |= safeguard.diagnose(self.scalars, index)
+    def diagnose(self) -> dict[str, dict[str, float]]:
+        """Returns diagnostics, by rules and safeguards, of every variable that a rule updates.
+
+        They are those of each variable by its path, numbers by name.
+        """
+        diagnostics = {}
+        for block, arrays in self._by_block():
+            for index in block.shapes:
+                numbers = block.diagnose(arrays, index)
+                for safeguard in self._safeguards:
+                    numbers |= safeguard.diagnose(self.scalars, index)
+                diagnostics[self._paths[index]] = {
+                    name: float(ops.convert_to_numpy(number)) for name, number in numbers.items()
+                }
         return diagnostics
 
     def _by_block(self) -> Iterable[tuple[Block, list[Variable]]]:
